@@ -1,0 +1,38 @@
+# Every target sets up what it needs. `make demo` and `make test` are all that a newcomer has to know.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test check bench soak clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.made: pyproject.toml
+	@if [ -n "$(UV)" ]; then uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && uv pip install --quiet --python $(BIN)/python -e .; \
+	else $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e .; fi
+	@touch $@
+
+$(VENV)/.made-dev: $(VENV)/.made
+	@if [ -n "$(UV)" ]; then uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; fi
+	@touch $@
+
+demo: $(VENV)/.made  ## real experiments on this CPU: no key, no network
+	@$(BIN)/overnight demo
+
+check: $(VENV)/.made-dev  ## lint, format, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: check  ## what CI runs
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
+
+soak: $(VENV)/.made-dev  ## the long forms: minutes to hours
+	@$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.made-dev  ## figures for docs/benchmarks.md
+	@$(BIN)/python bench/overhead.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

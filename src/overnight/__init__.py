@@ -1,0 +1,3 @@
+"""Autonomous experiment loops: propose, run, measure, keep what is measurably better."""
+
+__version__ = "0.1.0"

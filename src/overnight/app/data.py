@@ -1,0 +1,109 @@
+"""Data that runs need and git does not hold: is it there, and what must an export link to reach it.
+
+An entry of ``settings.data`` is a path in the repository, an absolute path, a ``$VARIABLE``, or several of these joined by " or ".
+Must not know how an export is made; it looks at the disk and changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from overnight.errors import UsageError
+
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+
+
+def check_data(entries: Sequence[str], root: Path, environ: Mapping[str, str]) -> list[str]:
+    """What is missing, in words and with advice; empty = every entry is there. Raises ``UsageError`` (E-BAD-DATA)."""
+    found = ((entry, _missing(entry, root, environ)) for entry in entries)
+    return [f"{' and '.join(missing)}: {_advice(entry)}" for entry, missing in found if missing]
+
+
+def data_links(entries: Sequence[str], root: Path, tracked: Collection[str]) -> dict[str, Path]:
+    """What an export must link: path in the export -> absolute real path; of each entry the topmost part that git does not hold.
+
+    ``.venv`` is linked too when it is there. Absolute paths need no link. Raises ``UsageError`` (E-BAD-DATA).
+    """
+    held = {*tracked, *(str(parent) for name in tracked for parent in PurePosixPath(name).parents)}
+    links = {}
+    for path in [PurePosixPath(".venv"), *(path for entry in entries for path in _paths(entry))]:
+        if path.is_absolute() or str(path).startswith("~") or not is_there(root / path):
+            continue
+        for part in [*reversed(path.parents), path]:
+            if str(part) not in held and part.parts:
+                links[str(part)] = (root / part).resolve()
+                break
+    return links
+
+
+def env_names(entries: Sequence[str]) -> set[str]:
+    """The variables that entries name; runs must get them."""
+    return {match[1] or match[2] for entry in entries for part in _parts(entry) if (match := _VARIABLE.fullmatch(part))}
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path leads to something; what may not be looked at is not there."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _parts(entry: str) -> list[str]:
+    return [part for part in re.split(r"\s+or\s+", entry.strip()) if part]
+
+
+def _paths(entry: str) -> Iterator[PurePosixPath]:
+    """The paths of an entry; one that leads out of the repository or into its bookkeeping is refused."""
+    for part in _parts(entry) or [""]:
+        if part.startswith("$"):
+            if not _VARIABLE.fullmatch(part):
+                _refuse(entry, f"'{part}' is no variable")
+            continue
+        path = PurePosixPath(part)
+        if "\0" in part or not path.parts:
+            _refuse(entry, "this is no path")
+        if ".." in path.parts:
+            _refuse(entry, "'..' leads out of the repository")
+        if path.parts[0] in (".git", ".overnight"):
+            _refuse(entry, f"{path.parts[0]} is no data")
+        yield path
+
+
+def _refuse(entry: str, why: str) -> None:
+    fix = "write data as paths inside the repository, absolute paths or $VARIABLES in overnight.toml"
+    raise UsageError("E-BAD-DATA", f"data: {entry!r} cannot be used: {why}", why=why, fix=fix)
+
+
+def _missing(entry: str, root: Path, environ: Mapping[str, str]) -> list[str]:
+    """Why no alternative of the entry is there; empty when one is."""
+    reasons = []
+    for path in _paths(entry):
+        place = _home(path, environ) if str(path).startswith("~") else root / path
+        if is_there(place):
+            return []
+        reasons.append(f"{path} does not exist")
+    for name in (match[1] or match[2] for part in _parts(entry) if (match := _VARIABLE.fullmatch(part))):
+        value = environ.get(name, "")
+        if not value:
+            reasons.append(f"${name} is not set")
+        elif value.startswith("/") and not is_there(Path(value)):
+            reasons.append(f"${name} points to {value}, which does not exist")
+        else:
+            return []
+    return reasons
+
+
+def _home(path: PurePosixPath, environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or "/", *path.parts[1:])
+
+
+def _advice(entry: str) -> str:
+    """The seed's advice: a person adds the data, the loop does not."""
+    paths, names = list(_paths(entry)), sorted(env_names([entry]))
+    exports = f"export {names[0]}={'/path/to/' + paths[0].name if paths else '…'}" if names else ""
+    if paths and names:
+        return f"add the data set first, or {exports}"
+    return "add the data set first" if paths else f"{exports} first"

@@ -1,0 +1,142 @@
+"""Where a study lives: the state folder, its database, and the lock that one loop at a time holds."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from overnight.errors import BusyError, NotFoundError, StorageError, UsageError
+from overnight.store import Store
+
+STATE = ".overnight"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The state folder of a project and what lies in it."""
+
+    state: Path
+
+    @property
+    def database(self) -> Path:
+        """The record."""
+        return self.state / "overnight.db"
+
+    @property
+    def jobs(self) -> Path:
+        """Job folders: spec, log, metrics and status of every run."""
+        return self.state / "jobs"
+
+    def read(self) -> Store:
+        """The record, for reading only. Raises ``NotFoundError``."""
+        return Store(self.database, readonly=True)
+
+    def holder(self) -> str:
+        """Who runs the loop now, in words; empty if nobody does."""
+        with contextlib.suppress(OSError):
+            handle = os.open(self.state / "lock", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _named(handle)
+            finally:
+                os.close(handle)
+        return ""
+
+    def holder_pid(self) -> int:
+        """Process id of the loop that runs now on this machine, else 0."""
+        words = self.holder().split()
+        return int(words[1]) if len(words) > 1 and words[0] == "pid" and words[1].isdigit() else 0
+
+
+def find(start: Path, state: Path | None, environ: Mapping[str, str]) -> Place:
+    """The state folder named, or the nearest ``.overnight`` at or above ``start``. Raises ``NotFoundError``."""
+    named = state or (Path(environ["OVERNIGHT_STATE"]) if environ.get("OVERNIGHT_STATE") else None)
+    if named is not None:
+        return Place((start / named).absolute())
+    for folder in (start.absolute(), *start.absolute().parents):
+        if (folder / STATE / "overnight.db").exists():
+            return Place(folder / STATE)
+    raise NotFoundError(
+        "E-NO-STUDY",
+        f"there is no study in {start} or above",
+        why=f"no {STATE}/overnight.db was found",
+        fix="overnight run -- python train.py",
+    )
+
+
+def make(place: Place) -> None:
+    """Make the state folder; raises ``UsageError`` when that is not allowed, ``StorageError`` when the disk refuses."""
+    try:
+        place.state.mkdir(parents=True, exist_ok=True)
+        place.jobs.mkdir(exist_ok=True)
+        (place.state / ".gitignore").write_text("*\n", encoding="utf-8")
+    except (PermissionError, FileExistsError, NotADirectoryError) as exc:
+        raise UsageError(
+            "E-READ-ONLY",
+            f"{place.state} cannot be made: {exc.strerror}",
+            fix="overnight run --state ~/overnight-state   # a folder you can write",
+        ) from exc
+    except OSError as exc:
+        if exc.errno == 30:  # EROFS
+            raise UsageError(
+                "E-READ-ONLY", f"{place.state} is on a read-only file system", fix="overnight run --state ~/overnight-state"
+            ) from exc
+        raise StorageError("E-STORE", f"{place.state} cannot be written: {exc.strerror}", fix="df -h .") from exc
+
+
+@contextlib.contextmanager
+def held(place: Place) -> Iterator[None]:
+    """Hold the study's lock; it dies with the process. Raises ``BusyError`` naming who holds it."""
+    handle = os.open(place.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _take(handle, place)
+        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def busy(place: Place, holder: str) -> BusyError:
+    """The error that names who holds the study."""
+    return BusyError(
+        "E-BUSY", f"another loop works on this study: {holder}", where=str(place.state), fix="overnight status   # or: overnight stop"
+    )
+
+
+def _take(handle: int, place: Place) -> None:
+    deadline = time.monotonic() + 1.0  # a reader that asks who holds it has it for a moment
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            holder = _named(handle)
+            if time.monotonic() < deadline and not holder:
+                time.sleep(0.02)
+                continue
+            raise BusyError(
+                "E-BUSY",
+                f"another loop works on this study: {holder}",
+                where=str(place.state),
+                fix="overnight status   # or: overnight stop",
+            ) from exc
+        else:
+            return
+
+
+def _named(handle: int) -> str:
+    try:
+        found = json.loads(os.pread(handle, 4096, 0))
+        since = time.strftime("%H:%M:%S", time.localtime(found["since"]))
+        return f"pid {found['pid']} on {found['host']}, since {since}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that does not say who it is"

@@ -1,0 +1,306 @@
+"""From options to a study that can run: configuration, repository, data and command are checked before anything is spent."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shlex
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from overnight import config, gpus
+from overnight.app import place as places
+from overnight.app.data import check_data, env_names
+from overnight.app.detect import Findings
+from overnight.app.start import findings
+from overnight.decide import code_lines
+from overnight.environment import for_run
+from overnight.errors import NotFoundError, UsageError, nearest
+from overnight.models import Direction, Idea, Operator, Proposal, Study
+from overnight.printed import guess_direction
+from overnight.settings import Settings
+from overnight.store import Store
+from overnight.workspace import Scope, Workspace
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the person said: settings given as flags, and where things lie."""
+
+    folder: Path
+    flags: Mapping[str, object]
+    environ: Mapping[str, str]
+    config: Path | None = None
+    state: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A study that is ready to run. ``notes`` are said out loud."""
+
+    study: Study
+    fresh: bool
+    notes: tuple[str, ...]
+
+
+def today(now: float) -> str:
+    """The default tag: ``nov21``."""
+    day = time.localtime(now)
+    return f"{_MONTHS[day.tm_mon - 1]}{day.tm_mday}"
+
+
+def locate(options: Options) -> places.Place:
+    """The state folder of a run: the one named, else ``.overnight`` at the top of the repository."""
+    named = options.state or (Path(options.environ["OVERNIGHT_STATE"]) if options.environ.get("OVERNIGHT_STATE") else None)
+    if named is not None:
+        return places.Place((options.folder / named.expanduser()).absolute())
+    for folder in (options.folder.absolute(), *options.folder.absolute().parents):
+        if (folder / ".git").exists():
+            return places.Place(folder / places.STATE)
+    return places.Place(options.folder.absolute() / places.STATE)
+
+
+def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]:
+    """The settings, completed by what the repository shows; and what is to be said about it."""
+    loaded = config.load(workspace.root, options.flags, options.environ, options.config)
+    settings, notes = loaded.settings, list(loaded.warnings)
+    base = workspace.head()
+    known = workspace.entries(base)
+    if loaded.origin["editable"] == "default" and not set(settings.editable) & set(known):
+        scripts = [word for part in settings.command for word in part.split() if word.endswith(".py") and word in known]
+        if scripts:
+            settings = replace(settings, editable=(scripts[-1],))
+            notes.append(f"editable: {scripts[-1]} (the script of the command; change with --editable)")
+    if not settings.command or not settings.metric:
+        settings = _completed(settings, findings(workspace), notes)
+    if not settings.command:
+        raise UsageError(
+            "E-NO-COMMAND",
+            "there is no command to run",
+            why="no command is set, and no train.py was found",
+            fix="overnight run -- python train.py",
+        )
+    if not settings.time_limit and not settings.time_budget:
+        notes.append(f"time limit: {settings.limit / 60:g} min a run (default; change with --time-limit)")
+    return settings, notes
+
+
+def _completed(settings: Settings, found: Findings, notes: list[str]) -> Settings:
+    if not settings.command and found.command:
+        settings = replace(settings, command=found.command)
+        notes.append(f"command: {' '.join(found.command)} (found in the repository)")
+    if not settings.metric and found.metric:
+        settings = replace(settings, metric=found.metric)
+        notes.append(f"metric: {found.metric} (found in the repository; change with --metric)")
+    return settings
+
+
+def direction_of(settings: Settings, metric: str) -> tuple[Direction, str]:
+    """Which way the metric improves, and what to say when that was guessed from its name. Raises ``UsageError``."""
+    if settings.direction:
+        return Direction(settings.direction), ""
+    guessed = guess_direction(metric)
+    if not guessed:
+        raise UsageError(
+            "E-DIRECTION",
+            f"is a higher or a lower {metric} better?",
+            why="the name of the metric does not tell",
+            fix="add --direction maximize   (or minimize)",
+        )
+    word = "higher" if guessed == "maximize" else "lower"
+    return Direction(guessed), f"direction: {guessed} ({word} {metric} is better: guessed from its name; change with --direction)"
+
+
+def name_goal(settings: Settings, metrics: Mapping[str, float | None]) -> tuple[str, Direction]:
+    """The goal metric among those that the baseline printed: the only one, or the field's usual names. Raises ``UsageError``."""
+    names = [name for name, value in metrics.items() if value is not None and math.isfinite(value)]
+    usual = [name for name in ("val_bpb", "fitness") if name in names]
+    if len(names) != 1 and not usual:
+        raise UsageError(
+            "E-METRIC-AMBIGUOUS", f"which of {len(names)} metrics is the goal?", why="the baseline printed: " + ", ".join(sorted(names)[:12]),
+            fix=f"overnight run --metric {names[-1] if names else 'NAME'}",
+        )  # fmt: skip
+    name = usual[0] if usual else names[0]
+    return name, direction_of(settings, name)[0]
+
+
+def open_study(options: Options, workspace: Workspace, store: Store, now: float) -> Prepared:
+    """The study to work on: the one with the tag given, else the latest, else a fresh one."""
+    settings, notes = settle(options, workspace)
+    try:
+        known = store.study(settings.tag)
+    except NotFoundError:
+        return _fresh(options, settings, notes, workspace, store, now)
+    return _again(options, known, settings, notes, workspace, store)
+
+
+def _check(options: Options, settings: Settings, workspace: Workspace, base: str) -> None:
+    workspace.check(base, Scope(settings.editable, settings.protect))
+    problems = check_data(settings.data, workspace.root, options.environ)
+    if problems:
+        raise UsageError(
+            "E-NO-DATA",
+            "data that the study needs is missing",
+            why="\n".join(problems),
+            fix="add the data, then run the same command again",
+        )
+    _check_command(settings.command, workspace, base, options)
+    _check_proposer(settings)
+
+
+def _check_command(command: tuple[str, ...], workspace: Workspace, base: str, options: Options) -> None:
+    """Refuse a program that does not exist; whatever needs a shell to be understood is left to the shell."""
+    words = list(command)
+    if len(command) == 1:
+        try:
+            words = shlex.split(command[0])
+        except ValueError:
+            return
+        if not words or any(letter in command[0] for letter in "|&;<>()$`\\*?[#~=%!{}"):
+            return
+    program = words[0]
+    found = shutil.which(program, path=for_run(options.environ)["PATH"])
+    if (
+        found
+        or program in workspace.entries(base)
+        or program.startswith("./")
+        or (workspace.root / program).exists()
+        or program in _BUILT_IN
+    ):
+        return
+    raise UsageError(
+        "E-NO-PROGRAM",
+        f"there is no program '{program}'",
+        why="it is not on PATH and not in the repository",
+        fix="overnight run -- python train.py",
+    )
+
+
+_BUILT_IN = {
+    "exec",
+    "cd",
+    "test",
+    "true",
+    "false",
+    "echo",
+    "printf",
+    "export",
+    "set",
+    ".",
+    ":",
+    "eval",
+    "if",
+    "for",
+    "while",
+    "exit",
+    "sleep",
+}
+
+
+def _check_proposer(settings: Settings) -> None:
+    from overnight.proposers import PROPOSERS
+
+    for name in settings.proposer:
+        if name not in PROPOSERS and ":" not in name:
+            known = ", ".join(PROPOSERS)
+            raise UsageError(
+                "E-NO-PROPOSER",
+                f"there is no proposer '{name}'{nearest(name, PROPOSERS)}",
+                why=f"known: {known}",
+                fix="overnight run --proposer optuna",
+            )
+    if "command" in settings.proposer and not settings.proposer_command:
+        raise UsageError("E-NO-PROPOSER", "the proposer 'command' has no command", fix="overnight run --proposer-command 'claude -p'")
+
+
+def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Workspace, store: Store, now: float) -> Prepared:
+    base = workspace.head()
+    settings = replace(settings, tag=settings.tag or today(now))
+    _check(options, settings, workspace, base)
+    direction = Direction(settings.direction) if settings.direction else Direction.MINIMIZE
+    if settings.metric:
+        direction, said = direction_of(settings, settings.metric)
+        notes += [said] if said else []
+    branch = settings.branch_prefix + settings.tag
+    if workspace.branch_exists(branch) or workspace.refs(f"refs/overnight/{settings.tag}/"):
+        free = next(
+            f"{settings.tag}{letter}"
+            for letter in (*"bcdefghijklmnopqrstuvwxyz", "-new")
+            if not workspace.branch_exists(f"{settings.branch_prefix}{settings.tag}{letter}")
+        )
+        raise UsageError(
+            "E-BRANCH-EXISTS",
+            f"the branch {branch} exists already",
+            why="a fresh study makes a branch of its own",
+            fix=f"overnight run --tag {free}",
+        )
+    notes += _uncommitted(workspace, base, Scope(settings.editable, settings.protect))
+    workspace.create_branch(branch, base)
+    study = store.create_study(settings.tag, base, direction, settings, now)
+    return Prepared(study, fresh=True, notes=tuple(notes))
+
+
+def _uncommitted(workspace: Workspace, base: str, scope: Scope) -> list[str]:
+    """Say so when the checkout holds editable files other than the commit that the study starts from."""
+    changed = []
+    for path, committed in workspace.editable(base, scope).items():
+        with contextlib.suppress(OSError):
+            if (workspace.root / path).read_bytes() != committed:
+                changed.append(path)
+    return [f"{', '.join(changed)}: uncommitted changes are not part of the study, which starts from commit {base[:7]}"] if changed else []
+
+
+def _again(options: Options, known: Study, settings: Settings, notes: list[str], workspace: Workspace, store: Store) -> Prepared:
+    """The study goes on: goal, base and branch stay; budget, slots, limits and proposer may be other than before."""
+    settings = replace(settings, tag=known.tag, metric=settings.metric if options.flags.get("metric") else known.metric or settings.metric)
+    measured = store.bar(known.id) is not None
+    if measured and settings.metric != known.metric:
+        raise UsageError(
+            "E-OTHER-STUDY", f"the study {known.tag} measures {known.metric}, not {settings.metric}", fix="overnight run --tag another-name"
+        )
+    direction = known.direction
+    if not measured and settings.metric:
+        direction, said = direction_of(settings, settings.metric)
+        notes += [said] if said else []
+    elif settings.direction and measured and settings.direction != known.direction:
+        raise UsageError(
+            "E-OTHER-STUDY", f"the study {known.tag} is to {known.direction} {known.metric}", fix="overnight run --tag another-name"
+        )
+    base = known.base_commit if measured or store.unfinished(known.id) else workspace.head()
+    _check(options, settings, workspace, base)
+    if base != known.base_commit:
+        workspace.move_branch(known.branch, base, known.base_commit)
+        notes.append(f"the study starts anew from {base[:7]}: its first baseline did not work")
+    elif workspace.head() != base:
+        notes.append(f"the study goes on from its own base {base[:7]}; later commits of the checkout are not in it")
+    study = replace(known, settings=settings, metric=settings.metric, direction=direction, base_commit=base)
+    store.update_study(study)
+    return Prepared(study, fresh=False, notes=tuple(notes))
+
+
+def baseline(study: Study, workspace: Workspace) -> Proposal:
+    """The first experiment: the base commit as it is."""
+    files = workspace.editable(study.base_commit, Scope(study.settings.editable, study.settings.protect))
+    return Proposal(parent=0, operator=Operator.BASELINE, idea=Idea("baseline", "overnight"), files=files)
+
+
+def lines(proposal: Proposal) -> int:
+    """Lines of code in the proposal."""
+    return code_lines(proposal.files)
+
+
+def run_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of every run of the study."""
+    return for_run(environ, {*settings.pass_env, *env_names(settings.data)})
+
+
+def slot_gpus(settings: Settings, environ: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+    """The GPUs of each slot: those named, else all that are found."""
+    named = [part.strip() for item in settings.gpus for part in item.split(",") if part.strip()]
+    found = named or [str(gpu.index) for gpu in gpus.found(environ.get("CUDA_VISIBLE_DEVICES"))]
+    return tuple(gpus.shares(found, settings.slots))

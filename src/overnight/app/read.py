@@ -1,0 +1,156 @@
+"""The verbs that only look: ``ls``, ``show``, ``diff``, ``log``, ``best``, ``status``. They work while a loop runs, and without one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from overnight.app import place as places
+from overnight.errors import NotFoundError
+from overnight.models import Decision, Experiment, Operator, Study, Summary
+from overnight.settings import Settings, as_dict
+from overnight.store import Store
+from overnight.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A study opened for reading."""
+
+    place: places.Place
+    store: Store
+    study: Study
+
+
+@contextlib.contextmanager
+def opened(start: Path, state: Path | None, environ: Mapping[str, str], tag: str = "") -> Iterator[Open]:
+    """The study at ``start``, or the one with ``tag``; raises ``NotFoundError``."""
+    place = places.find(start, state, environ)
+    with contextlib.closing(place.read()) as store:
+        yield Open(place, store, store.study(tag))
+
+
+def summary(found: Open) -> Summary:
+    """The study in numbers, with the state that is true now: a loop that was killed is not running."""
+    told, holder = found.store.summary(found.study), found.place.holder()
+    state, reason = told.state, told.reason
+    if holder and state in ("done", "stopped"):
+        state, reason = "running", ""
+    if not holder and state not in ("done", "stopped"):
+        state, reason = "interrupted", "the loop was ended from outside; `overnight run` or `overnight start` goes on"
+    return replace(told, state=state, reason=reason, holder=holder)
+
+
+def which(found: Open, name: str) -> Experiment:
+    """An experiment by ``12``, ``#12``, ``exp-012``, ``best``, ``last``, ``baseline`` or the beginning of its commit. Raises ``NotFoundError``."""
+    text = name.strip().lower().removeprefix("#").removeprefix("exp-")
+    told = found.store.summary(found.study)
+    named = {"best": told.best, "baseline": told.baseline}
+    if text in named:
+        item = named[text]
+        if item is None:
+            raise NotFoundError("E-NO-EXPERIMENT", f"there is no {text} yet", fix="overnight ls")
+        return item
+    if text.isascii() and text.isdigit() and len(text) < 8:
+        return found.store.experiment(found.study.id, int(text))
+    rows = found.store.experiments(found.study.id, last=1) if text == "last" else found.store.experiments(found.study.id)
+    match = [item for item in rows if text == "last" or (len(text) >= 4 and item.commit.startswith(text))]
+    if len(match) != 1:
+        raise NotFoundError(
+            "E-NO-EXPERIMENT",
+            f"there is no experiment '{name}'",
+            why="a number, best, last, baseline or a commit is wanted",
+            fix="overnight ls",
+        )
+    return match[0]
+
+
+def diff(found: Open, experiment: Experiment, against: str) -> str:
+    """The patch from the parent (or from ``against``) to the experiment."""
+    other = which(found, against) if against not in ("", "parent") else None
+    if other is None:
+        other = found.store.experiment(found.study.id, experiment.parent) if experiment.parent else experiment
+    for item in (experiment, other):
+        if not item.commit:
+            raise NotFoundError("E-NO-COMMIT-YET", f"#{item.number} has no commit yet", fix="overnight ls")
+    if experiment.commit == other.commit:
+        return ""
+    with _workspace(found) as workspace:
+        return workspace.diff(other.commit, experiment.commit)
+
+
+@contextlib.contextmanager
+def _workspace(found: Open) -> Iterator[Workspace]:
+    """The repository of the study: where the state folder lies, or the current folder when it lies elsewhere."""
+    inside = any((folder / ".git").exists() for folder in found.place.state.parents)
+    with Workspace.open(found.place.state.parent if inside else Path.cwd(), found.place.state) as workspace:
+        yield workspace
+
+
+def log_file(found: Open, experiment: Experiment) -> Path:
+    """The output of the experiment's latest run. Raises ``NotFoundError``."""
+    attempt = found.store.last_attempt(found.study.id, experiment.number)
+    path = found.place.jobs / f"{found.study.tag}-{experiment.number}.{attempt}" / "output.log"
+    if not attempt or not path.exists():
+        why = experiment.cause if experiment.decision else "it has not started"
+        raise NotFoundError("E-NO-LOG", f"#{experiment.number} has no output", why=why, fix=f"overnight show {experiment.number}")
+    return path
+
+
+def follow(found: Open, experiment: Experiment, wait: Callable[[], None]) -> Iterator[bytes]:
+    """The output as it grows, until the experiment has been measured; ``wait`` is called when there is nothing new."""
+    with log_file(found, experiment).open("rb") as file:
+        while True:
+            over = found.store.experiment(found.study.id, experiment.number).finished is not None
+            while chunk := file.read(65536):
+                yield chunk
+            if over:
+                return
+            wait()
+
+
+def moment(when: float | None) -> str | None:
+    """ISO 8601 in UTC."""
+    return None if when is None else datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def experiment_json(item: Experiment) -> dict[str, Any]:
+    """An experiment for ``--json``: times in ISO 8601 UTC, durations in seconds, missing = null."""
+    return {
+        "number": item.number, "id": f"exp-{item.number:03d}", "parent": item.parent or None, "operator": item.operator, "commit": item.commit or None,
+        "stage": item.stage, "decision": item.decision, "cause": item.cause, "value": item.value, "trust": item.trust,
+        "description": item.description, "proposer": item.proposer, "started": moment(item.started), "finished": moment(item.finished),
+        "seconds": round(item.seconds, 3), "think_seconds": round(item.think_seconds, 3), "memory_gb": round(item.memory_gb, 3), "lines": item.lines,
+        "crash_kind": item.crash_kind or None, "repairs": item.repairs or None, "tokens": item.tokens, "cost": item.cost, "metrics": dict(item.metrics),
+    }  # fmt: skip
+
+
+def summary_json(told: Summary) -> dict[str, Any]:
+    """A summary for ``--json``; ``schema`` names its version."""
+    study = told.study
+    gain = None
+    if told.best and told.baseline and told.best.value is not None and told.baseline.value is not None:
+        gain = study.direction.gain(told.best.value, told.baseline.value)
+    return {
+        "schema": "overnight/status/1", "tag": study.tag, "branch": study.branch, "state": told.state, "reason": told.reason, "holder": told.holder or None,
+        "goal": study.settings.goal, "metric": study.metric, "direction": study.direction, "target": study.settings.target,
+        "budget": list(study.settings.budget), "proposer": list(study.settings.proposer), "slots": study.settings.slots, "base_commit": study.base_commit,
+        "experiments": told.total, "kept": told.kept, "discarded": told.discarded, "crashed": told.crashed, "crash_kinds": dict(told.crash_kinds),
+        "running": list(told.running), "baseline": experiment_json(told.baseline) if told.baseline else None,
+        "best": experiment_json(told.best) if told.best else None, "gain": gain, "seconds": round(told.seconds, 1),
+        "train_seconds": round(told.train_seconds, 1), "think_seconds": round(told.think_seconds, 1), "tokens": told.tokens, "cost": told.cost,
+    }  # fmt: skip
+
+
+def improvements(rows: list[Experiment]) -> list[Experiment]:
+    """The kept experiments after the baseline."""
+    return [item for item in rows if item.decision is Decision.KEEP and item.operator is not Operator.BASELINE]
+
+
+def settings_json(settings: Settings) -> dict[str, Any]:
+    """Every setting by name."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in as_dict(settings).items()}

@@ -1,0 +1,128 @@
+"""The command line: thin, and quick to start. Each verb is a row here, imported when it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from overnight import __version__
+from overnight.errors import OvernightError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("overnight.cli.run:demo", "Twelve real experiments on this CPU: no key, no network."),
+    "init": ("overnight.cli.init:init", "Look at this repository and write overnight.toml; runs nothing."),
+    "run": ("overnight.cli.run:run", "Run the study here, until its goal or budget is reached or you stop it."),
+    "start": ("overnight.cli.run:start", "The same in the background."),
+    "status": ("overnight.cli.look:status", "What the study is doing, in one screen."),
+    "stop": ("overnight.cli.steer:stop", "Finish the running experiments, then end; --now puts them back."),
+    "pause": ("overnight.cli.steer:pause", "Start nothing new until resume."),
+    "resume": ("overnight.cli.steer:resume", "Go on after pause."),
+    "ls": ("overnight.cli.look:ls", "Every experiment, one line each."),
+    "best": ("overnight.cli.look:best", "The best experiment so far."),
+    "show": ("overnight.cli.look:show", "One experiment: idea, result, cause, metrics."),
+    "diff": ("overnight.cli.look:diff", "The change of an experiment, against its parent or another."),
+    "log": ("overnight.cli.look:log", "The output of an experiment."),
+    "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
+    "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
+}
+
+
+class _Verbs(click.Group):
+    """Loads a verb's module when the verb is used; help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in VERBS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        from overnight.errors import nearest
+
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            raise click.UsageError(f"there is no command '{args[0]}'{nearest(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value and not ctx.resilient_parsing:
+        click.echo(f"overnight {__version__} (Python {sys.version.split()[0]}, {sys.platform})")
+        ctx.exit()
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def group() -> None:
+    """Run experiments while you sleep: propose a change, run it under a fixed budget, keep it only if it is measurably better."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command; exits with the code that the documentation promises, never with a traceback unless OVERNIGHT_DEBUG=1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    words = sys.argv[1:] if args is None else args
+    try:
+        code = group.main(args=words, prog_name="overnight", standalone_mode=False)
+        _leave(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as exc:
+        _leave(exc.exit_code)
+    except click.ClickException as exc:
+        _complain(OvernightError("E-USAGE", exc.format_message(), fix=f"{_called(exc)} --help"), words)
+        _leave(2)
+    except OvernightError as exc:
+        _complain(exc, words)
+        _leave(exc.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _leave(130)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _leave(0)
+    except Exception as exc:
+        if os.environ.get("OVERNIGHT_DEBUG"):
+            raise
+        _complain(
+            OvernightError(
+                "E-UNEXPECTED",
+                f"{type(exc).__name__}: {exc}",
+                why="this is a fault of overnight",
+                fix="OVERNIGHT_DEBUG=1 shows the details",
+            ),
+            words,
+        )
+        _leave(1)
+
+
+def _called(exc: click.ClickException) -> str:
+    context = getattr(exc, "ctx", None)
+    return context.command_path if isinstance(context, click.Context) else "overnight"
+
+
+def _complain(error: OvernightError, words: list[str]) -> None:
+    before = words[: words.index("--")] if "--" in words else words
+    if "--json" in before:
+        found: dict[str, Any] = {"ok": False, "error": error.as_dict()}
+        click.echo(json.dumps(found))
+    click.echo(str(error), err=True)
+
+
+def _leave(code: int) -> None:
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        sys.stdout.flush()
+    sys.exit(code)

@@ -1,0 +1,77 @@
+"""Command line options made from the table of settings, so that flags, file and documentation cannot differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from overnight.app.prepare import Options
+from overnight.settings import table
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_METAVAR = {
+    "count": "N",
+    "positive": "N",
+    "number": "X",
+    "duration": "TIME",
+    "size": "SIZE",
+    "direction": "minimize|maximize",
+    "pick": "last|best",
+    "budget": "N|TIME|GPU-H|$",
+}
+
+
+def settings_options(function: _F) -> _F:
+    """Add one option for every setting but the command, which follows ``--``."""
+    for name, row in reversed(table().items()):
+        if name == "command":
+            continue
+        flag = "--" + name.replace("_", "-")
+        if row["kind"] == "flag":
+            option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=row["help"])
+        elif row["kind"] in ("texts", "budget"):
+            option = click.option(flag, name, multiple=True, metavar=_METAVAR.get(row["kind"], "TEXT"), help=row["help"] + " Repeatable.")
+        else:
+            option = click.option(flag, name, default=None, metavar=_METAVAR.get(row["kind"], "TEXT"), help=row["help"])
+        function = option(function)
+    return function
+
+
+def place_options(function: _F) -> _F:
+    """Add ``--config`` and ``--state``."""
+    function = click.option(
+        "--state", type=click.Path(path_type=Path), metavar="DIR", help="State folder instead of .overnight/ in the repository."
+    )(function)
+    return click.option(
+        "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Read this file instead of overnight.toml."
+    )(function)
+
+
+def state_option(function: _F) -> _F:
+    """Add ``--state`` and ``--tag`` to a verb that looks or steers."""
+    function = click.option("--tag", default="", metavar="TAG", help="Which study; the latest if not given.")(function)
+    return click.option(
+        "--state", type=click.Path(path_type=Path), metavar="DIR", help="State folder, if it is not .overnight/ here or above."
+    )(function)
+
+
+def json_option(function: _F) -> _F:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(function)
+
+
+def options_of(config_file: Path | None, state: Path | None, command: tuple[str, ...], given: dict[str, Any]) -> Options:
+    """What the person said, for the app. Lists may be written with commas."""
+    flags = {name: value for name, value in given.items() if value not in (None, ())}
+    for name in ("editable", "protect", "gpus", "proposer"):
+        if name in flags:
+            flags[name] = tuple(part.strip() for item in flags[name] for part in item.split(",") if part.strip())
+    if command:
+        flags["command"] = command
+    if "proposer_command" in flags and "proposer" not in flags:
+        flags["proposer"] = ("command",)
+    return Options(Path.cwd(), flags, os.environ, config_file, state)

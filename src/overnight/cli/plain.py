@@ -1,0 +1,78 @@
+"""Progress as lines in the seed's shape, for pipes, logs and terminals without cursor control."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from pathlib import Path
+
+from overnight.models import Decision, Experiment, Operator, Study
+from overnight.printable import number, one_line
+
+
+def result(item: Experiment, metric: str) -> str:
+    """``@acc=0.8840  (improvement: 0.0228)  keep`` and its like."""
+    if item.decision is Decision.CRASH or item.value is None:
+        return f"{item.decision} — {one_line(item.cause, 160)}"
+    cause = item.cause.replace("better than", "improvement over") if item.decision is Decision.KEEP else item.cause
+    gain = cause.rpartition(" by ")[2] if " by " in cause else ""
+    said = f"improvement: {gain}" if item.decision is Decision.KEEP and gain else one_line(cause, 160)
+    return f"@{metric}={number(item.value)}  ({said})  {item.decision}"
+
+
+class Lines:
+    """A listener that prints. With one slot lines come as things happen; with more, an experiment's lines stay together."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.metric = ""
+        self.best: float | None = None
+        self._say = say
+        self._command = ""
+        self._slots = 1
+        self._held: dict[int, list[str]] = {}
+        self._lock = threading.Lock()
+
+    def learn(self, study: Study, best: float | None, _state: Path) -> None:
+        """Take metric, command and slots from the study."""
+        self.metric, self._slots, self.best = study.metric, study.settings.slots, best
+        self._command = one_line(" ".join(study.settings.command), 120)
+
+    def __call__(self, event: str, item: Experiment | None, text: str) -> None:
+        """Print what happened."""
+        with self._lock:
+            if event == "note":
+                self._say(f"[loop] {one_line(text, 400)}")
+            elif event in ("begin", "resume"):
+                self._say(f"[loop] study {text}: " + ("the baseline comes first" if event == "begin" else "going on"))
+            elif event == "started" and item is not None:
+                self._held[item.number] = self._head(item)
+                if self._slots == 1:
+                    self._flush(item.number)
+            elif event == "settled" and item is not None:
+                self._settled(item)
+            elif event == "end":
+                self._say(f"[loop] {text}")
+
+    def _head(self, item: Experiment) -> list[str]:
+        if item.operator is Operator.BASELINE:
+            return ["[loop] Baseline", f"  Execute: {self._command}"]
+        best = number(self.best) if self.best is not None else "—"
+        return [
+            f"[loop] Cycle {item.number - 1} — best: {best}",
+            f"  Hypothesis: {one_line(item.description)}",
+            f"  Execute: exp-{item.number:03d}  {self._command}",
+        ]
+
+    def _settled(self, item: Experiment) -> None:
+        if item.decision is Decision.KEEP:
+            self.best = item.value
+        lines = self._held.setdefault(item.number, [] if self._slots == 1 else [f"[loop] Cycle {item.number - 1}"])
+        lines.append(f"  Result: {result(item, self.metric)}")
+        self._flush(item.number)
+        if len(self._held) > 64:
+            self._held.clear()
+
+    def _flush(self, key: int) -> None:
+        for line in self._held.pop(key, []):
+            self._say(line)

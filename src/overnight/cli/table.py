@@ -1,0 +1,64 @@
+"""Tables and blocks of text for people: states are words and shapes, never colour alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from overnight.models import Decision, Direction, Experiment, Stage, Summary
+from overnight.printable import duration, number, one_line
+
+_SHAPES = {Decision.KEEP: "✔ keep", Decision.DISCARD: "· discard", Decision.CRASH: "✖ crash"}
+_RUNNING = {Stage.PROPOSED: "… queued", Stage.COMMITTED: "… queued", Stage.SUBMITTED: "▶ running"}
+
+
+def state(item: Experiment) -> str:
+    """``✔ keep``, ``· discard``, ``✖ crash``, ``▶ running``."""
+    return _SHAPES[item.decision] if item.decision else _RUNNING.get(item.stage, "… deciding")
+
+
+def digits(rows: Sequence[Experiment]) -> int:
+    """Significant figures that tell the kept values apart, four at least."""
+    kept = sorted({item.value for item in rows if item.decision is Decision.KEEP and item.value is not None})
+    for count in range(4, 9):
+        if len({number(value, count) for value in kept}) == len(kept):
+            return count
+    return 9
+
+
+def experiments(rows: Sequence[Experiment], direction: Direction, width: int = 0) -> list[str]:
+    """One line each: number, value, gain over the parent's value, state, seconds, what was tried."""
+    width = width or shutil.get_terminal_size((100, 24)).columns
+    values, figures = {item.number: item.value for item in rows}, digits(rows)
+    lines = [f"{'#':>4}  {'value':>10}  {'Δ parent':>10}  {'state':<10} {'time':>7}  change"]
+    for item in rows:
+        parent = values.get(item.parent)
+        gain = f"{direction.gain(item.value, parent):+.{figures - 1}f}" if item.value is not None and parent is not None else ""
+        text = one_line(item.description, 200) + (f"  [{one_line(item.cause, 80)}]" if item.decision and item.value is None else "")
+        head = f"{item.number:>4}  {number(item.value, figures):>10}  {gain:>10}  {state(item):<10} {duration(item.seconds) if item.seconds else '':>7}  "
+        lines.append(head + one_line(text, max(12, width - len(head))))
+    return lines
+
+
+def summary(told: Summary) -> list[str]:
+    """The study in five lines, the answer first."""
+    study, best, base = told.study, told.best, told.baseline
+    arrow = "↓" if study.direction is Direction.MINIMIZE else "↑"
+    running = f"   running {', '.join(f'#{number_}' for number_ in told.running)}" if told.running else ""
+    lines = [f"{study.tag}   {told.state} {duration(told.seconds)}   {study.metric or 'metric not known yet'} {arrow}{running}"]
+    if best and best.value is not None and base and base.value is not None:
+        gain = study.direction.gain(best.value, base.value)
+        share = f", {gain / abs(base.value):.1%}" if base.value else ""
+        better = f"better by {gain:.6g}{share}" if gain > 0 else "no improvement yet"
+        lines.append(f"BEST      {number(base.value)} → {number(best.value)}  ({better})   #{best.number} {best.commit[:7]}  {best.trust}")
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(told.crash_kinds.items(), key=lambda pair: -pair[1])[:5])
+    lines.append(
+        f"TRIED     {told.total}: {told.kept} kept, {told.discarded} discarded, {told.crashed} crashed" + (f" ({kinds})" if kinds else "")
+    )
+    cost = f", ${told.cost:.2f}" if told.cost else ""
+    lines.append(f"TIME      {duration(told.train_seconds)} training, {duration(told.think_seconds)} thinking{cost}")
+    if told.reason:
+        lines.append(f"STATE     {told.reason}")
+    if told.holder:
+        lines.append(f"LOOP      {told.holder}")
+    return lines

@@ -1,0 +1,3 @@
+"""Where jobs run: each row is a short name and the dotted path of a class that fulfils ``protocols.Executor``."""
+
+EXECUTORS = {"local": "overnight.executors.local:LocalExecutor"}

@@ -1,0 +1,294 @@
+"""Jobs on this machine, each in a folder of its own, run by supervisors that outlive this process.
+
+All state is in the job folders (``overnight.jobs`` says what they hold): a new ``LocalExecutor`` on the same root finds every job of
+an earlier one. Whether a job is alive is told by its folder's lock, never by a process id. Safe to use from several threads.
+Must not know how a command is run: it starts the supervisor as a program and reads what it leaves. Without pidfds (macOS) it looks
+every 20 ms instead of being woken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import re
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Self
+
+import overnight
+from overnight import jobs
+from overnight.errors import JobError
+from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,200}")
+_LOOK = 0.5  # seconds after which a wait looks again, in case the end was not seen
+_BLIND = 0.02  # seconds between two looks where nothing can wake us
+_PATIENCE = 20.0  # seconds in which the spawner has to answer
+_PROGRAM = "import sys; sys.path.append(sys.argv.pop(1)); from overnight.supervisor import serve; serve()"
+# What the supervisor itself needs: its environment is readable by the runs.
+_PASSED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "OVERNIGHT_NVML")
+
+
+class LocalExecutor:
+    """Runs jobs here; ``root`` holds their folders and is made if need be."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._spawner = _Spawner()
+        self._starting: set[str] = set()
+        self._pids: dict[str, int] = {}  # supervisors started here that may not have written a status yet
+
+    def submit(self, spec: JobSpec) -> None:
+        """Start the job unless it was already started; durable before it returns. Raises ``JobError``."""
+        if not _NAME.fullmatch(spec.id):
+            raise JobError("E-JOB-ID", f"'{spec.id}' cannot name a job", why="it must be fit for a file name")
+        self._starting.add(spec.id)
+        folder = self._root / spec.id
+        try:
+            self._write(spec, folder)
+            if not (folder / jobs.STATUS).exists():
+                self._pids[spec.id] = self._spawner.start(folder)
+        except OSError as exc:
+            raise JobError(
+                "E-JOB-START", f"job {spec.id} cannot be started: {exc.strerror or exc}", where=str(folder), fix=f"df -h {self._root}"
+            ) from exc
+        finally:
+            self._starting.discard(spec.id)
+
+    def poll(self, job: str, wait: float = 0.0) -> JobStatus:
+        """What is known of the job; waits up to ``wait`` seconds for its end. An unknown job is LOST."""
+        until = time.monotonic() + wait
+        folder = self._root / job
+        while True:
+            status = self._look(folder)
+            left = until - time.monotonic()
+            if status.state.over:
+                self._pids.pop(job, None)
+            if status.state.over or left <= 0:
+                return status
+            _wait_for(status.pid or self._pids.get(job, 0), min(left, _LOOK))
+
+    def tail(self, job: str, offset: int) -> tuple[list[MetricPoint], int]:
+        """Metric points streamed since ``offset`` (bytes of ``metrics.jsonl``; 0 = from the start) and the next offset."""
+        try:
+            with open(self._root / job / jobs.METRICS, "rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], offset
+        whole = data[: data.rfind(b"\n") + 1]  # the last line may be half written
+        points = []
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError):
+                points.append(jobs.point_from_json(line))
+        return points, offset + len(whole)
+
+    def cancel(self, job: str, reason: str) -> None:
+        """Ask for the end of the job's whole process tree; returns at once, ``poll`` tells when it is dead."""
+        folder = self._root / job
+        with contextlib.suppress(OSError):  # no such job, asked before, or a full disk: the signal below still works
+            fd = os.open(folder / jobs.CANCEL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(fd, "w", encoding="utf-8", errors="replace") as file:
+                file.write(reason)
+        status = _read(folder)
+        if status is not None and status.pid and not status.state.over:
+            _ask_to_end(folder, status.pid)
+
+    def close(self) -> None:
+        """End the helper process; jobs go on. It is started again when needed."""
+        self._spawner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, spec: JobSpec, folder: Path) -> None:
+        """Make the job folder, durably and in one step: if it is there, its spec is complete."""
+        if folder.exists():
+            return
+        self._root.mkdir(parents=True, exist_ok=True)
+        nonce = secrets.token_hex(8)
+        marked = dataclasses.replace(spec, env={**spec.env, jobs.TOKEN: f"{spec.id}-{nonce}"})
+        draft = self._root / f".{spec.id}.{nonce}"
+        draft.mkdir(mode=0o700)
+        try:
+            fd = os.open(draft / jobs.SPEC, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with open(fd, "w", encoding="ascii") as file:
+                file.write(jobs.spec_to_json(marked))
+                file.flush()
+                os.fsync(fd)
+            _sync(draft)
+            # Refused if somebody else was first: a folder with something in it is not replaced.
+            with contextlib.suppress(FileExistsError):
+                os.rename(draft, folder)
+            _sync(self._root)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _look(self, folder: Path) -> JobStatus:
+        status = _read(folder)
+        if status is not None and status.state.over:
+            return status
+        if folder.name in self._starting:
+            return JobStatus(JobState.QUEUED)
+        if _is_held(folder):
+            return status or JobStatus(JobState.QUEUED)
+        status = _read(folder)  # its last word may have come between the two looks
+        if status is not None and status.state.over:
+            return status
+        return self._lost(folder, status)
+
+    def _lost(self, folder: Path, status: JobStatus | None) -> JobStatus:
+        """The supervisor died: another one ends what it left behind and writes LOST; until then the job is not over."""
+        if status is None:
+            return JobStatus(JobState.LOST, "it was never started" if folder.exists() else f"no job named {folder.name}")
+        try:
+            pid = self._spawner.start(folder)
+        except (OSError, JobError) as exc:
+            return dataclasses.replace(status, state=JobState.LOST, cause=f"its supervisor died, and its leftovers cannot be ended: {exc}")
+        return dataclasses.replace(status, pid=pid or status.pid)
+
+
+class _Spawner:
+    """The helper process that forks supervisors; started when first needed, and again if it died."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: weakref.finalize[..., object] | None = None
+
+    def start(self, folder: Path) -> int:
+        """Have the folder's job supervised; the supervisor's process id, 0 if it has one already. Raises ``JobError``, ``OSError``."""
+        with self._turn:
+            answer = self._ask(folder) or self._ask(folder)
+        if not answer.isdigit():
+            raise JobError("E-JOB-START", f"no supervisor could be started: {answer or 'its helper process died twice'}")
+        return int(answer)
+
+    def close(self) -> None:
+        with self._turn:
+            if self._end is not None:
+                self._end()
+            self._process = self._end = None
+
+    def _ask(self, folder: Path) -> str:
+        """The spawner's answer; empty if it died. Asking again is harmless: a job whose lock is held is not started."""
+        process = self._process or self._launch()
+        try:
+            assert process.stdin is not None  # noqa: S101 - for the type checker
+            assert process.stdout is not None  # noqa: S101 - for the type checker
+            os.write(process.stdin.fileno(), os.fsencode(folder).hex().encode() + b"\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                if not select.select([process.stdout], [], [], _PATIENCE)[0]:
+                    break
+                if not (more := os.read(process.stdout.fileno(), 4096)):
+                    break
+                answer += more
+        except BrokenPipeError:
+            answer = b""
+        if answer.endswith(b"\n"):
+            return answer.decode("utf-8", "replace").strip()
+        if self._end is not None:
+            self._end()
+        self._process = self._end = None
+        return ""
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        place = str(Path(overnight.__file__).parent.parent)
+        # In a session of its own: a ^C in the terminal is for the loop alone.
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _PROGRAM, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True, cwd="/",
+            env={name: os.environ[name] for name in _PASSED if name in os.environ},
+        )  # fmt: skip
+        self._process, self._end = process, weakref.finalize(self, _dismiss, process)
+        return process
+
+
+def _dismiss(process: subprocess.Popen[bytes]) -> None:
+    """End the spawner, which holds nothing that could be lost."""
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    process.wait()
+
+
+def _read(folder: Path) -> JobStatus | None:
+    try:
+        return jobs.status_from_json((folder / jobs.STATUS).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        return JobStatus(JobState.RUNNING, cause=f"status.json cannot be read: {exc}")
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a supervisor is at work in the folder."""
+    try:
+        fd = os.open(folder / jobs.LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _wait_for(pid: int, seconds: float) -> None:
+    """Sleep until the process ends, ``seconds`` at most."""
+    try:
+        fd = os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return
+    except (OSError, AttributeError):
+        fd = -1
+    if fd < 0:
+        time.sleep(min(seconds, _BLIND))
+        return
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.poll(seconds * 1000)
+    finally:
+        os.close(fd)
+
+
+def _ask_to_end(folder: Path, pid: int) -> None:
+    """Wake the supervisor, so that it looks for the request now; it would see it within a quarter of a second anyway."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return
+    try:
+        # While the lock is held, the id in the status is the holder's.
+        if _is_held(folder):
+            signal.pidfd_send_signal(fd, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(fd)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,248 @@
+"""The research loop: ask, run, decide, keep, and again. Whatever kills it, the next one goes on where it was.
+
+Knows Protocols, the store and the workspace through its parts; no concrete proposer or executor, no screen. Several slots are
+several threads that run the same ``run_cycle``; proposals are prepared in further threads, ahead of free slots.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+from overnight.decide import code_lines
+from overnight.errors import OvernightError, ProposalError
+from overnight.models import Experiment, Idea, Operator, Proposal, Stage, Study
+from overnight.pace import Pace, Patience
+from overnight.steps import Parts, Steps
+from overnight.store import Store
+from overnight.thinking import Talk, Wish
+
+
+def run_cycle(steps: Steps, experiment: Experiment, slot: int) -> Experiment | None:
+    """Take one experiment from its number to its place in the branch.
+
+    Each step is in the store before the next begins; steps taken by an earlier loop are passed over. None = put back.
+    """
+    if experiment.stage is Stage.PROPOSED:
+        experiment = steps.commit(experiment)
+    if experiment.stage in (Stage.COMMITTED, Stage.SUBMITTED):
+        measured = steps.measure(experiment, slot)
+        if measured is None:
+            return None
+        experiment = measured
+    with steps.deciding:
+        if experiment.stage in (Stage.COMMITTED, Stage.MEASURED):
+            experiment = steps.decide(experiment)
+        if experiment.stage is Stage.DECIDED:
+            experiment = steps.apply(experiment)
+    return experiment
+
+
+class _HaltedError(Exception):
+    """The loop is going down on an error elsewhere; this run goes on without it and is adopted later."""
+
+
+class Loop:
+    """One running loop over one study. ``run`` returns the reason why it ended; ``stop`` may be called from anywhere."""
+
+    def __init__(self, study: Study, parts: Parts) -> None:
+        self._parts = parts
+        self._store: Store = parts.store
+        self._steps = Steps(study, parts, self._reason_to_put_back)
+        self._pace = Pace(study.settings, self._store.totals(study.id), self._store.ran_seconds(study.id), self._store.count(study.id))
+        self._patience = Patience()
+        self._begun = time.monotonic()
+        self._stop = ""  # "", "finish" or "now"
+        self._halted = False
+        self._end = ""  # the reason, once there is one
+        self._trouble = ""  # what the loop waits for
+        self._woken = threading.Event()
+        self._resume = deque(self._store.unfinished(study.id))
+        self._ready: deque[Proposal] = deque()
+        self._repairs: deque[Experiment] = deque()
+        self._running: dict[Future[Experiment | None], tuple[int, Experiment]] = {}
+        self._thinking: dict[Future[Proposal], Wish] = {}
+        self._asked = 0
+
+    @property
+    def study(self) -> Study:
+        """The study as it is now; the baseline may have shown which metric is its goal."""
+        return self._steps.study
+
+    def stop(self, how: str) -> None:
+        """End the loop: ``finish`` the running experiments first, or put them back ``now``. Safe in a signal handler."""
+        self._stop = how
+        self._woken.set()
+
+    def _reason_to_put_back(self) -> str:
+        if self._halted:
+            raise _HaltedError
+        return "stop --now" if self._stop == "now" else ""
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begun
+
+    def run(self) -> str:
+        """Work until the goal, the budget or a person ends it; returns the reason. Raises the first error that is fatal."""
+        self._store.set_state(self.study.id, "running", "")
+        cycles = ThreadPoolExecutor(self.study.settings.slots, "slot")
+        thoughts = ThreadPoolExecutor(16, "thought")
+        try:
+            self._work(cycles, thoughts)
+        except OvernightError as exc:
+            self._end = f"error: {exc.message}"
+            raise
+        finally:
+            self._halted = True
+            thoughts.shutdown(wait=True, cancel_futures=True)
+            cycles.shutdown(wait=True, cancel_futures=True)
+            reason = self._end or ("stopped by a person" if self._stop else "ended by an error")
+            self._store.set_state(self.study.id, "done" if self._end else "stopped", reason, self._pace.ran(self._elapsed()))
+        self._parts.listen("end", None, reason)
+        return reason
+
+    def _work(self, cycles: ThreadPoolExecutor, thoughts: ThreadPoolExecutor) -> None:
+        """The schedule, turn by turn: look at the person's wishes, take in what is done, fill the free slots."""
+        looked = beat = -60.0
+        paused = False
+        self._end = self._steps.goal_reached()
+        while True:
+            if self._elapsed() - looked > 0.4:
+                looked, paused = self._elapsed(), self._heed()
+            self._take_in_thoughts()
+            self._take_in_runs()
+            self._end = self._end or self._pace.used_up(self._elapsed())
+            ending = bool(self._end or self._stop)
+            if ending and not self._running:
+                return
+            if not ending and not paused:
+                self._fill(cycles, thoughts)
+            if self._elapsed() - beat > 10:
+                beat = self._elapsed()
+                state = "stopping" if ending else "paused" if paused else "running"
+                self._store.set_state(self.study.id, state, self._trouble, self._pace.ran(beat))
+            self._woken.wait(0.2)
+            self._woken.clear()
+
+    def _heed(self) -> bool:
+        """Follow what a person asked for through the store; true = paused."""
+        wanted = self._store.wanted(self.study.id)
+        if wanted in ("stop", "stop-now") and self._stop != "now":
+            self._stop = "now" if wanted == "stop-now" else "finish"
+        return wanted == "pause"
+
+    # --- filling the slots ---------------------------------------------------------------------------------------
+
+    def _fill(self, cycles: ThreadPoolExecutor, thoughts: ThreadPoolExecutor) -> None:
+        slots = deque(set(range(self.study.settings.slots)) - {slot for slot, _ in self._running.values()})
+        while slots and self._resume:
+            self._submit(cycles, self._resume.popleft(), slots.popleft())
+        if self._store.bar(self.study.id) is None:
+            return
+        while slots and self._ready and self._pace.room(0):
+            experiment = self._number(self._ready.popleft())
+            if experiment is not None:
+                self._submit(cycles, experiment, slots.popleft())
+        while self._repairs and self._pace.room(len(self._ready) + len(self._thinking)):
+            self._think(thoughts, self._repairs.popleft())
+        while (
+            len(self._ready) + len(self._thinking) < self._pace.wanted(len(slots))
+            and self._pace.room(len(self._ready) + len(self._thinking))
+            and self._patience.due(self._elapsed())
+            and not (self._patience.streak and self._thinking)
+        ):
+            self._think(thoughts, None)
+
+    def _submit(self, cycles: ThreadPoolExecutor, experiment: Experiment, slot: int) -> None:
+        future = cycles.submit(run_cycle, self._steps, experiment, slot)
+        self._running[future] = (slot, experiment)
+        future.add_done_callback(lambda _: self._woken.set())
+
+    def _number(self, proposal: Proposal) -> Experiment | None:
+        """Make the proposal an experiment; None if it became a repetition while it waited."""
+        best = self._store.bar(self.study.id)
+        tip = best[0] if best else 0
+        stale = proposal.parent != tip
+        if not proposal.rejected:
+            if stale and proposal.operator is Operator.IMPROVE:
+                proposal = self._parts.thinker.rebased(self.study, proposal, tip)
+            same = self._store.same_files(self.study.id, proposal.files)
+            if same and (stale or proposal.operator is Operator.COMBINE):
+                self._parts.listen("note", None, f"a proposal was passed over: same files as #{same}")
+                return None
+            if same:
+                proposal = replace(proposal, rejected=f"same files as #{same}, which was tried already")
+        if proposal.rejected:
+            self._patience.rejected(self._elapsed())
+        self._pace.begun()
+        return self._store.propose(self.study.id, proposal, code_lines(proposal.files), self._parts.clock())
+
+    def _think(self, thoughts: ThreadPoolExecutor, crashed: Experiment | None) -> None:
+        self._asked += 1
+        name = f"{int(self._parts.clock() * 1000):x}-{self._asked}"
+        best = self._store.bar(self.study.id)
+        output = self._parts.runner.output(self.study, crashed.number) if crashed else ""
+        wish = Wish(
+            name,
+            Operator.REPAIR if crashed else Operator.IMPROVE,
+            crashed.parent if crashed else best[0] if best else 0,
+            crashed.number if crashed else 0,
+        )
+        flying = (*(item.description for _, item in self._running.values()), *(item.idea.hypothesis for item in self._ready))
+        talk = Talk(flying, self._pace.left(self._elapsed()), output, lambda: bool(self._halted or self._stop or self._end))
+        future = thoughts.submit(self._parts.thinker.think, self.study, wish, talk)
+        self._thinking[future] = wish
+        future.add_done_callback(lambda _: self._woken.set())
+
+    # --- taking in what is done ----------------------------------------------------------------------------------
+
+    def _take_in_runs(self) -> None:
+        for future in [item for item in self._running if item.done()]:
+            del self._running[future]
+            experiment = future.result()
+            if experiment is None:
+                continue
+            self._pace.settled(experiment)
+            if experiment.operator is Operator.BASELINE and experiment.decision != "keep":
+                raise OvernightError("E-BASELINE", f"the baseline did not work: {experiment.cause}")
+            after = self._steps.after(experiment)
+            self._end = self._end or after.goal
+            if after.repair:
+                self._repairs.append(experiment)
+            if after.combined is not None and self._pace.room(len(self._ready) + len(self._thinking)):
+                self._ready.appendleft(after.combined)
+
+    def _take_in_thoughts(self) -> None:
+        for future in [item for item in self._thinking if item.done()]:
+            wish = self._thinking.pop(future)
+            try:
+                proposal = future.result()
+            except ProposalError as exc:
+                self._no_proposal(wish, exc)
+                continue
+            self._trouble = ""
+            if not proposal.rejected:
+                self._patience.worked()
+            (self._ready.appendleft if wish.operator is Operator.REPAIR else self._ready.append)(proposal)
+
+    def _no_proposal(self, wish: Wish, error: ProposalError) -> None:
+        """Ride it out: say it, wait longer each time, and now and then write it down as a row."""
+        if error.code == "E-CANCELLED" or (wish.operator is Operator.REPAIR and not error.outage):
+            return
+        if error.code == "E-SPACE-EXHAUSTED":
+            self._end = self._end or error.message
+            return
+        if not error.outage:
+            raise error
+        seconds = self._patience.failed(self._elapsed())
+        self._trouble = f"{error.message}{': ' + error.why if error.why else ''}; asked again in {seconds:.0f} s (failure {self._patience.streak} in a row)"
+        self._store.set_state(self.study.id, "running", self._trouble)
+        self._parts.listen("note", None, self._trouble)
+        if self._patience.row_due():
+            idea = Idea(hypothesis="no proposal", proposer="none")
+            files = self._store.files(self.study.id, wish.parent)
+            cause = f"no proposal: {error.message}{': ' + error.why if error.why else ''}"
+            self._ready.append(Proposal(parent=wish.parent, operator=wish.operator, idea=idea, files=files, rejected=cause))

@@ -1,0 +1,233 @@
+"""The nouns that travel between the rooms: frozen records, no behaviour beyond reading themselves.
+
+Pure: no clock, disk, network or environment. Times are seconds since the epoch (UTC) unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from overnight.settings import Settings
+
+
+class Direction(StrEnum):
+    """Which way the goal metric improves."""
+
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+    def gain(self, new: float, old: float) -> float:
+        """How much better ``new`` is than ``old``; above zero is an improvement."""
+        return old - new if self is Direction.MINIMIZE else new - old
+
+
+class Decision(StrEnum):
+    """What became of an experiment: the words of ``results.tsv``."""
+
+    KEEP = "keep"  # measurably better than the best before it: the branch advances
+    DISCARD = "discard"  # equal, worse, or not fit to be run
+    CRASH = "crash"  # gave no usable number: failed, timed out, no metric, not finite
+
+
+class Trust(StrEnum):
+    """Where the number of a row comes from, weakest first."""
+
+    SELF_REPORTED = "self-reported"  # the run printed it about itself
+    EVALUATED = "evaluated"  # our evaluator measured the artefact after the run was dead
+    BLIND = "blind"  # the labels were never within reach of the run
+
+
+class Stage(StrEnum):
+    """How far an experiment has come; each is written before the next is begun."""
+
+    PROPOSED = "proposed"  # numbered, its files are in the store
+    COMMITTED = "committed"  # kept in git under refs/overnight
+    SUBMITTED = "submitted"  # its job may be running
+    MEASURED = "measured"  # the job is over and its numbers are in the store
+    DECIDED = "decided"  # keep, discard or crash is in the store
+    APPLIED = "applied"  # branch, results.tsv and proposer have followed
+
+
+class Operator(StrEnum):
+    """What kind of step an experiment is."""
+
+    BASELINE = "baseline"  # the base commit as it is
+    IMPROVE = "improve"  # a change to the best so far
+    REPAIR = "repair"  # a fix of an experiment that crashed on a dumb mistake
+    COMBINE = "combine"  # two improvements on the same parent, merged
+
+
+class JobState(StrEnum):
+    """The life of one command on one machine."""
+
+    QUEUED = "QUEUED"  # accepted, not started
+    RUNNING = "RUNNING"  # the supervisor is at work
+    SUCCEEDED = "SUCCEEDED"  # exit code 0
+    FAILED = "FAILED"  # another exit code, a signal, or a limit other than time
+    CANCELLED = "CANCELLED"  # ended on request
+    TIMED_OUT = "TIMED_OUT"  # ended at its time limit
+    LOST = "LOST"  # its supervisor died without a word
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """One number that a run printed: ``time`` is seconds since the start of the job."""
+
+    name: str
+    value: float
+    step: float
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSummary:
+    """What is left of one metric when the job is over."""
+
+    last: float
+    lowest: float  # nan if no finite value was seen
+    highest: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What to run, complete: nothing is inherited from the process that submits it.
+
+    ``argv`` is executed as it is (no shell), after ``wrap`` (a sandbox prefix). Sizes are bytes, times seconds; 0 = no limit.
+    """
+
+    id: str
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: str = ""  # a file; empty = /dev/null
+    wrap: tuple[str, ...] = ()
+    time_limit: float = 0.0
+    grace: float = 1.5  # between SIGTERM and SIGKILL
+    memory_limit: int = 0
+    process_limit: int = 0
+    disk_limit: int = 0
+    log_head: int = 64 * 2**20
+    log_tail: int = 4 * 2**20
+    gpus: tuple[str, ...] = ()
+    metric: str = ""  # the goal metric: exempt from the cap on metric names
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """What is known of a job: grows from QUEUED to its end."""
+
+    state: JobState
+    cause: str = ""  # in words, e.g. "exit code 1", "time limit of 600 s", "SIGKILL", "cancelled: stop --now"
+    pid: int = 0  # of the supervisor
+    started: float = 0.0
+    seconds: float = 0.0  # by the monotonic clock, around the whole process tree
+    exit_code: int | None = None
+    signal: int | None = None
+    cpu_seconds: float = 0.0
+    peak_rss_mb: float = 0.0  # whole tree
+    peak_vram_mb: float = 0.0
+    log_bytes: int = 0  # printed, not kept
+    survivors: int = 0  # processes that had outlived the command and were ended
+    end: str = ""  # the last 16 kB of its output, once it is over
+    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One effort: what is sought, from which commit, on which branch."""
+
+    id: int
+    tag: str
+    branch: str
+    base_commit: str
+    metric: str  # "" until the baseline has shown which one it is
+    direction: Direction
+    settings: Settings
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Idea:
+    """What a proposer says about the edit it made in its disposable copy."""
+
+    hypothesis: str
+    proposer: str
+    tokens: int = 0
+    cost: float = 0.0  # US dollars
+    seconds: float = 0.0  # thinking time
+    state: Mapping[str, object] = field(default_factory=dict)  # JSON; handed back by ``tell``
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A hypothesis and the exact bytes that test it."""
+
+    parent: int  # the experiment whose files it starts from; 0 for the baseline
+    operator: Operator
+    idea: Idea
+    files: Mapping[str, bytes]  # every editable file of the proposal, by path
+    rejected: str = ""  # why it is not fit to be run; empty = fit
+    repairs: int = 0  # the experiment it mends; 0 = none
+    notes: tuple[str, ...] = ()  # what the scope check wants to be known, e.g. files not carried
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One proposal tried: the row of the ledger."""
+
+    number: int
+    parent: int
+    operator: Operator
+    stage: Stage
+    proposer: str
+    description: str
+    started: float
+    commit: str = ""
+    tree: str = ""
+    repairs: int = 0
+    decision: Decision | None = None
+    cause: str = ""
+    value: float | None = None
+    trust: Trust = Trust.SELF_REPORTED
+    seconds: float = 0.0  # training
+    think_seconds: float = 0.0
+    memory_gb: float = 0.0
+    lines: int = 0  # of all editable files
+    tokens: int = 0
+    cost: float = 0.0
+    finished: float | None = None
+    crash_kind: str = ""  # oom, nan, timeout, no-metric, error:NameError, …
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    state: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One night in numbers: computed once in ``store``, formatted by every face."""
+
+    study: Study
+    state: str  # running, paused, stopping, stopped, done
+    reason: str  # why it ended, or what it waits for
+    total: int
+    kept: int
+    discarded: int
+    crashed: int
+    running: tuple[int, ...]
+    baseline: Experiment | None
+    best: Experiment | None
+    seconds: float  # since the study began running, this and earlier loops
+    gpu_seconds: float
+    train_seconds: float
+    think_seconds: float
+    tokens: int
+    cost: float
+    crash_kinds: Mapping[str, int]
+    holder: str = ""  # who runs the loop now

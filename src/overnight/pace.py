@@ -1,0 +1,129 @@
+"""How much is left, how far ahead to think, and how long to wait after a failure. Times are arguments; nothing is read from a clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from overnight.models import Experiment, Operator
+from overnight.printable import duration
+from overnight.settings import Settings
+
+_LONGEST_WAIT = 300.0
+_THINKERS = 16
+
+
+class Pace:
+    """Running totals against the budget, and the measured rhythm of thinking and training.
+
+    ``totals`` are the sums of earlier loops, ``ran`` their seconds, ``count`` the experiments after the baseline.
+    """
+
+    def __init__(self, settings: Settings, totals: Mapping[str, float], ran: float, count: int) -> None:
+        self._bounds = settings.bounds
+        self._slots = settings.slots
+        self._ahead = settings.ahead
+        self._gpus = max(1, len(settings.gpus) // settings.slots)
+        self._train_total = totals["train_seconds"]
+        self._cost = totals["cost"]
+        self._ran = ran
+        self._count = count
+        self._train = 0.0
+        self._think = 0.0
+
+    def begun(self) -> None:
+        """One more experiment after the baseline has its number."""
+        self._count += 1
+
+    def settled(self, experiment: Experiment) -> None:
+        """Learn the rhythm from a settled experiment."""
+        self._train_total += experiment.seconds
+        self._cost += experiment.cost
+        if experiment.seconds:
+            self._train = experiment.seconds if not self._train else 0.7 * self._train + 0.3 * experiment.seconds
+        if experiment.operator in (Operator.IMPROVE, Operator.REPAIR):
+            self._think = experiment.think_seconds if not self._think else 0.7 * self._think + 0.3 * experiment.think_seconds
+
+    def ran(self, elapsed: float) -> float:
+        """Seconds of all loops, ``elapsed`` of them in this one."""
+        return self._ran + elapsed
+
+    def room(self, pending: int) -> bool:
+        """Whether the budget of experiments holds one more beside ``pending`` proposals."""
+        return self._bounds.experiments is None or self._count + pending < self._bounds.experiments
+
+    def used_up(self, elapsed: float) -> str:
+        """Which bound is reached, in words, or an empty string."""
+        bounds = self._bounds
+        if bounds.experiments is not None and self._count >= bounds.experiments:
+            return f"budget used up: {self._count} of {bounds.experiments} experiments"
+        if bounds.seconds and self.ran(elapsed) >= bounds.seconds:
+            return f"budget used up: {duration(self.ran(elapsed))} of {duration(bounds.seconds)}"
+        if bounds.gpu_seconds and self._train_total * self._gpus >= bounds.gpu_seconds:
+            return f"budget used up: {self._train_total * self._gpus / 3600:.2f} of {bounds.gpu_seconds / 3600:g} GPU hours"
+        if bounds.dollars and self._cost >= bounds.dollars:
+            return f"budget used up: ${self._cost:.2f} of ${bounds.dollars:.2f}"
+        return ""
+
+    def left(self, elapsed: float) -> str:
+        """What is left of the budget, in words for a brief; empty if there is no bound."""
+        bounds, parts = self._bounds, []
+        if bounds.experiments is not None:
+            parts.append(f"{max(0, bounds.experiments - self._count)} experiments")
+        if bounds.seconds:
+            parts.append(duration(max(0.0, bounds.seconds - self.ran(elapsed))))
+        if bounds.gpu_seconds:
+            parts.append(f"{max(0.0, bounds.gpu_seconds - self._train_total * self._gpus) / 3600:.1f} GPU hours")
+        if bounds.dollars:
+            parts.append(f"${max(0.0, bounds.dollars - self._cost):.2f}")
+        return ", ".join(parts)
+
+    def wanted(self, free: int) -> int:
+        """How many proposals should be ready or on their way: enough that no slot waits, no more (they grow stale)."""
+        if not self._ahead:
+            return free
+        flow = math.ceil(self._slots * self._think / self._train) if self._train else 1
+        spare = 0 if self._slots == 1 else 1
+        return free + min(max(1, flow) + spare, self._slots * self._slots, _THINKERS)
+
+
+class Patience:
+    """Back-off after proposals that failed: 1, 2, 4 … 300 s. Every third failure in a row, then ever rarer, becomes a row."""
+
+    def __init__(self) -> None:
+        self.streak = 0
+        self._until = 0.0
+        self._row_at = 3
+        self._empty = 0
+
+    def failed(self, now: float) -> float:
+        """The proposer was not available; returns the seconds to wait before it is asked again."""
+        self.streak += 1
+        return self._wait(now, self.streak)
+
+    def row_due(self) -> bool:
+        """Whether this failure is to be recorded as a row, so that a bounded study ends although its proposer never answers."""
+        if self.streak < self._row_at:
+            return False
+        self._row_at = self.streak * 2
+        return True
+
+    def rejected(self, now: float) -> None:
+        """It answered, but with nothing that can be run; the third time in a row it is given a pause."""
+        self.streak, self._row_at = 0, 3
+        self._empty += 1
+        if self._empty > 2:
+            self._wait(now, self._empty - 2)
+
+    def worked(self) -> None:
+        """It answered with something that can be run."""
+        self.streak, self._row_at, self._until, self._empty = 0, 3, 0.0, 0
+
+    def _wait(self, now: float, times: int) -> float:
+        seconds = min(_LONGEST_WAIT, 0.5 * 2.0 ** min(times, 12))
+        self._until = now + seconds
+        return seconds
+
+    def due(self, now: float) -> bool:
+        """Whether it may be asked again."""
+        return now >= self._until

@@ -1,0 +1,246 @@
+"""The proposer that needs no key: Optuna's TPE over the constants that stand in the editable files.
+
+Each proposal keeps the parent's constants but for one to three, so that it can be read in a line and a win says what won.
+All that was told is kept here in memory and an Optuna study is built from it for every question: a restarted process that is
+told the past goes on as before, and constants may come and go between two questions.
+
+Must not know how an experiment is run, kept or judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import random
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from overnight import constants
+from overnight.constants import Constant, Value
+from overnight.errors import ProposalError
+from overnight.models import Decision, Direction, Experiment, Idea, Operator
+from overnight.protocols import Request
+
+if TYPE_CHECKING:
+    import optuna
+
+BEST, LATEST = 100, 200  # of the past, what TPE is shown: its cost grows with it
+LARGEST_FILE = 2**20  # bytes; a bigger file is not searched for constants
+TRIES = 32
+EXHAUSTIVE = 20_000  # points of a space that are looked at one by one before it is called exhausted
+
+Params = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """One settled experiment as the search sees it; no value = it crashed."""
+
+    params: Mapping[str, Value]
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    """What may be changed in one version of the files. ``code`` names that version without its constants."""
+
+    constants: tuple[Constant, ...]
+    code: str
+
+    def key(self, params: Mapping[str, Value]) -> str:
+        """Name one point of this space."""
+        return _key(self.code, params)
+
+
+class OptunaProposer:
+    """Searches the constants of the editable Python files. Safe to use from several threads; deterministic for a seed."""
+
+    name = "optuna"
+
+    def __init__(self, seed: int, direction: Direction) -> None:
+        self._seed = seed
+        self._direction = direction
+        self._lock = threading.Lock()
+        self._told: list[_Point] = []
+        self._flying: dict[str, Params] = {}
+        self._seen: set[str] = set()
+        self._asked = 0
+
+    def ask(self, request: Request) -> Idea:
+        """Change one to three constants in the copy.
+
+        Raises ``ProposalError``: E-NO-CONSTANTS where there is nothing to search, E-NO-REPAIR for a repair, E-SPACE-EXHAUSTED
+        (an outage) when every point was tried.
+        """
+        if request.operator is Operator.REPAIR:
+            raise ProposalError("E-NO-REPAIR", "a search over constants cannot mend a crash", why="the crash is told to it instead")
+        sources = {path: (request.copy / path).read_bytes() for path in _python(request)}
+        space = _space(sources)
+        if not space.constants:
+            raise _no_constants(request)
+        parent = {constant.id: constant.value for constant in space.constants}
+        with self._lock:
+            params = self._propose(space, parent)
+        changed = [constant for constant in space.constants if params[constant.id] != parent[constant.id]]
+        for path in {constant.path for constant in changed}:
+            edited = constants.edit(sources[path], {constant.name: params[constant.id] for constant in changed if constant.path == path})
+            (request.copy / path).write_bytes(edited)
+        return Idea(hypothesis=_hypothesis(changed, params, space), proposer=self.name, state={"params": params, "code": space.code})
+
+    def tell(self, experiment: Experiment, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """Learn from a settled experiment; a crash is told as worse than every number, a rejected one not at all."""
+        params, code = experiment.state.get("params"), experiment.state.get("code")
+        if not isinstance(params, dict) or not isinstance(code, str):
+            space = _space(files())
+            params, code = {constant.id: constant.value for constant in space.constants}, space.code
+        key = _key(code, params)
+        crashed = experiment.decision is Decision.CRASH
+        usable = not crashed and experiment.value is not None and math.isfinite(experiment.value)
+        with self._lock:
+            self._flying.pop(key, None)
+            self._seen.add(key)
+            if params and (crashed or usable):
+                self._told.append(_Point(params, None if crashed else experiment.value))
+
+    def _propose(self, space: _Space, parent: Params) -> Params:
+        rng = random.Random(f"{self._seed} {len(self._told)} {len(self._flying)} {self._asked}")
+        self._asked += 1
+        self._seen.add(space.key(parent))
+        for params in itertools.chain(self._candidates(space, parent, rng), _every(space, parent, rng)):
+            key = space.key(params)
+            if key not in self._seen:
+                self._seen.add(key)
+                self._flying[key] = params
+                return params
+        raise ProposalError(
+            "E-SPACE-EXHAUSTED",
+            f"every value of the {len(space.constants)} tunable constants was tried",
+            outage=True,
+            fix="widen the ranges with comments such as '# overnight: 1e-4..1e-1 log', or use --proposer-command",
+        )
+
+    def _candidates(self, space: _Space, parent: Params, rng: random.Random) -> Iterator[Params]:
+        sampler = self._study(space, rng.randrange(2**31))
+        for _ in range(TRIES):
+            chosen = rng.sample(space.constants, min(len(space.constants), rng.choice((1, 2, 2, 3))))
+            trial = sampler.ask({constant.id: _distribution(constant) for constant in chosen})
+            yield {**parent, **{constant.id: constants.readable(constant, trial.params[constant.id]) for constant in chosen}}
+
+    def _shown(self) -> list[_Point]:
+        """Pick the best and the latest of what was told, in its order."""
+        if len(self._told) <= BEST + LATEST:
+            return self._told
+        sign = 1 if self._direction is Direction.MINIMIZE else -1
+        earlier = [(sign * point.value, i) for i, point in enumerate(self._told[:-LATEST]) if point.value is not None]
+        best = sorted(i for _, i in sorted(earlier)[:BEST])
+        return [self._told[i] for i in best] + self._told[-LATEST:]
+
+    def _study(self, space: _Space, seed: int) -> optuna.Study:
+        """Build an Optuna study that knows the past and what is in flight."""
+        library = _optuna()
+        states = library.trial.TrialState
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # experimental options of the sampler
+            sampler = library.samplers.TPESampler(seed=seed, n_startup_trials=4, constant_liar=True)
+        study: optuna.Study = library.create_study(direction=str(self._direction), sampler=sampler)
+        domains = {constant.id: (constant, _distribution(constant)) for constant in space.constants}
+        past = [(point.params, point.value, states.COMPLETE if point.value is not None else states.PRUNED) for point in self._shown()]
+        for params, value, state in past + [(params, None, states.RUNNING) for params in self._flying.values()]:
+            known = {name: fitted for name, (constant, _) in domains.items() if (fitted := _fitted(constant, params.get(name))) is not None}
+            study.add_trial(
+                library.trial.create_trial(state=state, value=value, params=known, distributions={name: domains[name][1] for name in known})
+            )
+        return study
+
+
+def _key(code: str, params: Mapping[str, Value]) -> str:
+    return repr((code, sorted(params.items())))
+
+
+def _optuna() -> Any:
+    """Optuna, imported at the first question: it costs a fifth of a second."""
+    import optuna  # noqa: PLC0415 - imported when first wanted, as said above
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _distribution(constant: Constant) -> Any:
+    optuna = _optuna()
+    if constant.kind == "int":
+        return optuna.distributions.IntDistribution(math.ceil(constant.low), math.floor(constant.high), log=constant.log)
+    if constant.kind == "float":
+        return optuna.distributions.FloatDistribution(constant.low, constant.high, log=constant.log)
+    return optuna.distributions.CategoricalDistribution(constant.choices)
+
+
+def _fitted(constant: Constant, value: Value | None) -> Value | None:
+    """``value`` inside the constant's range, or None if it says nothing about it."""
+    if constant.kind in ("bool", "choice"):
+        return value if value in constant.choices else None
+    if value is None or isinstance(value, (bool, str)):
+        return None
+    inside = min(max(value, constant.low), constant.high)
+    return round(inside) if constant.kind == "int" else float(inside)
+
+
+def _python(request: Request) -> list[str]:
+    """List the editable Python files of the copy that are fit to be read, in their order."""
+    found = []
+    for path in sorted(set(request.editable)):
+        file = request.copy / path
+        if path.endswith(".py") and file.is_file() and not file.is_symlink() and file.stat().st_size <= LARGEST_FILE:
+            found.append(path)
+    return found
+
+
+def _found(source: bytes, path: str) -> list[Constant]:
+    try:
+        return constants.find(source.decode(), path) if path.endswith(".py") and len(source) <= LARGEST_FILE else []
+    except UnicodeDecodeError:
+        return []
+
+
+def _space(sources: Mapping[str, bytes]) -> _Space:
+    found: list[Constant] = []
+    code = hashlib.sha256()
+    for path, source in sorted(sources.items()):
+        here = _found(source, path)
+        found += here
+        end = 0
+        for constant in here:
+            code.update(source[end : constant.span[0]])
+            end = constant.span[1]
+        code.update(source[end:])
+    return _Space(tuple(found), code.hexdigest()[:16])
+
+
+def _every(space: _Space, parent: Params, rng: random.Random) -> Iterator[Params]:
+    """All points of a small space, the first many of a large one, in an order of their own."""
+    grids = [list(constants.values(constant)) for constant in space.constants]
+    for grid in grids:
+        rng.shuffle(grid)
+    for point in itertools.islice(itertools.product(*grids), EXHAUSTIVE):
+        yield {**parent, **{constant.id: value for constant, value in zip(space.constants, point, strict=True)}}
+
+
+def _hypothesis(changed: Sequence[Constant], params: Params, space: _Space) -> str:
+    names = [constant.name for constant in space.constants]
+    return ", ".join(
+        f"{constant.name if names.count(constant.name) == 1 else constant.id}"
+        f" {constants.spoken(constant.value)} -> {constants.spoken(params[constant.id])}"
+        for constant in changed
+    )
+
+
+def _no_constants(request: Request) -> ProposalError:
+    return ProposalError(
+        "E-NO-CONSTANTS",
+        f"no tunable constants in {', '.join(request.editable) or 'the editable files'}",
+        why="the optuna proposer changes literals at module level (LR = 0.1) and defaults of options (add_argument)",
+        fix="give names to the constants at module level, or let an agent propose: --proposer-command 'CMD'",
+    )

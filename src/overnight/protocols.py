@@ -1,0 +1,70 @@
+"""The seams of the house: what the loop expects of whoever proposes and of wherever jobs run.
+
+Each is a Protocol of at most four methods, with a contract suite in ``tests/contracts`` that every implementation passes.
+Pure: no implementation is named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from overnight.models import Experiment, Idea, JobSpec, JobStatus, MetricPoint, Operator, Study
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a proposer is asked: edit the files in ``copy`` so that the goal metric improves.
+
+    ``copy`` is a disposable export of the parent's tree, without ``.git``; for a repair it holds the version that crashed.
+    ``work`` is an empty folder for the proposer's own files, outside the copy. ``editable`` are the paths that count.
+    """
+
+    id: str  # unique in the study, fit for a file name
+    study: Study
+    operator: Operator
+    parent: Experiment
+    copy: Path
+    work: Path
+    editable: tuple[str, ...]
+    brief: str  # Markdown
+    cancelled: Callable[[], bool]  # becomes true when the answer is no longer wanted
+
+
+class Proposer(Protocol):
+    """Who has ideas. ``ask`` may be called from several threads at once; ``tell`` is called once per settled experiment, in order."""
+
+    name: str
+
+    def ask(self, request: Request) -> Idea:
+        """Edit the copy and say what was tried.
+
+        Raises ``ProposalError`` (``outage=True`` if the proposer itself is unavailable).
+        """
+        ...
+
+    def tell(self, experiment: Experiment, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """Learn from a settled experiment, whoever proposed it; ``files`` reads its editable files when wanted."""
+        ...
+
+
+class Executor(Protocol):
+    """Where jobs run. A job is named by its spec's id and found again by it after a restart."""
+
+    def submit(self, spec: JobSpec) -> None:
+        """Start the job unless it was already started; durable before it returns. Raises ``JobError``."""
+        ...
+
+    def poll(self, job: str, wait: float = 0.0) -> JobStatus:
+        """What is known of the job; waits up to ``wait`` seconds for its end. An unknown job is LOST."""
+        ...
+
+    def tail(self, job: str, offset: int) -> tuple[list[MetricPoint], int]:
+        """Metric points streamed since ``offset`` (0 = from the start) and the next offset."""
+        ...
+
+    def cancel(self, job: str, reason: str) -> None:
+        """Ask for the end of the job's whole process tree; returns at once, ``poll`` tells when it is dead."""
+        ...

@@ -1,0 +1,135 @@
+"""The steps of one experiment: commit, measure, decide, apply, and what follows from the result.
+
+Every step reads the store, acts, and writes the store; each may be repeated after a crash. Knows no threads and no schedule.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from overnight.decide import Incumbent, Measured, Rules, decide, reached
+from overnight.errors import JobError
+from overnight.ledger import Ledger
+from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Stage, Study
+from overnight.runner import Runner
+from overnight.store import Store
+from overnight.thinking import Thinker
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a loop is made of."""
+
+    store: Store
+    runner: Runner
+    thinker: Thinker
+    ledger: Ledger
+    tell: Callable[[Experiment, Callable[[], Mapping[str, bytes]]], None]
+    listen: Callable[[str, Experiment | None, str], None]  # what happened, to which experiment, in words
+    name_goal: Callable[[Mapping[str, float]], tuple[str, Direction]]  # which metric is the goal, once the baseline has shown them all
+    clock: Callable[[], float]
+    gpus: tuple[tuple[str, ...], ...]  # of each slot
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """What follows from a settled experiment."""
+
+    goal: str = ""  # why the study has reached its end
+    repair: bool = False
+    combined: Proposal | None = None
+
+
+class Steps:
+    """The steps over one study; ``stop`` gives a reason when running experiments are to be put back."""
+
+    def __init__(self, study: Study, parts: Parts, stop: Callable[[], str]) -> None:
+        self.study = study
+        self.deciding = threading.Lock()
+        self._parts = parts
+        self._stop = stop
+        self._before = 0  # the best experiment before the last decision
+
+    def commit(self, experiment: Experiment) -> Experiment:
+        """Keep the proposal in git."""
+        experiment = self._parts.ledger.keep(self.study, experiment)
+        self._parts.listen("started", experiment, "")
+        return experiment
+
+    def measure(self, experiment: Experiment, slot: int) -> Experiment | None:
+        """Run it, unless it was rejected; None when it was put back."""
+        if experiment.cause and experiment.stage is Stage.COMMITTED:
+            return experiment
+        try:
+            return self._parts.runner.measure(self.study, experiment, self._parts.gpus[slot], self._stop)
+        except JobError as exc:
+            return self._parts.store.advance(self.study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
+
+    def decide(self, experiment: Experiment) -> Experiment:
+        """Write the verdict. Called under ``deciding``: a result is compared with the best at the time it ends."""
+        store, now = self._parts.store, self._parts.clock()
+        best = store.bar(self.study.id)
+        self._before = best[0] if best else 0
+        if experiment.stage is Stage.COMMITTED:
+            return store.decide(self.study.id, experiment.number, Decision.DISCARD, f"rejected: {experiment.cause}", None, now)
+        if experiment.operator is Operator.BASELINE and not self.study.metric and experiment.metrics:
+            experiment = self._name_goal(experiment)
+        incumbent = Incumbent(best[0], best[1], store.experiment(self.study.id, best[0]).lines) if best else None
+        found = Measured(experiment.value, experiment.memory_gb, experiment.lines, experiment.cause)
+        verdict = decide(found, incumbent, Rules.of(self.study.settings, self.study.direction))
+        return store.decide(self.study.id, experiment.number, verdict.decision, verdict.cause, verdict.bar, now)
+
+    def _name_goal(self, experiment: Experiment) -> Experiment:
+        if experiment.crash_kind not in ("no-metric", ""):
+            return experiment
+        name, direction = self._parts.name_goal(experiment.metrics)
+        self.study = replace(self.study, metric=name, direction=direction)
+        self._parts.store.update_study(self.study)
+        value = experiment.metrics[name]
+        return self._parts.store.advance(self.study.id, experiment.number, Stage.MEASURED, value=value, cause="", crash_kind="")
+
+    def apply(self, experiment: Experiment) -> Experiment:
+        """Let branch, table and proposer follow the record."""
+        experiment = self._parts.ledger.settle(self.study, experiment)
+        self._parts.tell(experiment, lambda: self._parts.store.files(self.study.id, experiment.number))
+        self._parts.listen("settled", experiment, "")
+        return experiment
+
+    def after(self, experiment: Experiment) -> After:
+        """What the result calls for: an end, a repair, a combination with another win."""
+        best = self._parts.store.bar(self.study.id)
+        if best is None:
+            return After()
+        goal = self.goal_reached()
+        return After(goal, self._repairable(experiment), None if goal else self._combined(experiment, best[0]))
+
+    def goal_reached(self) -> str:
+        """The reason to end when the best value is at least as good as the target, else empty."""
+        best = self._parts.store.bar(self.study.id)
+        if best is None or not reached(best[1], self.study.settings.target, self.study.direction):
+            return ""
+        return f"goal reached: {self.study.metric} {best[1]:.6g} (#{best[0]})"
+
+    def _combined(self, experiment: Experiment, best: int) -> Proposal | None:
+        """A win over its own parent, while another experiment had become the best: both, merged."""
+        other = self._before if best == experiment.number else best
+        if experiment.value is None or not experiment.parent or other in (0, experiment.parent, experiment.number):
+            return None
+        parent = self._parts.store.experiment(self.study.id, experiment.parent)
+        if parent.value is None or self.study.direction.gain(experiment.value, parent.value) <= self.study.settings.min_delta:
+            return None
+        return self._parts.thinker.combined(self.study, experiment, self._parts.store.experiment(self.study.id, other), best)
+
+    def _repairable(self, experiment: Experiment) -> bool:
+        """A dumb mistake, not yet mended often enough, and not the very mistake that the last repair was asked to mend."""
+        if experiment.decision is not Decision.CRASH or not experiment.crash_kind.startswith("error:"):
+            return False
+        depth, item = 0, experiment
+        while item.repairs:
+            before = self._parts.store.experiment(self.study.id, item.repairs)
+            if before.cause == item.cause:
+                return False
+            depth, item = depth + 1, before
+        return depth < self.study.settings.repairs

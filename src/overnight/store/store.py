@@ -1,0 +1,354 @@
+"""One connection to the record of all studies of a project.
+
+Writes are whole transactions, durable when the call returns (WAL, ``synchronous=FULL``). Knows nothing of git, jobs or screens.
+Safe to share between threads; other processes open their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from overnight.errors import NotFoundError, StorageError, UsageError
+from overnight.models import Decision, Direction, Experiment, JobStatus, MetricPoint, Proposal, Stage, Study, Summary
+from overnight.settings import Settings, as_dict
+from overnight.store.rows import digest, experiment_from, finite, pack, study_from, unpack
+from overnight.store.schema import MIGRATIONS
+
+
+class Store:
+    """The database at ``path``; made when missing unless ``readonly``.
+
+    Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
+    """
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        if readonly and not path.exists():
+            raise NotFoundError("E-NO-STUDY", f"there is no study here: {path} does not exist", fix="overnight run -- python train.py")
+        self._path = path
+        self._lock = threading.RLock()
+        self._base: dict[tuple[int, str], bytes] = {}
+        with self._mapped():
+            where = path.absolute().as_uri() + ("?mode=ro" if readonly else "")
+            self._db = sqlite3.connect(where, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            if not readonly:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+            self._migrate(readonly=readonly)
+
+    def _migrate(self, *, readonly: bool) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StorageError(
+                "E-NEWER-STORE", f"{self._path} was written by a newer overnight (schema {version})", fix="pip install --upgrade overnight"
+            )
+        if readonly and version == 0:
+            raise NotFoundError("E-NO-STUDY", "there is no study here yet", fix="overnight run -- python train.py")
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            if not readonly:
+                self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+
+    def close(self) -> None:
+        """Close the connection; further calls fail."""
+        with self._lock:
+            self._db.close()
+
+    def check(self) -> None:
+        """Raise ``StorageError`` when the file is damaged."""
+        with self._mapped():
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StorageError("E-DAMAGED", f"{self._path} is damaged: {found}", fix=f"sqlite3 {self._path} .recover")
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.DatabaseError as exc:
+                raise StorageError(
+                    "E-STORE", f"the record {self._path} cannot be used: {exc}", fix="df -h . ; ls -l " + str(self._path.parent)
+                ) from exc
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._mapped():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        with self._mapped():
+            return self._db.execute(sql, values).fetchall()
+
+    # --- studies -------------------------------------------------------------------------------------------------
+
+    def create_study(self, tag: str, base_commit: str, direction: Direction, settings: Settings, now: float) -> Study:
+        """A fresh study; raises ``UsageError`` when the tag is taken."""
+        branch = settings.branch_prefix + tag
+        with self._write() as db:
+            if db.execute("SELECT 1 FROM study WHERE tag=?", (tag,)).fetchone():
+                raise UsageError("E-TAG-TAKEN", f"there is a study '{tag}' already", fix=f"overnight run --tag {tag}b")
+            db.execute(
+                "INSERT INTO study (tag, branch, base_commit, metric, direction, settings, created) VALUES (?,?,?,?,?,?,?)",
+                (tag, branch, base_commit, settings.metric, direction, json.dumps(as_dict(settings)), now),
+            )
+        return self.study(tag)
+
+    def study(self, tag: str = "") -> Study:
+        """The study with this tag, or the newest one; raises ``NotFoundError``."""
+        rows = self._rows("SELECT * FROM study WHERE tag=? OR ?='' ORDER BY id DESC LIMIT 1", tag, tag)
+        if not rows:
+            known = ", ".join(row["tag"] for row in self._rows("SELECT tag FROM study ORDER BY id DESC LIMIT 5"))
+            what = f"there is no study '{tag}'" if tag else "there is no study here yet"
+            raise NotFoundError("E-NO-STUDY", what, why=f"known: {known}" if known else "", fix="overnight run -- python train.py")
+        return study_from(rows[0])
+
+    def update_study(self, study: Study) -> None:
+        """Write metric, direction, base and settings of the study anew."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE study SET metric=?, direction=?, settings=?, base_commit=? WHERE id=?",
+                (study.metric, study.direction, json.dumps(as_dict(study.settings)), study.base_commit, study.id),
+            )
+
+    def set_state(self, study: int, state: str, reason: str, ran_seconds: float | None = None) -> None:
+        """Say what the loop is doing: running, paused, stopping, stopped, done; ``ran_seconds`` of all loops so far."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE study SET state=?, reason=?, ran_seconds=coalesce(?, ran_seconds) WHERE id=?", (state, reason, ran_seconds, study)
+            )
+
+    def want(self, study: int, wanted: str) -> None:
+        """What a person asks of the loop: run, pause, stop or stop-now."""
+        with self._write() as db:
+            db.execute("UPDATE study SET wanted=? WHERE id=?", (wanted, study))
+
+    def wanted(self, study: int) -> str:
+        """What a person asked for last."""
+        return str(self._rows("SELECT wanted FROM study WHERE id=?", study)[0][0])
+
+    def ran_seconds(self, study: int) -> float:
+        """Seconds that loops have worked on the study, before this one."""
+        return float(self._rows("SELECT ran_seconds FROM study WHERE id=?", study)[0][0])
+
+    def bar(self, study: int) -> tuple[int, float] | None:
+        """The best experiment's number and the value to beat, or None before the baseline."""
+        row = self._rows("SELECT best, bar FROM study WHERE id=?", study)[0]
+        return None if row["best"] is None else (int(row["best"]), float(row["bar"]))
+
+    # --- experiments ---------------------------------------------------------------------------------------------
+
+    def propose(self, study: int, proposal: Proposal, lines: int, now: float) -> Experiment:
+        """Number the proposal and keep its files: the first durable moment of an experiment."""
+        idea = proposal.idea
+        with self._write() as db:
+            number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM experiment WHERE study=?", (study,)).fetchone()[0]
+            db.execute(
+                "INSERT INTO experiment (study, number, parent, operator, stage, proposer, description, started, digest, repairs,"
+                " cause, trust, think_seconds, lines, tokens, cost, state) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (study, number, proposal.parent, proposal.operator, Stage.PROPOSED, idea.proposer, idea.hypothesis, now,
+                 digest(proposal.files), proposal.repairs, proposal.rejected, "self-reported", idea.seconds, lines, idea.tokens, idea.cost,
+                 json.dumps(dict(idea.state))),
+            )  # fmt: skip
+            for path, content in proposal.files.items():
+                packed = pack(content, self._dictionary(study, path) if number > 1 else b"")
+                db.execute("INSERT INTO file VALUES (?,?,?,?)", (study, number, path, packed))
+            self._event(study, number, "experiment.proposed", now, {"description": idea.hypothesis, "notes": list(proposal.notes)})
+        return self.experiment(study, number)
+
+    def _dictionary(self, study: int, path: str) -> bytes:
+        key = (study, path)
+        if key not in self._base:
+            rows = self._rows("SELECT content FROM file WHERE study=? AND number=1 AND path=?", study, path)
+            self._base[key] = unpack(rows[0][0], b"") if rows else b""
+        return self._base[key]
+
+    def files(self, study: int, number: int) -> dict[str, bytes]:
+        """The editable files of an experiment by path."""
+        rows = self._rows("SELECT path, content FROM file WHERE study=? AND number=?", study, number)
+        return {row["path"]: unpack(row["content"], self._dictionary(study, row["path"]) if number > 1 else b"") for row in rows}
+
+    def advance(self, study: int, number: int, stage: Stage, **found: object) -> Experiment:
+        """Write that an experiment has come to ``stage``, with what was found there (columns by name)."""
+        columns = {"stage": stage, **{name: finite(value) for name, value in found.items()}}
+        names = ", ".join(f"{name}=?" for name in columns)
+        with self._write() as db:
+            db.execute(f"UPDATE experiment SET {names} WHERE study=? AND number=?", (*columns.values(), study, number))  # noqa: S608 - column names come from our own calls
+        return self.experiment(study, number)
+
+    def attempt(self, study: int, number: int, seed: int, now: float) -> int:
+        """Count one more job for the experiment; the number is part of the job's id and is never used twice."""
+        with self._write() as db:
+            attempt = db.execute("SELECT coalesce(max(attempt), 0) + 1 FROM job WHERE study=? AND number=?", (study, number)).fetchone()[0]
+            db.execute(
+                "INSERT INTO job (study, number, attempt, seed, state, submitted) VALUES (?,?,?,?,'QUEUED',?)",
+                (study, number, attempt, seed, now),
+            )
+            db.execute("UPDATE experiment SET stage=? WHERE study=? AND number=?", (Stage.SUBMITTED, study, number))
+            self._event(study, number, "experiment.started", now, {"attempt": attempt})
+        return int(attempt)
+
+    def last_attempt(self, study: int, number: int) -> int:
+        """Number of the latest job of the experiment, 0 if there was none."""
+        return int(self._rows("SELECT coalesce(max(attempt), 0) FROM job WHERE study=? AND number=?", study, number)[0][0])
+
+    def measured(
+        self, experiment: tuple[int, int, int], status: JobStatus, points: Sequence[MetricPoint], now: float, **found: object
+    ) -> Experiment:
+        """Write the end of job (study, number, attempt): its status, a thinned series of its metrics and what was measured."""
+        study, number, attempt = experiment
+        columns = {"stage": Stage.MEASURED, **{name: finite(value) for name, value in found.items()}}
+        names = ", ".join(f"{name}=?" for name in columns)
+        with self._write() as db:
+            db.execute(
+                "UPDATE job SET state=?, cause=?, value=?, seconds=?, cpu_seconds=?, memory_gb=?, finished=? WHERE study=? AND number=? AND attempt=?",
+                (
+                    status.state,
+                    status.cause,
+                    finite(found.get("value")),
+                    status.seconds,
+                    status.cpu_seconds,
+                    found.get("memory_gb", 0.0),
+                    now,
+                    *experiment,
+                ),
+            )
+            db.execute("DELETE FROM metric WHERE study=? AND number=? AND attempt=?", experiment)
+            db.executemany(
+                "INSERT INTO metric VALUES (?,?,?,?,?,?,?)",
+                [(*experiment, point.name, finite(point.step), finite(point.value), round(point.time, 3)) for point in points],
+            )
+            db.execute(f"UPDATE experiment SET {names} WHERE study=? AND number=?", (*columns.values(), study, number))  # noqa: S608 - column names come from our own calls
+        return self.experiment(study, number)
+
+    def lost(self, study: int, number: int, attempt: int, cause: str, now: float) -> None:
+        """Write that a job ended without a result and will be run again."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE job SET state='LOST', cause=?, finished=? WHERE study=? AND number=? AND attempt=?",
+                (cause, now, study, number, attempt),
+            )
+            self._event(study, number, "job.lost", now, {"attempt": attempt, "cause": cause})
+
+    def decide(self, study: int, number: int, decision: Decision, cause: str, bar: float | None, now: float) -> Experiment:
+        """Write the decision, and with a keep the new bar, in one transaction: exactly once per experiment."""
+        with self._write() as db:
+            changed = db.execute(
+                "UPDATE experiment SET decision=?, cause=?, stage=?, finished=? WHERE study=? AND number=? AND decision IS NULL",
+                (decision, cause, Stage.DECIDED, now, study, number),
+            ).rowcount
+            if changed and decision is Decision.KEEP:
+                db.execute("UPDATE study SET best=?, bar=? WHERE id=?", (number, bar, study))
+            if changed:
+                self._event(study, number, "experiment.decided", now, {"decision": decision, "cause": cause})
+        return self.experiment(study, number)
+
+    def experiment(self, study: int, number: int) -> Experiment:
+        """One experiment; raises ``NotFoundError``."""
+        rows = self._rows("SELECT * FROM experiment WHERE study=? AND number=?", study, number)
+        if not rows:
+            raise NotFoundError("E-NO-EXPERIMENT", f"there is no experiment #{number}", fix="overnight ls")
+        return experiment_from(rows[0])
+
+    def experiments(self, study: int, *, last: int = 0, kept: bool = False) -> list[Experiment]:
+        """Experiments by rising number: all, the ``last`` so many, or only the kept ones."""
+        where = "study=?" + (" AND decision='keep'" if kept else "")
+        limit = f" LIMIT {int(last)}" if last else ""
+        rows = self._rows(f"SELECT * FROM experiment WHERE {where} ORDER BY number DESC{limit}", study)  # noqa: S608 - built from constants and an int
+        return [experiment_from(row) for row in reversed(rows)]
+
+    def unfinished(self, study: int) -> list[Experiment]:
+        """Experiments that have not come to their last stage, oldest first."""
+        return [
+            experiment_from(row) for row in self._rows("SELECT * FROM experiment WHERE study=? AND stage!='applied' ORDER BY number", study)
+        ]
+
+    def same_files(self, study: int, files: Mapping[str, bytes]) -> int:
+        """Number of the first experiment with exactly these files that was not rejected unrun, or 0."""
+        rows = self._rows(
+            "SELECT number FROM experiment WHERE study=? AND digest=? AND NOT (decision='discard' AND value IS NULL) ORDER BY number LIMIT 1",
+            study,
+            digest(files),
+        )
+        return int(rows[0][0]) if rows else 0
+
+    def series(self, study: int, number: int, name: str = "") -> list[tuple[str, float, float | None, float]]:
+        """(name, step, value, time) of the stored metric points of an experiment."""
+        rows = self._rows(
+            "SELECT name, step, value, time FROM metric WHERE study=? AND number=? AND (?='' OR name=?) ORDER BY rowid",
+            study,
+            number,
+            name,
+            name,
+        )
+        return [tuple(row) for row in rows]
+
+    def jobs(self, study: int, number: int) -> list[dict[str, Any]]:
+        """Every job of an experiment, as JSON-like records, oldest first."""
+        return [dict(row) for row in self._rows("SELECT * FROM job WHERE study=? AND number=? ORDER BY attempt", study, number)]
+
+    # --- events and the summary ----------------------------------------------------------------------------------
+
+    def _event(self, study: int, number: int, kind: str, now: float, data: Mapping[str, object]) -> None:
+        self._db.execute(
+            "INSERT INTO event (time, study, number, type, data) VALUES (?,?,?,?,?)", (now, study, number, kind, json.dumps(data))
+        )
+
+    def event(self, study: int, number: int, kind: str, now: float, data: Mapping[str, object]) -> None:
+        """Append to the record of what happened."""
+        with self._write():
+            self._event(study, number, kind, now, data)
+
+    def events(self, study: int, since: int = 0, limit: int = 1000) -> Iterable[dict[str, Any]]:
+        """Events after sequence number ``since``, oldest first."""
+        rows = self._rows("SELECT * FROM event WHERE study=? AND seq>? ORDER BY seq LIMIT ?", study, since, limit)
+        return [{**dict(row), "data": json.loads(row["data"])} for row in rows]
+
+    def totals(self, study: int) -> dict[str, float]:
+        """Sums over all experiments: train_seconds, think_seconds, tokens, cost."""
+        row = self._rows(
+            "SELECT coalesce(sum(seconds),0) AS train_seconds, coalesce(sum(think_seconds),0) AS think_seconds,"
+            " coalesce(sum(tokens),0) AS tokens, coalesce(sum(cost),0) AS cost FROM experiment WHERE study=?",
+            study,
+        )[0]
+        return {name: float(row[name]) for name in row.keys()}  # noqa: SIM118 - a sqlite row iterates over values
+
+    def count(self, study: int) -> int:
+        """How many experiments there are after the baseline."""
+        return int(self._rows("SELECT count(*) FROM experiment WHERE study=? AND operator!='baseline'", study)[0][0])
+
+    def summary(self, study: Study) -> Summary:
+        """The study in numbers, from indexes: no walk through history."""
+        row = self._rows("SELECT * FROM study WHERE id=?", study.id)[0]
+        counts = self._rows(
+            "SELECT decision, crash_kind, count(*) AS n FROM experiment WHERE study=? GROUP BY decision, crash_kind", study.id
+        )
+        by = {decision: sum(item["n"] for item in counts if item["decision"] == decision) for decision in Decision}
+        unfinished = self.unfinished(study.id)
+        totals = self.totals(study.id)
+        first = self._rows(
+            "SELECT * FROM experiment WHERE study=? AND operator='baseline' AND (decision='keep' OR decision IS NULL) ORDER BY number LIMIT 1",
+            study.id,
+        )
+        best = self.experiment(study.id, row["best"]) if row["best"] is not None else None
+        return Summary(
+            study=replace(study, metric=row["metric"]), state=row["state"], reason=row["reason"],
+            total=sum(item["n"] for item in counts), kept=by[Decision.KEEP], discarded=by[Decision.DISCARD], crashed=by[Decision.CRASH],
+            running=tuple(item.number for item in unfinished), baseline=experiment_from(first[0]) if first else None, best=best,
+            seconds=row["ran_seconds"], gpu_seconds=totals["train_seconds"] * max(1, len(study.settings.gpus) // study.settings.slots),
+            train_seconds=totals["train_seconds"], think_seconds=totals["think_seconds"], tokens=int(totals["tokens"]), cost=totals["cost"],
+            crash_kinds={item["crash_kind"]: item["n"] for item in counts if item["decision"] == Decision.CRASH and item["crash_kind"]},
+        )  # fmt: skip

@@ -1,0 +1,146 @@
+"""From a wish to a proposal: make the disposable copy, write the brief, ask, read what was edited, judge its scope.
+
+Runs in threads beside the experiments. Knows the Proposer protocol, never a concrete proposer; commits and decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from overnight.brief import Situation, write
+from overnight.crashes import tail
+from overnight.errors import ProposalError
+from overnight.models import Experiment, Idea, Operator, Proposal, Study
+from overnight.protocols import Proposer, Request
+from overnight.store import Store
+from overnight.workspace import Scope, Workspace
+
+NO_CHANGE = "no change: the proposer edited nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be thought about: an improvement of ``parent``, or a repair of ``crashed``."""
+
+    id: str
+    operator: Operator
+    parent: int
+    crashed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What the loop tells along with a wish."""
+
+    in_flight: tuple[str, ...]
+    budget_left: str
+    output: str  # end of the crashed run's output
+    cancelled: Callable[[], bool]
+
+
+class Thinker:
+    """Asks ``proposer`` in copies under ``folder``; safe to use from several threads."""
+
+    def __init__(self, store: Store, workspace: Workspace, proposer: Proposer, scope: Scope, folder: Path) -> None:
+        self._store = store
+        self._workspace = workspace
+        self._proposer = proposer
+        self._scope = scope
+        self._folder = folder
+
+    def sweep(self) -> None:
+        """Remove the copies of an earlier loop."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def think(self, study: Study, wish: Wish, talk: Talk) -> Proposal:
+        """One proposal, perhaps marked as rejected; raises ``ProposalError`` when there is none."""
+        parent = self._store.experiment(study.id, wish.parent)
+        start = self._store.files(study.id, wish.crashed or wish.parent)
+        with self._place(wish) as (copy, work):
+            self._workspace.export(study.base_commit, start, copy, {}, self._scope)
+            request = Request(
+                id=f"{study.tag}-{wish.id}", study=study, operator=wish.operator, parent=parent, copy=copy, work=work,
+                editable=tuple(sorted(start)), brief=self.brief(study, wish, talk), cancelled=talk.cancelled,
+            )  # fmt: skip
+            begun = time.monotonic()
+            idea, failed = self._ask(request)
+            idea = replace(idea, seconds=time.monotonic() - begun)
+            found = self._workspace.collect(copy, study.base_commit, self._scope)
+            if failed is not None and (failed.code == "E-CANCELLED" or (not found.rejected and found.files == start)):
+                raise failed
+        rejected = found.rejected
+        if failed is not None:
+            rejected = f"half an edit: {failed.message}" + (f" ({failed.why})" if failed.why else "")
+        elif not rejected and found.files == start:
+            rejected = NO_CHANGE
+        return Proposal(
+            parent=wish.parent, operator=wish.operator, idea=idea, files=start if found.rejected else found.files,
+            rejected=rejected, repairs=wish.crashed, notes=found.notes,
+        )  # fmt: skip
+
+    def _ask(self, request: Request) -> tuple[Idea, ProposalError | None]:
+        try:
+            return self._proposer.ask(request), None
+        except ProposalError as exc:
+            return Idea(hypothesis=f"({exc.message})", proposer=self._proposer.name), exc
+
+    @contextlib.contextmanager
+    def _place(self, wish: Wish) -> Iterator[tuple[Path, Path]]:
+        folder = self._folder / wish.id
+        shutil.rmtree(folder, ignore_errors=True)
+        work = folder / "work"
+        work.mkdir(parents=True)
+        try:
+            yield folder / "copy", work
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def brief(self, study: Study, wish: Wish, talk: Talk) -> str:
+        """What the proposer is told for this wish."""
+        summary = self._store.summary(study)
+        program = self._workspace.root / study.settings.program
+        return write(
+            Situation(
+                study=study,
+                operator=wish.operator,
+                parent=self._store.experiment(study.id, wish.parent),
+                best=summary.best,
+                baseline=summary.baseline,
+                recent=[item for item in self._store.experiments(study.id, last=24) if item.decision],
+                kept=self._store.experiments(study.id, last=12, kept=True),
+                in_flight=talk.in_flight,
+                program=_text(program),
+                editable=sorted(self._store.files(study.id, wish.parent)),
+                budget_left=talk.budget_left,
+                crashed=self._store.experiment(study.id, wish.crashed) if wish.crashed else None,
+                log_tail=tail(talk.output.encode("utf-8", "replace")),
+            )  # fmt: skip
+        )
+
+    def rebased(self, study: Study, proposal: Proposal, tip: int) -> Proposal:
+        """The proposal carried over to ``tip`` when that works without a conflict, else as it is."""
+        merged = self.merge(study, proposal.parent, tip, proposal.files)
+        return proposal if merged is None else replace(proposal, parent=tip, files=merged)
+
+    def merge(self, study: Study, base: int, tip: int, theirs: Mapping[str, bytes]) -> dict[str, bytes] | None:
+        """``theirs`` (made from experiment ``base``) merged into experiment ``tip``; None on a conflict."""
+        return self._workspace.merge(self._store.files(study.id, base), self._store.files(study.id, tip), theirs)
+
+    def combined(self, study: Study, one: Experiment, other: Experiment, tip: int) -> Proposal | None:
+        """``one``, a win over its own parent, merged with ``other``, as a proposal on ``tip``; None if that gives nothing new."""
+        merged = self.merge(study, one.parent, other.number, self._store.files(study.id, one.number))
+        if merged is None or self._store.same_files(study.id, merged):
+            return None
+        text = f"combine #{other.number} ({other.description}) with #{one.number} ({one.description})"
+        return Proposal(parent=tip, operator=Operator.COMBINE, idea=Idea(hypothesis=text[:300], proposer="merge"), files=merged)
+
+
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
