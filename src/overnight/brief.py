@@ -49,7 +49,7 @@ def write(found: Situation) -> str:
         parts.append(f"## {title}\n\n{text}")
     if found.program.strip():
         parts.append("## Instructions of the person (program.md)\n\n" + clean(found.program, lines=True)[:_PROGRAM_LIMIT].strip())
-    parts.append(_answer(found))
+    parts.append(_answer())
     return "\n\n".join(parts)[:_LIMIT] + "\n"
 
 
@@ -120,7 +120,7 @@ def _crash(crashed: Experiment, tail: str) -> str:
     )
 
 
-def _answer(found: Situation) -> str:
+def _answer() -> str:
     return (
         "## Your answer\n\nLeave the edited files in place. End with one line that says what you changed and why you expect it to help "
         "(or write that line to the file named by $OVERNIGHT_DESCRIPTION)."

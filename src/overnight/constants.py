@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import itertools
 import math
+import random
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -146,6 +147,18 @@ def readable(constant: Constant, value: Value) -> Value:
 def spoken(value: Value) -> str:
     """Write a value as it stands in a hypothesis and in source: ``0.03``, ``1e-4``, ``64``, ``relu``."""
     return _float(value) if isinstance(value, float) else str(value)
+
+
+def step(constant: Constant, rng: random.Random) -> Value:
+    """Draw a value near the present one: a normal step of a quarter of the range, or another choice."""
+    if constant.kind in ("bool", "choice"):
+        return rng.choice([choice for choice in constant.choices if choice != constant.value])
+    present, low, high = min(max(float(constant.value), constant.low), constant.high), constant.low, constant.high
+    if constant.log:
+        drawn = present * (high / low) ** rng.gauss(0, 0.25)
+    else:
+        drawn = present + (high - low) * rng.gauss(0, 0.25)
+    return readable(constant, min(max(drawn, low), high))
 
 
 def _round_count(present: int, number: float) -> float:

@@ -40,7 +40,7 @@ class Ledger:
                 "E-BRANCH-MOVED", f"the branch {study.branch} holds a commit that is not of this study: {tip[:12]}",
                 why="the branch is kept equal to the record", fix=f"git branch -m {study.branch} {study.branch}-mine   # then start again",
             )  # fmt: skip
-        elif tip != wanted and wanted != study.base_commit:
+        elif wanted not in (tip, study.base_commit):
             self._workspace.move_branch(study.branch, wanted, tip)
 
     def keep(self, study: Study, experiment: Experiment) -> Experiment:

@@ -93,7 +93,7 @@ class Runner:
                 log_head=settings.log_limit,
                 gpus=gpus,
                 metric=study.metric,
-            )  # fmt: skip
+            )
         )
         return attempt
 
@@ -118,10 +118,17 @@ class Runner:
             points, _ = self._executor.tail(self.job(study, experiment.number, attempt), 0)
         value, crash = score(status, study.metric, study.direction, study.settings.pick)
         found = self._store.measured(
-            (study.id, experiment.number, attempt), status, thin(points), self._clock(),
-            value=value, seconds=status.seconds, memory_gb=memory_gb(status), crash_kind=crash.kind if crash else "",
-            cause=crash.cause if crash else "", metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),
-        )  # fmt: skip
+            (study.id, experiment.number, attempt),
+            status,
+            thin(points),
+            self._clock(),
+            value=value,
+            seconds=status.seconds,
+            memory_gb=memory_gb(status),
+            crash_kind=crash.kind if crash else "",
+            cause=crash.cause if crash else "",
+            metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),
+        )
         self._forget(study, experiment, attempt)
         return found
 

@@ -64,9 +64,16 @@ class Thinker:
         with self._place(wish) as (copy, work):
             self._workspace.export(study.base_commit, start, copy, {}, self._scope)
             request = Request(
-                id=f"{study.tag}-{wish.id}", study=study, operator=wish.operator, parent=parent, copy=copy, work=work,
-                editable=tuple(sorted(start)), brief=self.brief(study, wish, talk), cancelled=talk.cancelled,
-            )  # fmt: skip
+                id=f"{study.tag}-{wish.id}",
+                study=study,
+                operator=wish.operator,
+                parent=parent,
+                copy=copy,
+                work=work,
+                editable=tuple(sorted(start)),
+                brief=self.brief(study, wish, talk),
+                cancelled=talk.cancelled,
+            )
             begun = time.monotonic()
             idea, failed = self._ask(request)
             idea = replace(idea, seconds=time.monotonic() - begun)
@@ -79,9 +86,14 @@ class Thinker:
         elif not rejected and found.files == start:
             rejected = NO_CHANGE
         return Proposal(
-            parent=wish.parent, operator=wish.operator, idea=idea, files=start if found.rejected else found.files,
-            rejected=rejected, repairs=wish.crashed, notes=found.notes,
-        )  # fmt: skip
+            parent=wish.parent,
+            operator=wish.operator,
+            idea=idea,
+            files=start if found.rejected else found.files,
+            rejected=rejected,
+            repairs=wish.crashed,
+            notes=found.notes,
+        )
 
     def _ask(self, request: Request) -> tuple[Idea, ProposalError | None]:
         try:
@@ -119,7 +131,7 @@ class Thinker:
                 budget_left=talk.budget_left,
                 crashed=self._store.experiment(study.id, wish.crashed) if wish.crashed else None,
                 log_tail=tail(talk.output.encode("utf-8", "replace")),
-            )  # fmt: skip
+            )
         )
 
     def rebased(self, study: Study, proposal: Proposal, tip: int) -> Proposal:

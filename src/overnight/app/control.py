@@ -54,7 +54,7 @@ def start(options: prepare.Options, words: list[str]) -> tuple[int, Path]:
         os.replace(log, log.with_suffix(".log.1"))
     with log.open("ab") as file:
         begin = file.tell()
-        process = subprocess.Popen(  # noqa: S603 - our own program
+        process = subprocess.Popen(
             [sys.executable, "-m", "overnight", "run", *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             start_new_session=True, cwd=options.folder, env=dict(options.environ),
         )  # fmt: skip

@@ -94,7 +94,7 @@ def _assembled(options: prepare.Options, place: places.Place, study: Study, door
         time.time,
     )
     thinker = Thinker(store, workspace, proposer, scope, place.state / "copies")
-    ledger = Ledger(store, workspace, scope, _tables(options, place, study, workspace))
+    ledger = Ledger(store, workspace, scope, _tables(place, study, workspace))
     thinker.sweep()
     runner.sweep(study)
     ledger.open(study)
@@ -109,7 +109,7 @@ def _assembled(options: prepare.Options, place: places.Place, study: Study, door
     return Loop(study, parts)
 
 
-def _tables(options: prepare.Options, place: places.Place, study: Study, workspace: Workspace) -> list[Table]:
+def _tables(place: places.Place, study: Study, workspace: Workspace) -> list[Table]:
     """``results.tsv`` where the seed has it, and one in the state folder that no other study overwrites."""
     metric = study.metric if study.settings.tsv_metric_name else ""
     own = Table(place.state / f"results-{study.tag}.tsv", metric)

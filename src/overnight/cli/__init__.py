@@ -59,7 +59,7 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         click.echo(f"overnight {__version__} (Python {sys.version.split()[0]}, {sys.platform})")
         ctx.exit()

@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from overnight.app import control
+from overnight.app import control, read
 from overnight.app import demo as demonstration
-from overnight.app import read
 from overnight.app import run as running
 from overnight.app.prepare import Options
 from overnight.cli import plot, table

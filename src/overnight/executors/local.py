@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import re
@@ -46,19 +47,24 @@ class LocalExecutor:
         self._root = root.absolute()
         self._spawner = _Spawner()
         self._starting: set[str] = set()
+        self._buried: set[str] = set()  # lost jobs whose end was tried
         self._pids: dict[str, int] = {}  # supervisors started here that may not have written a status yet
 
     def submit(self, spec: JobSpec) -> None:
         """Start the job unless it was already started; durable before it returns. Raises ``JobError``."""
         if not _NAME.fullmatch(spec.id):
             raise JobError("E-JOB-ID", f"'{spec.id}' cannot name a job", why="it must be fit for a file name")
-        self._starting.add(spec.id)
         folder = self._root / spec.id
+        self._starting.add(spec.id)
         try:
             self._write(spec, folder)
             if not (folder / jobs.STATUS).exists():
                 self._pids[spec.id] = self._spawner.start(folder)
+            # While the command runs already: a power cut ends it too, and half a spec then means LOST, as none does.
+            for path in (folder / jobs.SPEC, folder, self._root):
+                _sync(path)
         except OSError as exc:
+            self.cancel(spec.id, "it could not be recorded")
             raise JobError(
                 "E-JOB-START", f"job {spec.id} cannot be started: {exc.strerror or exc}", where=str(folder), fix=f"df -h {self._root}"
             ) from exc
@@ -81,7 +87,7 @@ class LocalExecutor:
     def tail(self, job: str, offset: int) -> tuple[list[MetricPoint], int]:
         """Metric points streamed since ``offset`` (bytes of ``metrics.jsonl``; 0 = from the start) and the next offset."""
         try:
-            with open(self._root / job / jobs.METRICS, "rb") as file:
+            with (self._root / job / jobs.METRICS).open("rb") as file:
                 file.seek(offset)
                 data = file.read()
         except FileNotFoundError:
@@ -98,7 +104,7 @@ class LocalExecutor:
         folder = self._root / job
         with contextlib.suppress(OSError):  # no such job, asked before, or a full disk: the signal below still works
             fd = os.open(folder / jobs.CANCEL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(fd, "w", encoding="utf-8", errors="replace") as file:
+            with os.fdopen(fd, "w", encoding="utf-8", errors="replace") as file:
                 file.write(reason)
         status = _read(folder)
         if status is not None and status.pid and not status.state.over:
@@ -115,7 +121,7 @@ class LocalExecutor:
         self.close()
 
     def _write(self, spec: JobSpec, folder: Path) -> None:
-        """Make the job folder, durably and in one step: if it is there, its spec is complete."""
+        """Make the job folder in one step: if it is there, its spec is complete."""
         if folder.exists():
             return
         self._root.mkdir(parents=True, exist_ok=True)
@@ -125,17 +131,14 @@ class LocalExecutor:
         draft.mkdir(mode=0o700)
         try:
             fd = os.open(draft / jobs.SPEC, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with open(fd, "w", encoding="ascii") as file:
+            with os.fdopen(fd, "w", encoding="ascii") as file:
                 file.write(jobs.spec_to_json(marked))
-                file.flush()
-                os.fsync(fd)
-            _sync(draft)
-            # Refused if somebody else was first: a folder with something in it is not replaced.
-            with contextlib.suppress(FileExistsError):
-                os.rename(draft, folder)
-            _sync(self._root)
-        finally:
+            draft.rename(folder)
+        except OSError as exc:
             shutil.rmtree(draft, ignore_errors=True)
+            # A folder with something in it is not replaced: somebody else was first.
+            if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
 
     def _look(self, folder: Path) -> JobStatus:
         status = _read(folder)
@@ -151,13 +154,16 @@ class LocalExecutor:
         return self._lost(folder, status)
 
     def _lost(self, folder: Path, status: JobStatus | None) -> JobStatus:
-        """The supervisor died: another one ends what it left behind and writes LOST; until then the job is not over."""
+        """Tell of a job without a supervisor. One that had started gets another, which ends what is left and writes LOST."""
         if status is None:
-            return JobStatus(JobState.LOST, "it was never started" if folder.exists() else f"no job named {folder.name}")
+            return JobStatus(JobState.LOST, "it was never started" if folder.exists() else f"there is no job {folder.name}")
+        if folder.name in self._buried:
+            return dataclasses.replace(status, state=JobState.LOST, cause="its supervisor died, and the job folder cannot be written")
         try:
             pid = self._spawner.start(folder)
         except (OSError, JobError) as exc:
             return dataclasses.replace(status, state=JobState.LOST, cause=f"its supervisor died, and its leftovers cannot be ended: {exc}")
+        self._buried.add(folder.name)
         return dataclasses.replace(status, pid=pid or status.pid)
 
 
@@ -187,8 +193,8 @@ class _Spawner:
         """The spawner's answer; empty if it died. Asking again is harmless: a job whose lock is held is not started."""
         process = self._process or self._launch()
         try:
-            assert process.stdin is not None  # noqa: S101 - for the type checker
-            assert process.stdout is not None  # noqa: S101 - for the type checker
+            assert process.stdin is not None
+            assert process.stdout is not None
             os.write(process.stdin.fileno(), os.fsencode(folder).hex().encode() + b"\n")
             answer = b""
             while not answer.endswith(b"\n"):
@@ -286,8 +292,8 @@ def _ask_to_end(folder: Path, pid: int) -> None:
         os.close(fd)
 
 
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

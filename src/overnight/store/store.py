@@ -209,7 +209,7 @@ class Store:
         self, experiment: tuple[int, int, int], status: JobStatus, points: Sequence[MetricPoint], now: float, **found: object
     ) -> Experiment:
         """Write the end of job (study, number, attempt): its status, a thinned series of its metrics and what was measured."""
-        study, number, attempt = experiment
+        study, number, _ = experiment
         columns = {"stage": Stage.MEASURED, **{name: finite(value) for name, value in found.items()}}
         names = ", ".join(f"{name}=?" for name in columns)
         with self._write() as db:

@@ -131,12 +131,12 @@ class Log(_File):
                 del self._last[:-keep]
 
     def close(self) -> None:
-        """Append the tail and bring all of it to the disk."""
+        """Append the tail and bring it to the disk, unless it is so short that the status, which is synced, holds all of it."""
         kept = self._last[max(0, len(self._last) - self._tail) :]
         if cut := self._beyond - len(kept):
             self.put(b"\n[overnight: %d bytes cut]\n" % cut)
         self.put(kept)
-        if self.total and self.fd >= 0:
+        if self.total > _END and self.fd >= 0:
             try:
                 os.fsync(self.fd)
             except OSError as exc:

@@ -46,7 +46,7 @@ class Job:
 
 
 def find(folder: str, lock: int) -> Job:
-    """Read the job of a folder. Never raises for what the folder holds: a damaged one becomes a job that fails."""
+    """Read the job of a folder. Never raises for what the folder holds: a damaged one becomes a job that is LOST."""
     try:
         past = job_folder.status(folder)
     except ValueError:
@@ -69,7 +69,7 @@ def supervise(job: Job) -> None:
             job_folder.conclude(job.folder, orphans.bury(job.folder, job.lock, job.past, job.spec), patience=0)
         return
     if job.spec is None:
-        job_folder.conclude(job.folder, JobStatus(JobState.FAILED, job.trouble, pid=os.getpid()))
+        job_folder.conclude(job.folder, JobStatus(JobState.LOST, job.trouble, pid=os.getpid()))
         return
     run = _Run(job, job.spec)
     try:
