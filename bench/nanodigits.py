@@ -78,6 +78,7 @@ def search(seed: int, runs: int, *, fresh_seeds: bool = True) -> Night:
 
 
 def main() -> None:
+    """Print one line a seed and the sum of all."""
     seeds, runs = (int(word) for word in (sys.argv[1:] + ["10", "12"][len(sys.argv) - 1 :]))
     nights = []
     for seed in range(seeds):

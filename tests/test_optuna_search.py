@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import overnight
 from overnight import constants, settings
 from overnight.errors import ProposalError
 from overnight.models import Decision, Direction, Experiment, Idea, Operator, Stage, Study
-from overnight.proposers.optuna_search import OptunaProposer
+from overnight.proposers.optuna_search import OptunaProposer, _distribution
 from overnight.protocols import Request
 
 TEMPLATE = Path(overnight.__file__).parent / "templates" / "nanodigits"
@@ -163,20 +164,17 @@ def test_a_search_goes_on_after_a_restart(copy: Path) -> None:
     assert [point for point in near if point in [params(idea) for idea in first]] == []
 
 
-def test_crashes_are_avoided_without_being_a_number(copy: Path) -> None:
+def test_tpe_keeps_away_from_crashes_that_are_no_number_to_it() -> None:
     source = b"LR = 0.1\n"
     proposer = OptunaProposer(0, Direction.MAXIMIZE)
-    proposer.tell(settled(0, 0.5, {}, Decision.KEEP), lambda: {"train.py": source})
-    rates = [0.011 + 0.001 * i for i in range(10)] + [0.2 + 0.08 * i for i in range(10)]
-    for number, rate in enumerate(rates, 1):
-        crashed = rate >= 0.2
-        told = settled(number, None if crashed else 0.5 + rate, {}, Decision.CRASH if crashed else Decision.DISCARD)
+    for number in range(20):
+        rate = 0.05 + 0.002 * number if number < 10 else 0.2 + 0.08 * (number - 10)
+        told = settled(number, 0.5 + rate, {}) if number < 10 else settled(number, None, {}, Decision.CRASH)
         proposer.tell(told, lambda rate=rate: {"train.py": constants.edit(source, {"LR": rate})})  # type: ignore[misc]
-    asked = []
-    for _ in range(20):
-        (copy / "train.py").write_bytes(source)
-        asked.append(float(params(proposer.ask(request(copy)))["train.py:LR"]))
-    assert sum(rate < 0.2 for rate in asked) >= 15
+    lr = constants.find(source.decode(), "train.py")
+    study = proposer._study(lr, 1)
+    asked = [study.ask({"train.py:LR": _distribution(lr[0])}).params["train.py:LR"] for _ in range(20)]
+    assert ({trial.value for trial in study.trials[10:20]}, sum(rate < 0.2 for rate in asked) >= 15) == ({None}, True)
 
 
 def test_a_rejected_row_teaches_nothing(tmp_path: Path) -> None:
@@ -277,8 +275,6 @@ def test_the_template_has_a_dozen_constants_and_keeps_its_budget(digits: Path) -
 
 
 def test_the_template_s_settings_are_settings(digits: Path) -> None:
-    import tomllib
-
     found = tomllib.loads((digits / "overnight.toml").read_text())
     assert (settings.convert("command", found["command"]), sorted(set(found) - set(settings.table()))) == (("python train.py",), [])
 

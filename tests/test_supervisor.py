@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overnight import jobs
@@ -85,18 +85,18 @@ def supervise(folder: Path, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_hundred_megabytes_of_output_are_cut_to_head_and_tail_with_the_last_metric_right(executor: LocalExecutor, root: Path) -> None:
-    script = "yes 'tick tock @lr=0.25' | head -c 50000000; echo; echo @loss=0.5; yes 'the quick brown fox' | head -c 50000000; echo; echo end"
+    script = "yes 'tick tock' | head -c 50000000; echo; seq 100000 | sed 's/^/@lr=/'; echo @loss=0.5; yes 'the quick brown fox' | head -c 50000000; echo; echo end"
     status = run(executor, shell(script, log_head=100_000, log_tail=50_000, metric="loss"))
     text = (root / "job.1" / jobs.LOG).read_bytes()
     cut = b"\n[overnight: %d bytes cut]\n" % (status.log_bytes - 150_000)
-    assert (status.log_bytes, len(text), text[100_000 : 100_000 + len(cut)], text[-5:], status.metrics["loss"].last, status.metrics["lr"].last) == (
-        100_000_016, 150_000 + len(cut), cut, b"\nend\n", 0.5, 0.25,
+    assert (status.log_bytes, len(text), text[100_000 : 100_000 + len(cut)], text[-5:], status.metrics["loss"].last, status.metrics["lr"]) == (
+        100_988_911, 150_000 + len(cut), cut, b"\nend\n", 0.5, MetricSummary(100_000, 1, 100_000, 100_000),
     )  # fmt: skip
 
 
 def test_one_line_of_thirty_megabytes_does_no_harm(executor: LocalExecutor) -> None:
     status = run(executor, shell("head -c 30000000 /dev/zero | tr '\\0' x; echo; echo @loss=0.5", metric="loss"))
-    assert (status.state, status.log_bytes, status.metrics["loss"].last) == (JobState.SUCCEEDED, 30_000_012, 0.5)
+    assert (status.state, status.log_bytes, status.metrics["loss"].last) == (JobState.SUCCEEDED, 30_000_011, 0.5)
 
 
 def test_the_memory_of_the_supervisor_does_not_grow_with_the_output(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -303,13 +303,11 @@ def test_an_interrupt_from_the_terminal_reaches_neither_job_nor_supervisor_nor_s
 
 
 def test_a_job_whose_supervisor_is_killed_is_lost_and_its_leftovers_are_ended(executor: LocalExecutor) -> None:
-    status = running(executor, shell("(setsid env -i sleep 1011.5 &); env -i sleep 1011.5 & echo said; echo @up=1; sleep 1011.5"))
+    status = running(executor, shell("(setsid env -i sleep 1011.5 &); env -i sleep 1011.5 & echo said; sleep 0.5; echo @up=1; sleep 1011.5"))
     os.kill(status.pid, signal.SIGKILL)
     lost = executor.poll("job.1", PATIENCE)
-    assert until(lambda: not processes("1011.5") or processes("1011.5") == ["S    sleep 1011.5"])
-    subprocess.run(["pkill", "-f", "sleep 1011.5"], check=False)
-    assert (lost.state, lost.cause, "said" in lost.end, executor.poll("job.1").state) == (
-        JobState.LOST, "its supervisor died without a word", True, JobState.LOST,
+    assert (lost.state, lost.cause, lost.survivors, "said" in lost.end, processes("1011.5")) == (
+        JobState.LOST, "its supervisor died without a word", 4, True, [],
     )  # fmt: skip
 
 
@@ -427,7 +425,7 @@ def test_a_damaged_spec_makes_the_job_lost(root: Path, text: str) -> None:
 
 def test_an_error_of_the_supervisor_itself_ends_the_job_as_failed(root: Path) -> None:
     folder = folder_with(root, "sleep 1014.5")
-    (folder / jobs.SPEC).write_text(json.dumps({**json.loads((folder / jobs.SPEC).read_text()), "time_limit": "soon"}))
+    (folder / jobs.SPEC).write_text(json.dumps({**json.loads((folder / jobs.SPEC).read_text()), "memory_limit": "much"}))
     supervise(folder)
     status = jobs.status_from_json((folder / jobs.STATUS).read_bytes())
     assert (status.state, status.cause.partition(":")[0], processes("sleep 1014.5")) == (JobState.FAILED, "the supervisor failed", [])
@@ -502,7 +500,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def measured(place: Path, executor: LocalExecutor, name: str, text: str, gpus: tuple[str, ...] = ("0", "1")) -> float:
     """The peak of a job that writes what the driver shall tell (whole, by renaming), and runs on for a moment."""
-    script = f'sleep 0.2; echo "{text}" > {place}/draft; mv {place}/draft {place}/{name}; sleep 1'
+    script = f'sleep 0.1; echo "{text}" > {place}/draft; mv {place}/draft {place}/{name}; sleep 0.6'
     return run(executor, shell(script, gpus=gpus)).peak_vram_mb
 
 
@@ -549,24 +547,28 @@ def same(one: object, other: object) -> bool:
     return repr(one) == repr(other)
 
 
+@settings(max_examples=60)
 @given(st.lists(TEXTS).map(tuple), st.dictionaries(TEXTS, TEXTS), st.floats(min_value=0, allow_nan=False))
 def test_a_spec_is_the_same_after_a_journey_through_its_text(argv: tuple[str, ...], env: dict[str, str], limit: float) -> None:
     spec = JobSpec(id="x", argv=argv, cwd="/", env=env, time_limit=limit if math.isfinite(limit) else 0.0, gpus=("0",))
     assert same(jobs.spec_from_json(jobs.spec_to_json(spec)), spec)
 
 
+@settings(max_examples=60)
 @given(TEXTS, NUMBERS, NUMBERS, st.sampled_from(JobState))
 def test_a_status_is_the_same_after_a_journey_through_its_text(cause: str, last: float, low: float, state: JobState) -> None:
     status = JobStatus(state, cause, exit_code=3, metrics={cause: MetricSummary(last, low, math.inf, 2)})
     assert same(jobs.status_from_json(jobs.status_to_json(status)), status)
 
 
+@settings(max_examples=60)
 @given(TEXTS, NUMBERS, NUMBERS)
 def test_a_point_is_the_same_after_a_journey_through_its_text(name: str, value: float, step: float) -> None:
     assert same(jobs.point_from_json(jobs.point_to_json(MetricPoint(name, value, step, 1.5))), MetricPoint(name, value, step, 1.5))
 
 
-@given(st.text() | st.sampled_from(["[]", "{}", "3", '{"state": 3}', '{"state": "RUNNING", "metrics": {"a": 1}}', "[1, 2]", "[[], 2, 3, 4]"]))
+@settings(max_examples=60)
+@given(st.text() | st.sampled_from(["[]", "{}", "3", '{"argv": 3}', '{"state": 3}', '{"state": "RUNNING", "metrics": {"a": 1}}', "[1, 2]", "[[], 2, 3, 4]"]))
 def test_a_text_that_is_no_record_is_a_value_error_and_nothing_else(text: str) -> None:
     for read in (jobs.spec_from_json, jobs.status_from_json, jobs.point_from_json):
         try:

@@ -10,23 +10,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from overnight.models import JobState, JobStatus
+from overnight.printable import one_line
 
-_ERROR = re.compile(rb"^\s*((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)?)(?:: (.*))?$")
+# `NameError: text`, `zlib.error: text`, `train.main.<locals>.Stop`; a name without dots begins with a capital.
+_ERROR = re.compile(rb"((?:[A-Za-z_][\w<>]*\.)+[A-Za-z_]\w*|[A-Z]\w*)(?::(?: (.*))?)?$")
+_GROUP = re.compile(rb"\s*[|+] ?")  # what stands before each line of an exception group
 _OOM = re.compile(
     rb"out of memory|OutOfMemory|MemoryError|CUBLAS_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED|Cannot allocate memory", re.IGNORECASE
 )
 _NETWORK = re.compile(
-    rb"Name or service not known|Temporary failure in name resolution|Network is unreachable|ConnectionError|URLError"
+    rb"Name or service not known|Temporary failure in name resolution|Network is unreachable|Connection(?:Refused|Reset|Aborted)?Error|URLError"
     rb"|MaxRetryError|getaddrinfo failed|LocalEntryNotFoundError|OfflineModeIsEnabled"
 )
 _DISK = re.compile(rb"No space left on device|Disk quota exceeded")
-_NOT_DUMB = {"KeyboardInterrupt", "SystemExit", "MemoryError", "OutOfMemoryError", "TimeoutError", "ConnectionError"}
-_TRACEBACK = b"Traceback (most recent call last):"
+_OUTSIDE = ((_OOM, "oom", "out of memory"), (_DISK, "disk", "the disk is full"), (_NETWORK, "network", "the network was not reachable"))
+_NOT_DUMB = {"KeyboardInterrupt", "SystemExit", "TimeoutError"}
+_TRACEBACK = b"Traceback (most recent call last)"
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """``kind`` groups crashes in tables, ``cause`` is the sentence for the row, ``dumb`` says that a repair is worth a try."""
+    """``kind`` groups crashes in tables, ``cause`` is the sentence for the row, ``dumb`` says that a repair is worth a try.
+
+    A kind begins with ``error:`` exactly if the crash is dumb.
+    """
 
     kind: str
     cause: str
@@ -51,19 +58,20 @@ def read(status: JobStatus, output: bytes, metric: str, names: Iterable[str]) ->
 
 
 def _failed(status: JobStatus, output: bytes) -> Crash:
-    error = last_error(output)
-    if status.cause.startswith("memory limit") or _OOM.search(output[-8192:]):
-        return Crash("oom", error or status.cause or "out of memory")
-    if _DISK.search(output[-8192:]):
-        return Crash("disk", error or "the disk is full")
-    if _NETWORK.search(output[-8192:]):
-        return Crash("network", error or "the network was not reachable")
+    for limit, kind in (("memory limit", "oom"), ("disk limit", "disk"), ("process limit", "processes")):
+        if status.cause.startswith(limit):
+            return Crash(kind, status.cause)
+    error, end = last_error(output), output[-8192:]
+    words = end[max(0, end.find(_TRACEBACK)) :]  # what was printed before the first traceback may speak of anything
+    for pattern, kind, cause in _OUTSIDE:
+        if pattern.search(words):
+            return Crash(kind, error or cause)
     if error:
         name = error.split(":", 1)[0].rsplit(".", 1)[-1]
-        return Crash(f"error:{name}", error, dumb=name not in _NOT_DUMB)
+        return Crash(name, error) if name in _NOT_DUMB else Crash(f"error:{name}", error, dumb=True)
     if status.exit_code in (126, 127):
         return Crash("command", status.cause)
-    if status.signal:
+    if status.signal or 128 < (status.exit_code or 0) <= 192:
         return Crash("killed", status.cause)
     return Crash("exit", status.cause or f"exit code {status.exit_code}")
 
@@ -73,21 +81,30 @@ def last_error(output: bytes) -> str:
     start = output.rfind(_TRACEBACK)
     if start < 0:
         return ""
-    found = ""
-    for line in output[start + len(_TRACEBACK) :].splitlines():
-        if line[:1].isspace() or not line:
-            continue
-        if match := _ERROR.match(line):
-            found = line.decode("utf-8", "replace").strip()[:300]
-            if match[1].endswith((b"Error", b"Exception")):
-                break
-    return found
+    rows = _unmarked(output, start)
+    for number, row in enumerate(rows[1:], 1):
+        match = _ERROR.match(row.rstrip())
+        if match is None or not (rows[number - 1][:1].isspace() or match[1].endswith((b"Error", b"Exception"))):
+            continue  # what other threads and processes print meanwhile
+        following = rows[number + 1 :] if row.rstrip().endswith(b":") else []  # the message begins on a line of its own
+        message = next((line.strip() for line in following if re.search(rb"\w", line)), b"")
+        return one_line((row + b" " + message).decode("utf-8", "replace"), 300)
+    return ""
+
+
+def _unmarked(output: bytes, start: int) -> list[bytes]:
+    """The lines from the traceback at ``start`` without what stands before each of them, such as ``[rank0]: `` or ``  | ``."""
+    line = max(output.rfind(b"\n", 0, start), output.rfind(b"\r", 0, start)) + 1
+    mark, rows = output[line:start], output[start:].splitlines()
+    if _GROUP.match(mark):
+        return [_GROUP.sub(b"", row, count=1) for row in rows]
+    return [row.removeprefix(mark) for row in rows] if mark.strip() else rows
 
 
 def tail(output: bytes, lines: int = 40, size: int = 4000) -> str:
     """The end of a log as a proposer should see it: from the last traceback if there is one, bounded in lines and bytes."""
     start = output.rfind(_TRACEBACK)
     part = output[start:] if start >= 0 else output
-    rows = part[-size * 4 :].decode("utf-8", "replace").replace("\r", "\n").splitlines()
+    rows = part[-size * 4 :].decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").splitlines()
     kept = rows if len(rows) <= lines else [*rows[: lines // 4], "…", *rows[-(lines * 3 // 4) :]]
     return "\n".join(kept)[-size:]

@@ -7,6 +7,7 @@ no file. Numbers that JSON does not know (nan, inf) travel as texts; unknown key
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -22,6 +23,7 @@ LOCK = "lock"  # flocked by the supervisor for its whole life; holds process id 
 TOKEN = "OVERNIGHT_JOB"  # noqa: S105 - a variable by which a job's processes are found again, no secret
 
 _TUPLES = ("argv", "wrap", "gpus")
+_SECONDS = ("time_limit", "grace")
 
 
 def spec_to_json(spec: JobSpec) -> str:
@@ -32,13 +34,12 @@ def spec_to_json(spec: JobSpec) -> str:
 def spec_from_json(text: str | bytes) -> JobSpec:
     """The spec that ``spec_to_json`` wrote. Raises ``ValueError`` for anything else."""
     found = _known(text, JobSpec)
-    for name in _TUPLES:
-        if name in found:
-            found[name] = tuple(found[name])
     try:
+        found |= {name: tuple(found[name]) for name in _TUPLES if name in found}
+        found |= {name: float(found[name]) for name in _SECONDS if name in found}
         return JobSpec(**found)
     except TypeError as exc:
-        raise ValueError(str(exc)) from exc
+        raise ValueError(f"no job spec: {exc}") from exc
 
 
 def status_to_json(status: JobStatus) -> str:
@@ -87,6 +88,6 @@ def _known(text: str | bytes, record: type[JobSpec | JobStatus]) -> dict[str, An
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not -1e308 < value < 1e308:
+    if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     return dict(value) if isinstance(value, Mapping) else value

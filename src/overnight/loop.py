@@ -28,17 +28,18 @@ def run_cycle(steps: Steps, experiment: Experiment, slot: int) -> Experiment | N
     """
     if experiment.stage is Stage.PROPOSED:
         experiment = steps.commit(experiment)
-    if experiment.stage in (Stage.COMMITTED, Stage.SUBMITTED):
-        measured = steps.measure(experiment, slot)
-        if measured is None:
-            return None
-        experiment = measured
-    with steps.deciding:
-        if experiment.stage in (Stage.COMMITTED, Stage.MEASURED):
-            experiment = steps.decide(experiment)
-        if experiment.stage is Stage.DECIDED:
-            experiment = steps.apply(experiment)
-    return experiment
+    wanted = steps.next_run(experiment) if experiment.stage in (Stage.COMMITTED, Stage.SUBMITTED) else None
+    while True:
+        if wanted is not None:
+            measured = steps.measure(experiment, wanted, slot)
+            if measured is None:
+                return None
+            experiment = measured
+        with steps.deciding:
+            if experiment.stage is not Stage.DECIDED:
+                experiment, wanted = steps.decide(experiment)
+            if wanted is None:
+                return steps.apply(experiment)
 
 
 class _HaltedError(Exception):
@@ -120,7 +121,7 @@ class Loop:
                 return
             if not ending and not paused:
                 self._fill(cycles, thoughts)
-            if self._elapsed() - beat > 10:
+            if self._elapsed() - beat > 2:
                 beat = self._elapsed()
                 state = "stopping" if ending else "paused" if paused else "running"
                 self._store.set_state(self.study.id, state, self._trouble, self._pace.ran(beat))

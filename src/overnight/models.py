@@ -210,6 +210,21 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run of an experiment: ``value`` is None exactly if ``crash_kind`` says what went wrong."""
+
+    attempt: int
+    seed: int
+    value: float | None  # the number that counts
+    reported: float | None  # what the run said of itself, where an evaluator's number counts
+    cause: str
+    crash_kind: str
+    seconds: float
+    memory_gb: float
+    metrics: Mapping[str, float]  # the last value of everything it printed
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """One night in numbers: computed once in ``store``, formatted by every face."""
 

@@ -5,10 +5,11 @@ Output of runs and words of agents can hold terminal escapes, bidirectional over
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?|\x9b[0-?]*[ -/]*[@-~]", re.DOTALL)
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?|\x9b[0-?]*[ -/]*[@-~]", re.DOTALL)
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 
 
@@ -33,20 +34,20 @@ def one_line(text: str, limit: int = 200) -> str:
 
 
 def number(value: float | None, digits: int = 6) -> str:
-    """A metric for people: up to ``digits`` significant figures after the point, ``—`` for none."""
+    """A metric for people: up to ``digits`` significant figures, whole numbers in full, ``—`` for none."""
     if value is None:
         return "—"
-    return (
-        f"{value:.{digits}g}"
-        if abs(value) >= 10**digits or (value and abs(value) < 1e-4)
-        else f"{value:.{max(0, digits - len(str(int(abs(value)))))}f}".rstrip("0").rstrip(".") or "0"
-    )
+    if abs(value) < 1e15 and value == int(value):
+        return str(int(value))
+    return f"{value:.{digits}g}"
 
 
 def duration(seconds: float) -> str:
-    """``8h34m``, ``3m02s``, ``41 s`` or ``0.4 s``."""
+    """``8h34m``, ``3m02s``, ``41 s`` or ``0.4 s``; ``—`` for what is no duration."""
+    if not 0 <= seconds < math.inf:
+        return "—"
     whole = int(seconds)
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     if whole < 60:
         return f"{whole} s"

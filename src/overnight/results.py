@@ -5,6 +5,7 @@ Knows nothing of the loop. Five columns; tabs, line ends and control characters 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +24,7 @@ def row(experiment: Experiment) -> str:
     """The line of a settled experiment: 7 characters of the commit, six decimals, zeros for a crash."""
     crashed = experiment.decision is Decision.CRASH or experiment.value is None
     text = one_line(experiment.description, 500)
-    if text[:1] in "=+-@":
+    if text.startswith(("=", "+", "-", "@")):
         text = "'" + text
     value, memory = (
         ("0.000000", "0.0") if crashed or experiment.value is None else (f"{experiment.value:.6f}", f"{experiment.memory_gb:.1f}")
@@ -44,22 +45,24 @@ class Table:
     def write(self, experiments: Iterable[Experiment]) -> None:
         """Make the whole file anew, atomically."""
         text = self._header + "".join(row(item) for item in experiments)
-        if self.path.is_file() and self.path.read_bytes() == text.encode():
-            return
         scratch = self.path.with_name(f".{self.path.name}.new")
         try:
+            if self.path.is_file() and self.path.read_bytes() == text.encode():
+                return
             scratch.write_text(text, encoding="utf-8")
             os.replace(scratch, self.path)
         except OSError as exc:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
             raise StorageError(
                 "E-RESULTS", f"{self.path} cannot be written: {exc.strerror}", fix=f"ls -ld {self.path.parent}; df -h ."
             ) from exc
 
     def add(self, experiment: Experiment) -> None:
-        """Append the row of one settled experiment."""
+        """Append the row of one settled experiment, below a header if somebody took the file away."""
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(row(experiment))
+                file.write(("" if file.tell() else self._header) + row(experiment))
         except OSError as exc:
             raise StorageError(
                 "E-RESULTS", f"{self.path} cannot be written: {exc.strerror}", fix=f"ls -ld {self.path.parent}; df -h ."

@@ -10,11 +10,12 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight.crashes import Crash, read
-from overnight.models import Direction, Experiment, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Stage, Study
+from overnight.evaluation import Examiner
+from overnight.models import Direction, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Study
 from overnight.protocols import Executor
 from overnight.store import Store
 from overnight.store.rows import thin
@@ -32,69 +33,65 @@ class Place:
     links: Mapping[str, Path]  # untracked data that an export needs
     argv: tuple[str, ...]  # {seed} is replaced
     scope: Scope
+    wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
 
 
 class Runner:
-    """Runs experiments of one study; ``measure`` may be called from several threads."""
+    """Runs experiments of one study; ``run`` may be called from several threads."""
 
-    def __init__(self, executor: Executor, workspace: Workspace, store: Store, place: Place, clock: Callable[[], float]) -> None:
-        self._executor = executor
-        self._workspace = workspace
-        self._store = store
+    def __init__(self, doors: tuple[Executor, Workspace, Store], place: Place, examiner: Examiner | None, clock: Callable[[], float]) -> None:
+        self._executor, self._workspace, self._store = doors
         self._place = place
+        self._examiner = examiner
         self._clock = clock
 
     def job(self, study: Study, number: int, attempt: int) -> str:
         """The job's id, by which it is found again after a restart."""
         return f"{study.tag}-{number}.{attempt}"
 
-    def measure(self, study: Study, experiment: Experiment, gpus: tuple[str, ...], stop: Callable[[], str]) -> Experiment | None:
-        """Run the experiment, or adopt its run if it is under way; None if ``stop`` gave a reason: then it is put back."""
+    def run(self, study: Study, number: int, seed: int, gpus: tuple[str, ...], stop: Callable[[], str]) -> bool:
+        """Run the experiment once with ``seed``, or adopt such a run that is under way, and write down its end.
+
+        False if ``stop`` gave a reason: then the run is put back. Raises ``JobError``, ``StorageError``, ``GitError``.
+        """
         while True:
-            attempt = self._store.last_attempt(study.id, experiment.number)
-            if experiment.stage is not Stage.SUBMITTED or attempt == 0:
-                attempt = self._start(study, experiment, gpus)
-            job = self.job(study, experiment.number, attempt)
+            attempt = self._store.open_attempt(study.id, number, seed) or self._start(study, number, seed, gpus)
+            job = self.job(study, number, attempt)
             status, reason = self._wait(job, stop)
             if status.state is JobState.CANCELLED and reason:
-                self._put_back(study, experiment, attempt, f"put back: {reason}")
-                return None
-            if status.state is not JobState.LOST or attempt >= _LOST_LIMIT:
-                return self._record(study, experiment, attempt, status)
-            self._put_back(study, experiment, attempt, status.cause or "its supervisor died")
-            experiment = self._store.experiment(study.id, experiment.number)
+                self._put_back(study, number, attempt, f"put back: {reason}")
+                return False
+            if status.state is not JobState.LOST or self._store.attempts(study.id, number, seed) >= _LOST_LIMIT:
+                return self._record(study, number, attempt, status, stop)
+            self._put_back(study, number, attempt, status.cause or "its supervisor died")
 
-    def _start(self, study: Study, experiment: Experiment, gpus: tuple[str, ...]) -> int:
+    def _start(self, study: Study, number: int, seed: int, gpus: tuple[str, ...]) -> int:
         settings = study.settings
-        attempt = self._store.attempt(study.id, experiment.number, settings.seed, self._clock())
-        job = self.job(study, experiment.number, attempt)
+        attempt = self._store.attempt(study.id, number, seed, self._clock())
+        job = self.job(study, number, attempt)
         folder = self._place.folder / job
         shutil.rmtree(folder, ignore_errors=True)
-        files = self._store.files(study.id, experiment.number)
+        files = self._store.files(study.id, number)
         self._workspace.export(study.base_commit, files, folder, self._place.links, self._place.scope)
-        env = {
-            **self._place.env,
-            "OVERNIGHT_SEED": str(settings.seed),
-            "OVERNIGHT_EXPERIMENT_ID": f"exp-{experiment.number:03d}",
-            "OVERNIGHT_TAG": study.tag,
-        }
+        env = {**self._place.env, "OVERNIGHT_SEED": str(seed), "OVERNIGHT_EXPERIMENT_ID": f"exp-{number:03d}", "OVERNIGHT_TAG": study.tag}
         if settings.time_budget:
             env["OVERNIGHT_TIME_BUDGET"] = f"{settings.time_budget:g}"
         if gpus:
             env |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        self._executor.submit(
-            JobSpec(
-                id=job,
-                argv=tuple(part.replace("{seed}", str(settings.seed)) for part in self._place.argv),
-                cwd=str(folder),
-                env=env,
-                time_limit=settings.limit,
-                memory_limit=settings.memory_limit,
-                log_head=settings.log_limit,
-                gpus=gpus,
-                metric=study.metric,
-            )
+        spec = JobSpec(
+            id=job,
+            argv=tuple(part.replace("{seed}", str(seed)) for part in self._place.argv),
+            cwd=str(folder),
+            env=env,
+            time_limit=settings.limit,
+            memory_limit=settings.memory_limit,
+            process_limit=settings.process_limit,
+            disk_limit=settings.disk_limit,
+            log_head=settings.log_limit,
+            gpus=gpus,
+            metric=study.metric,
         )
+        self._executor.submit(self._place.wrap(spec))
         return attempt
 
     def _wait(self, job: str, stop: Callable[[], str]) -> tuple[JobStatus, str]:
@@ -104,33 +101,42 @@ class Runner:
                 self._executor.cancel(job, reason)
         return status, reason
 
-    def _put_back(self, study: Study, experiment: Experiment, attempt: int, cause: str) -> None:
-        self._store.lost(study.id, experiment.number, attempt, cause, self._clock())
-        self._store.advance(study.id, experiment.number, Stage.COMMITTED)
-        self._forget(study, experiment, attempt)
+    def _put_back(self, study: Study, number: int, attempt: int, cause: str) -> None:
+        self._store.lost(study.id, number, attempt, cause, self._clock())
+        self._forget(study, number, attempt)
 
-    def _forget(self, study: Study, experiment: Experiment, attempt: int) -> None:
-        shutil.rmtree(self._place.folder / self.job(study, experiment.number, attempt), ignore_errors=True)
+    def _forget(self, study: Study, number: int, attempt: int) -> None:
+        shutil.rmtree(self._place.folder / self.job(study, number, attempt), ignore_errors=True)
 
-    def _record(self, study: Study, experiment: Experiment, attempt: int, status: JobStatus) -> Experiment:
+    def _record(self, study: Study, number: int, attempt: int, status: JobStatus, stop: Callable[[], str]) -> bool:
+        job = self.job(study, number, attempt)
         points: list[MetricPoint] = []
         if status.metrics:
-            points, _ = self._executor.tail(self.job(study, experiment.number, attempt), 0)
+            points, _ = self._executor.tail(job, 0)
         value, crash = score(status, study.metric, study.direction, study.settings.pick)
-        found = self._store.measured(
-            (study.id, experiment.number, attempt),
+        reported = None
+        if self._examiner is not None and status.state is JobState.SUCCEEDED:
+            exam = self._examiner.measure(study, job, self._place.folder / job, stop)
+            if exam.state is JobState.CANCELLED and stop():
+                self._put_back(study, number, attempt, "put back during the evaluation")
+                return False
+            reported = value
+            value, crash = score(exam, study.metric, study.direction, "last")
+            crash = replace(crash, kind="evaluation", cause=f"evaluation: {crash.cause}", dumb=False) if crash else None
+        self._store.ran(
+            (study.id, number, attempt),
             status,
             thin(points),
             self._clock(),
             value=value,
-            seconds=status.seconds,
+            reported=reported,
             memory_gb=memory_gb(status),
             crash_kind=crash.kind if crash else "",
-            cause=crash.cause if crash else "",
+            cause=crash.cause if crash else status.cause,
             metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),
         )
-        self._forget(study, experiment, attempt)
-        return found
+        self._forget(study, number, attempt)
+        return True
 
     def output(self, study: Study, number: int) -> str:
         """The end of the output of an experiment's last job."""
@@ -139,10 +145,10 @@ class Runner:
 
     def sweep(self, study: Study) -> None:
         """Remove exports of runs that are over; the ones of running jobs stay."""
-        live = {self.job(study, item.number, self._store.last_attempt(study.id, item.number)) for item in self._store.unfinished(study.id)}
+        live = {self.job(study, number, attempt) for number, attempt in self._store.open_jobs(study.id)}
         with contextlib.suppress(FileNotFoundError):
             for folder in self._place.folder.iterdir():
-                if folder.name not in live and folder.name.startswith(f"{study.tag}-"):
+                if folder.name.removesuffix(".eval") not in live and folder.name.startswith(f"{study.tag}-"):
                     shutil.rmtree(folder, ignore_errors=True)
 
 

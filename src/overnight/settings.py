@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -17,25 +18,31 @@ _DURATION = re.compile(
 )
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_LARGEST = sys.float_info.max
 
 
 def parse_duration(text: str) -> float:
     """Seconds of ``90``, ``90s``, ``5m``, ``8h``, ``1h30m``, ``2d``; raises ``ValueError`` with what is allowed."""
     found = text.strip().lower()
-    if _NUMBER.fullmatch(found) and float(found) >= 0:
-        return float(found)
     match = _DURATION.fullmatch(found)
-    if not found or match is None:
+    if _NUMBER.fullmatch(found):
+        seconds = float(found)
+    elif found and match is not None:
+        seconds = sum(float(part) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True) if part)
+    else:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
         raise ValueError(f"'{text}' is no duration; write for example 90s, 5m, 8h or 1h30m")
-    return sum(float(part) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True) if part)
+    return seconds
 
 
 def parse_size(text: str) -> int:
     """Bytes of ``500``, ``10kB``, ``64MB``, ``2GiB`` (steps of 1024); raises ``ValueError`` with what is allowed."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    size = float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ") if match else math.inf
+    if size == math.inf:
         raise ValueError(f"'{text}' is no size; write for example 500MB or 16GB")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+    return int(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ def parse_budget(parts: tuple[str, ...]) -> Budget:
     found: dict[str, float] = {}
     for part in parts:
         text = part.strip().lower().replace(" ", "")
-        if re.fullmatch(r"\d+", text, re.ASCII):
+        if re.fullmatch(r"\d{1,15}", text, re.ASCII):
             found["experiments"] = int(text)
         elif match := re.fullmatch(r"\$(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)(?:\$|usd)", text, re.ASCII):
             found["dollars"] = float(match[1] or match[2])
@@ -67,7 +74,7 @@ def parse_budget(parts: tuple[str, ...]) -> Budget:
                 found["seconds"] = parse_duration(text) if not _NUMBER.fullmatch(text) else math.nan
             except ValueError:
                 found["seconds"] = math.nan
-        if any(not value > 0 for name, value in found.items() if name != "experiments"):
+        if any(not 0 < value < math.inf for name, value in found.items() if name != "experiments"):
             raise ValueError(f"'{part}' is no budget; write experiments (50), time (8h), GPU time (4gpu-h) or money ($20)")
     return Budget(**found)  # type: ignore[arg-type]
 
@@ -100,16 +107,23 @@ def _command(value: object) -> tuple[str, ...]:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST:
         return float(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) and math.isfinite(float(value)):
         return float(value)
     raise ValueError("a number is wanted")
 
 
+def _amount(value: object) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError("a number, zero or more, is wanted")
+    return number
+
+
 def _count(value: object) -> int:
     number = _number(value)
-    if number != int(number) or number < 0:
+    if number != int(number) or not 0 <= number <= 2**53:  # beyond it a float is not exact
         raise ValueError("a whole number, zero or more, is wanted")
     return int(number)
 
@@ -158,7 +172,7 @@ def _pick(value: object) -> str:
 
 
 KINDS: dict[str, Callable[[object], Any]] = {
-    "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "count": _count, "positive": _positive,
+    "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
     "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "pick": _pick,
 }  # fmt: skip
 
@@ -224,10 +238,13 @@ class Settings:
     tag: str = _setting("text", "", "Name of the study; its branch is autoresearch/<tag>. Not set = today, as in nov21.", '"nov21"')
     branch_prefix: str = _setting("text", "autoresearch/", "What the branch's name begins with.", '"autoresearch/"')
     seed: int = _setting("count", 0, "Seed of the first run and of the search; runs get it as OVERNIGHT_SEED.", "0")
-    min_delta: float = _setting("number", 0.0, "How much better than the best a value must be to be kept.", "0.001")
+    min_delta: float = _setting("amount", 0.0, "How much better than the best a value must be to be kept.", "0.001")
     pick: str = _setting("pick", "last", "Which value of the goal metric counts when a run prints several: last or best.", '"last"')
     memory_soft: int = _setting(
-        "size", 0, "Peak memory above which a win needs more than min_delta: it must gain min_delta again for each tenth over.", '"20GB"'
+        "size",
+        0,
+        "Peak memory above which a win needs more than min_delta: one more percent of the best value for each tenth over.",
+        '"20GB"',
     )
     memory_hard: int = _setting("size", 0, "Peak memory above which a result is a discard, however good.", '"24GB"')
     repairs: int = _setting("count", 2, "How often a crash on a dumb mistake goes back to the proposer.", "2")
@@ -235,6 +252,19 @@ class Settings:
         "size", 64 * 2**20, "How much of a run's output is kept from its start; the last 4 MiB are kept too.", '"64MB"'
     )
     memory_limit: int = _setting("size", 0, "Memory of a run's processes at which it is ended.", '"32GB"')
+    evaluate: str = _setting(
+        "text",
+        "",
+        "The trusted evaluator, run by us after each run is dead; its number alone counts. {artifact} and {holdout} are replaced.",
+        '"python evaluate.py {artifact} {holdout}"',
+    )
+    artifact: str = _setting("text", "", "The file that a run leaves for the evaluator.", '"model.json"')
+    holdout: str = _setting(
+        "text", "", "Data that only the evaluator ever sees: hidden from runs and proposers, also when git tracks it.", '"holdout.csv"'
+    )
+    evaluate_time_limit: float = _setting("duration", 600.0, "When an evaluator that does not end is killed.", '"10m"')
+    process_limit: int = _setting("count", 0, "How many processes a run may have at once.", "512")
+    disk_limit: int = _setting("size", 0, "How much a run may write into its folder.", '"50GB"')
     tsv_metric_name: bool = _setting("flag", False, "Write the metric's own name into the header of results.tsv.", "false")
 
     @property

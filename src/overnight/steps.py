@@ -5,14 +5,16 @@ Every step reads the store, acts, and writes the store; each may be repeated aft
 
 from __future__ import annotations
 
+import json
+import statistics
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from overnight.decide import Incumbent, Measured, Rules, decide, reached
 from overnight.errors import JobError
 from overnight.ledger import Ledger
-from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Stage, Study
+from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study, Trust
 from overnight.runner import Runner
 from overnight.store import Store
 from overnight.thinking import Thinker
@@ -42,6 +44,30 @@ class After:
     combined: Proposal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One more run: of which experiment, with which seed."""
+
+    number: int
+    seed: int
+
+
+def summed(runs: Sequence[Run], study: Study) -> dict[str, object]:
+    """The columns of an experiment that follow from its runs: the mean of the values, unless one of them crashed."""
+    crashed = next((run for run in runs if run.value is None), None)
+    value = None if crashed or not runs else statistics.fmean(run.value for run in runs if run.value is not None)
+    level = Trust.EVALUATED if study.settings.evaluate else Trust.SELF_REPORTED
+    return {
+        "value": value,
+        "trust": level,
+        "seconds": sum(run.seconds for run in runs),
+        "memory_gb": max((run.memory_gb for run in runs), default=0.0),
+        "crash_kind": crashed.crash_kind if crashed else "",
+        "cause": crashed.cause if crashed else "",
+        "metrics": json.dumps(dict(runs[-1].metrics)) if runs else "{}",
+    }
+
+
 class Steps:
     """The steps over one study; ``stop`` gives a reason when running experiments are to be put back."""
 
@@ -58,28 +84,37 @@ class Steps:
         self._parts.listen("started", experiment, "")
         return experiment
 
-    def measure(self, experiment: Experiment, slot: int) -> Experiment | None:
-        """Run it, unless it was rejected; None when it was put back."""
-        if experiment.cause and experiment.stage is Stage.COMMITTED:
-            return experiment
-        try:
-            return self._parts.runner.measure(self.study, experiment, self._parts.gpus[slot], self._stop)
-        except JobError as exc:
-            return self._parts.store.advance(self.study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
+    def next_run(self, experiment: Experiment) -> Wanted | None:
+        """The run that an experiment begins with; None for a rejected one."""
+        return None if experiment.cause and experiment.stage is Stage.COMMITTED else Wanted(experiment.number, self.study.settings.seed)
 
-    def decide(self, experiment: Experiment) -> Experiment:
-        """Write the verdict. Called under ``deciding``: a result is compared with the best at the time it ends."""
+    def measure(self, experiment: Experiment, wanted: Wanted, slot: int) -> Experiment | None:
+        """Run what is wanted and sum the experiment's runs up; None when it was put back."""
+        store, study = self._parts.store, self.study
+        if not any(run.seed == wanted.seed for run in store.runs(study.id, wanted.number)):
+            try:
+                if not self._parts.runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
+                    return None
+            except JobError as exc:
+                return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
+        return store.advance(study.id, experiment.number, Stage.MEASURED, **summed(store.runs(study.id, experiment.number), study))
+
+    def decide(self, experiment: Experiment) -> tuple[Experiment, Wanted | None]:
+        """Write the verdict, or say which run is wanted before there can be one.
+
+        Called under ``deciding``: a result is compared with the best at the time it ends.
+        """
         store, now = self._parts.store, self._parts.clock()
         best = store.bar(self.study.id)
         self._before = best[0] if best else 0
         if experiment.stage is Stage.COMMITTED:
-            return store.decide(self.study.id, experiment.number, Decision.DISCARD, f"rejected: {experiment.cause}", None, now)
+            return store.decide(self.study.id, experiment.number, Decision.DISCARD, f"rejected: {experiment.cause}", None, now), None
         if experiment.operator is Operator.BASELINE and not self.study.metric and experiment.metrics:
             experiment = self._name_goal(experiment)
         incumbent = Incumbent(best[0], best[1], store.experiment(self.study.id, best[0]).lines) if best else None
         found = Measured(experiment.value, experiment.memory_gb, experiment.lines, experiment.cause)
         verdict = decide(found, incumbent, Rules.of(self.study.settings, self.study.direction))
-        return store.decide(self.study.id, experiment.number, verdict.decision, verdict.cause, verdict.bar, now)
+        return store.decide(self.study.id, experiment.number, verdict.decision, verdict.cause, verdict.bar, now), None
 
     def _name_goal(self, experiment: Experiment) -> Experiment:
         if experiment.crash_kind not in ("no-metric", ""):

@@ -18,6 +18,7 @@ from overnight.app import place as places
 from overnight.app import prepare
 from overnight.app.data import data_links
 from overnight.errors import OvernightError, StorageError, UsageError
+from overnight.evaluation import Exam, Examiner
 from overnight.executors import EXECUTORS
 from overnight.ledger import Ledger
 from overnight.loop import Loop
@@ -86,13 +87,9 @@ def _assembled(options: prepare.Options, place: places.Place, study: Study, door
     proposer = _proposer(study, executor, options.environ)
     links = data_links(settings.data, workspace.root, tracked)
     argv = settings.command if len(settings.command) > 1 else ("/bin/sh", "-c", settings.command[0])
-    runner = Runner(
-        executor,
-        workspace,
-        store,
-        Place(place.state / "runs", prepare.run_environment(settings, options.environ), links, argv, scope),
-        time.time,
-    )
+    env = prepare.run_environment(settings, options.environ)
+    where = Place(place.state / "runs", env, links, argv, scope, lambda spec: spec)
+    runner = Runner((executor, workspace, store), where, _examiner(study, executor, workspace, env), time.time)
     thinker = Thinker(store, workspace, proposer, scope, place.state / "copies")
     ledger = Ledger(store, workspace, scope, _tables(place, study, workspace))
     thinker.sweep()
@@ -107,6 +104,16 @@ def _assembled(options: prepare.Options, place: places.Place, study: Study, door
         prepare.slot_gpus(settings, options.environ),
     )  # fmt: skip
     return Loop(study, parts)
+
+
+def _examiner(study: Study, executor: Executor, workspace: Workspace, env: Mapping[str, str]) -> Examiner | None:
+    """Who measures artefacts, if the study has an evaluator."""
+    settings = study.settings
+    if not settings.evaluate:
+        return None
+    holdout = (workspace.root / settings.holdout).absolute() if settings.holdout else None
+    exam = Exam(settings.evaluate, settings.artifact, holdout, env, settings.evaluate_time_limit, lambda spec: spec)
+    return Examiner(executor, workspace, exam)
 
 
 def _tables(place: places.Place, study: Study, workspace: Workspace) -> list[Table]:

@@ -34,6 +34,7 @@ from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,200}")
 _LOOK = 0.5  # seconds after which a wait looks again, in case the end was not seen
 _BLIND = 0.02  # seconds between two looks where nothing can wake us
+_GONE = 0.002  # seconds between two looks at a job whose supervisor has just ended
 _PATIENCE = 20.0  # seconds in which the spawner has to answer
 _PROGRAM = "import sys; sys.path.append(sys.argv.pop(1)); from overnight.supervisor import serve; serve()"
 # What the supervisor itself needs: its environment is readable by the runs.
@@ -262,6 +263,7 @@ def _wait_for(pid: int, seconds: float) -> None:
     try:
         fd = os.pidfd_open(pid) if pid else -1
     except ProcessLookupError:
+        time.sleep(min(seconds, _GONE))
         return
     except (OSError, AttributeError):
         fd = -1

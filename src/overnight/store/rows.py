@@ -10,15 +10,17 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from overnight.models import Decision, Direction, Experiment, MetricPoint, Operator, Stage, Study, Trust
+from overnight.models import Decision, Direction, Experiment, MetricPoint, Operator, Run, Stage, Study, Trust
 from overnight.settings import from_dict
 
 _WINDOW = 32 * 1024  # zlib looks no further back
 _PLAIN = {item.name for item in fields(Experiment)} - {"operator", "stage", "decision", "trust", "commit", "metrics", "state"}
 
 
-def finite(value: object) -> object:
-    """``value`` as SQLite can hold it: no NaN or infinity."""
+def storable(value: object) -> object:
+    """``value`` as SQLite can hold it: no NaN or infinity, no half of a surrogate pair."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -29,9 +31,12 @@ def pack(content: bytes, dictionary: bytes) -> bytes:
 
 
 def unpack(packed: bytes, dictionary: bytes) -> bytes:
-    """What ``pack`` was given."""
+    """What ``pack`` was given. Raises ``zlib.error`` for anything else."""
     unpacker = zlib.decompressobj(zdict=dictionary[-_WINDOW:]) if dictionary else zlib.decompressobj()
-    return unpacker.decompress(packed) + unpacker.flush()
+    content = unpacker.decompress(packed) + unpacker.flush()
+    if not unpacker.eof:
+        raise zlib.error("incomplete")
+    return content
 
 
 def digest(files: Mapping[str, bytes]) -> str:
@@ -51,6 +56,11 @@ def study_from(row: sqlite3.Row) -> Study:
     )  # fmt: skip
 
 
+def run_from(row: sqlite3.Row) -> Run:
+    """The finished run in a row of ``job``."""
+    return Run(**{item.name: row[item.name] for item in fields(Run) if item.name != "metrics"}, metrics=json.loads(row["metrics"]))
+
+
 def experiment_from(row: sqlite3.Row) -> Experiment:
     """The experiment in a row of ``experiment``."""
     return Experiment(
@@ -61,13 +71,13 @@ def experiment_from(row: sqlite3.Row) -> Experiment:
 
 
 def thin(points: Sequence[MetricPoint], names: int = 20, each: int = 200) -> list[MetricPoint]:
-    """At most ``each`` evenly spaced points (first and last included) of at most ``names`` metrics."""
+    """At most ``each`` (two or more) evenly spaced points, first and last included, of at most ``names`` metrics."""
     series: dict[str, list[MetricPoint]] = {}
     for point in points:
         if point.name in series or len(series) < names:
             series.setdefault(point.name, []).append(point)
     kept: list[MetricPoint] = []
     for found in series.values():
-        stride = math.ceil(len(found) / each)
+        stride = max(1, math.ceil((len(found) - 1) / (each - 1)))
         kept += found[::stride] if (len(found) - 1) % stride == 0 else [*found[::stride], found[-1]]
     return kept

@@ -67,14 +67,18 @@ MIGRATIONS: tuple[str, ...] = (
         seed INTEGER NOT NULL,
         state TEXT NOT NULL,
         cause TEXT NOT NULL DEFAULT '',
-        value REAL,
+        value REAL,                        -- the number that counts
+        reported REAL,                     -- what the run said of itself, where an evaluator's number counts
+        crash_kind TEXT NOT NULL DEFAULT '',
         seconds REAL NOT NULL DEFAULT 0,
         cpu_seconds REAL NOT NULL DEFAULT 0,
         memory_gb REAL NOT NULL DEFAULT 0,
+        metrics TEXT NOT NULL DEFAULT '{}',-- the last value of everything it printed
         submitted REAL NOT NULL,
         finished REAL,
         PRIMARY KEY (study, number, attempt)
     ) WITHOUT ROWID;
+    CREATE INDEX job_open ON job (study, number) WHERE state = 'QUEUED';
     CREATE TABLE metric (
         study INTEGER NOT NULL,
         number INTEGER NOT NULL,

@@ -10,15 +10,16 @@ import contextlib
 import json
 import sqlite3
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from overnight.errors import NotFoundError, StorageError, UsageError
-from overnight.models import Decision, Direction, Experiment, JobStatus, MetricPoint, Proposal, Stage, Study, Summary
+from overnight.models import Decision, Direction, Experiment, JobStatus, MetricPoint, Proposal, Run, Stage, Study, Summary
 from overnight.settings import Settings, as_dict
-from overnight.store.rows import digest, experiment_from, finite, pack, study_from, unpack
+from overnight.store.rows import digest, experiment_from, storable, pack, run_from, study_from, unpack
 from overnight.store.schema import MIGRATIONS
 
 
@@ -38,13 +39,20 @@ class Store:
             where = path.absolute().as_uri() + ("?mode=ro" if readonly else "")
             self._db = sqlite3.connect(where, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
-            if not readonly:
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-            self._migrate(readonly=readonly)
+            try:
+                if not readonly:
+                    self._db.execute("PRAGMA journal_mode=WAL")
+                    self._db.execute("PRAGMA synchronous=FULL")
+                self._migrate(readonly=readonly)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def _migrate(self, *, readonly: bool) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        version = self._version()
         if version > len(MIGRATIONS):
             raise StorageError(
                 "E-NEWER-STORE", f"{self._path} was written by a newer overnight (schema {version})", fix="pip install --upgrade overnight"
@@ -52,8 +60,14 @@ class Store:
         if readonly and version == 0:
             raise NotFoundError("E-NO-STUDY", "there is no study here yet", fix="overnight run -- python train.py")
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            if not readonly:
+            if readonly:
+                continue
+            try:
                 self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+            except sqlite3.OperationalError:
+                self._db.rollback()
+                if self._version() < number:  # else another process that opened it at the same time was quicker
+                    raise
 
     def close(self) -> None:
         """Close the connection; further calls fail."""
@@ -72,7 +86,7 @@ class Store:
         with self._lock:
             try:
                 yield
-            except sqlite3.DatabaseError as exc:
+            except (sqlite3.DatabaseError, zlib.error) as exc:
                 raise StorageError(
                     "E-STORE", f"the record {self._path} cannot be used: {exc}", fix="df -h . ; ls -l " + str(self._path.parent)
                 ) from exc
@@ -128,7 +142,8 @@ class Store:
         """Say what the loop is doing: running, paused, stopping, stopped, done; ``ran_seconds`` of all loops so far."""
         with self._write() as db:
             db.execute(
-                "UPDATE study SET state=?, reason=?, ran_seconds=coalesce(?, ran_seconds) WHERE id=?", (state, reason, ran_seconds, study)
+                "UPDATE study SET state=?, reason=?, ran_seconds=coalesce(?, ran_seconds) WHERE id=?",
+                (state, storable(reason), ran_seconds, study),
             )
 
     def want(self, study: int, wanted: str) -> None:
@@ -159,8 +174,8 @@ class Store:
             db.execute(
                 "INSERT INTO experiment (study, number, parent, operator, stage, proposer, description, started, digest, repairs,"
                 " cause, trust, think_seconds, lines, tokens, cost, state) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (study, number, proposal.parent, proposal.operator, Stage.PROPOSED, idea.proposer, idea.hypothesis, now,
-                 digest(proposal.files), proposal.repairs, proposal.rejected, "self-reported", idea.seconds, lines, idea.tokens, idea.cost,
+                (study, number, proposal.parent, proposal.operator, Stage.PROPOSED, storable(idea.proposer), storable(idea.hypothesis), now,
+                 digest(proposal.files), proposal.repairs, storable(proposal.rejected), "self-reported", idea.seconds, lines, idea.tokens, idea.cost,
                  json.dumps(dict(idea.state))),
             )  # fmt: skip
             for path, content in proposal.files.items():
@@ -179,11 +194,12 @@ class Store:
     def files(self, study: int, number: int) -> dict[str, bytes]:
         """The editable files of an experiment by path."""
         rows = self._rows("SELECT path, content FROM file WHERE study=? AND number=?", study, number)
-        return {row["path"]: unpack(row["content"], self._dictionary(study, row["path"]) if number > 1 else b"") for row in rows}
+        with self._mapped():
+            return {row["path"]: unpack(row["content"], self._dictionary(study, row["path"]) if number > 1 else b"") for row in rows}
 
     def advance(self, study: int, number: int, stage: Stage, **found: object) -> Experiment:
         """Write that an experiment has come to ``stage``, with what was found there (columns by name)."""
-        columns = {"stage": stage, **{name: finite(value) for name, value in found.items()}}
+        columns = {"stage": stage, **{name: storable(value) for name, value in found.items()}}
         names = ", ".join(f"{name}=?" for name in columns)
         with self._write() as db:
             db.execute(f"UPDATE experiment SET {names} WHERE study=? AND number=?", (*columns.values(), study, number))  # noqa: S608 - column names come from our own calls
@@ -197,49 +213,55 @@ class Store:
                 "INSERT INTO job (study, number, attempt, seed, state, submitted) VALUES (?,?,?,?,'QUEUED',?)",
                 (study, number, attempt, seed, now),
             )
-            db.execute("UPDATE experiment SET stage=? WHERE study=? AND number=?", (Stage.SUBMITTED, study, number))
-            self._event(study, number, "experiment.started", now, {"attempt": attempt})
+            db.execute("UPDATE experiment SET stage=? WHERE study=? AND number=? AND decision IS NULL", (Stage.SUBMITTED, study, number))
+            self._event(study, number, "experiment.started", now, {"attempt": attempt, "seed": seed})
         return int(attempt)
+
+    def open_attempt(self, study: int, number: int, seed: int) -> int:
+        """The job of the experiment with this seed that has no end yet, 0 if there is none."""
+        rows = self._rows("SELECT attempt FROM job WHERE study=? AND number=? AND seed=? AND state='QUEUED'", study, number, seed)
+        return int(rows[-1][0]) if rows else 0
+
+    def open_jobs(self, study: int) -> list[tuple[int, int]]:
+        """(number, attempt) of every job that has no end yet."""
+        return [(row[0], row[1]) for row in self._rows("SELECT number, attempt FROM job WHERE study=? AND state='QUEUED'", study)]
+
+    def attempts(self, study: int, number: int, seed: int) -> int:
+        """How many jobs with this seed the experiment has had."""
+        return int(self._rows("SELECT count(*) FROM job WHERE study=? AND number=? AND seed=?", study, number, seed)[0][0])
 
     def last_attempt(self, study: int, number: int) -> int:
         """Number of the latest job of the experiment, 0 if there was none."""
         return int(self._rows("SELECT coalesce(max(attempt), 0) FROM job WHERE study=? AND number=?", study, number)[0][0])
 
-    def measured(
-        self, experiment: tuple[int, int, int], status: JobStatus, points: Sequence[MetricPoint], now: float, **found: object
-    ) -> Experiment:
-        """Write the end of job (study, number, attempt): its status, a thinned series of its metrics and what was measured."""
-        study, number, _ = experiment
-        columns = {"stage": Stage.MEASURED, **{name: finite(value) for name, value in found.items()}}
+    def ran(self, job: tuple[int, int, int], status: JobStatus, points: Sequence[MetricPoint], now: float, **found: object) -> None:
+        """Write the end of job (study, number, attempt): its status, a thinned series of its metrics, and ``found`` (columns by name)."""
+        columns = {"state": status.state, "seconds": status.seconds, "cpu_seconds": status.cpu_seconds, "finished": now, **found}
         names = ", ".join(f"{name}=?" for name in columns)
         with self._write() as db:
-            db.execute(
-                "UPDATE job SET state=?, cause=?, value=?, seconds=?, cpu_seconds=?, memory_gb=?, finished=? WHERE study=? AND number=? AND attempt=?",
-                (
-                    status.state,
-                    status.cause,
-                    finite(found.get("value")),
-                    status.seconds,
-                    status.cpu_seconds,
-                    found.get("memory_gb", 0.0),
-                    now,
-                    *experiment,
-                ),
-            )
-            db.execute("DELETE FROM metric WHERE study=? AND number=? AND attempt=?", experiment)
+            values = [storable(value) for value in columns.values()]
+            db.execute(f"UPDATE job SET {names} WHERE study=? AND number=? AND attempt=?", (*values, *job))  # noqa: S608 - column names come from our own calls
+            db.execute("DELETE FROM metric WHERE study=? AND number=? AND attempt=?", job)
             db.executemany(
                 "INSERT INTO metric VALUES (?,?,?,?,?,?,?)",
-                [(*experiment, point.name, finite(point.step), finite(point.value), round(point.time, 3)) for point in points],
+                [(*job, point.name, storable(point.step), storable(point.value), round(point.time, 3)) for point in points],
             )
-            db.execute(f"UPDATE experiment SET {names} WHERE study=? AND number=?", (*columns.values(), study, number))  # noqa: S608 - column names come from our own calls
-        return self.experiment(study, number)
+
+    def runs(self, study: int, number: int) -> list[Run]:
+        """The finished runs of an experiment, oldest first; lost and put-back jobs are none."""
+        rows = self._rows(
+            "SELECT * FROM job WHERE study=? AND number=? AND finished IS NOT NULL AND state NOT IN ('LOST', 'CANCELLED') ORDER BY attempt",
+            study,
+            number,
+        )
+        return [run_from(row) for row in rows]
 
     def lost(self, study: int, number: int, attempt: int, cause: str, now: float) -> None:
         """Write that a job ended without a result and will be run again."""
         with self._write() as db:
             db.execute(
                 "UPDATE job SET state='LOST', cause=?, finished=? WHERE study=? AND number=? AND attempt=?",
-                (cause, now, study, number, attempt),
+                (storable(cause), now, study, number, attempt),
             )
             self._event(study, number, "job.lost", now, {"attempt": attempt, "cause": cause})
 
@@ -248,7 +270,7 @@ class Store:
         with self._write() as db:
             changed = db.execute(
                 "UPDATE experiment SET decision=?, cause=?, stage=?, finished=? WHERE study=? AND number=? AND decision IS NULL",
-                (decision, cause, Stage.DECIDED, now, study, number),
+                (decision, storable(cause), Stage.DECIDED, now, study, number),
             ).rowcount
             if changed and decision is Decision.KEEP:
                 db.execute("UPDATE study SET best=?, bar=? WHERE id=?", (number, bar, study))
@@ -279,7 +301,7 @@ class Store:
     def same_files(self, study: int, files: Mapping[str, bytes]) -> int:
         """Number of the first experiment with exactly these files that was not rejected unrun, or 0."""
         rows = self._rows(
-            "SELECT number FROM experiment WHERE study=? AND digest=? AND NOT (decision='discard' AND value IS NULL) ORDER BY number LIMIT 1",
+            "SELECT number FROM experiment WHERE study=? AND digest=? AND NOT (decision IS 'discard' AND value IS NULL) ORDER BY number LIMIT 1",
             study,
             digest(files),
         )

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-_EVERY = 2.0  # seconds
+_FIRST, _EVERY = 0.25, 2.0  # seconds between two counts: at first, and later
 _SHARE = 20  # at most one part in so many of the time goes into counting
 
 
@@ -22,12 +22,12 @@ class Usage:
         threading.Thread(target=self._run, name="disk", daemon=True).start()
 
     def _run(self) -> None:
-        cost = 0.0
+        gap = _FIRST
         while True:
-            time.sleep(max(_EVERY, _SHARE * cost))
+            time.sleep(gap)
             begun = time.monotonic()
             self.used = count(self._folder)
-            cost = time.monotonic() - begun
+            gap = max(min(2 * gap, _EVERY), _SHARE * (time.monotonic() - begun))
 
 
 def count(folder: str) -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_EVERY = 0.5  # seconds
+_FIRST, _EVERY = 0.05, 0.5  # seconds between two looks: at first, and later
 _UNKNOWN = 2**64 - 1  # what NVML says where it keeps no figures per process
 _TOO_SMALL = 7  # NVML_ERROR_INSUFFICIENT_SIZE
 _WORST = 4096  # processes on one GPU
@@ -48,9 +48,11 @@ class Meter:
                 return
             handles = {gpu: handle for gpu in self._gpus if (handle := self._handle(gpu)) is not None}
             self._before = {gpu: self._used(handle) for gpu, handle in handles.items()}
+            gap = _FIRST
             while True:
                 self.peak = max(self.peak, sum(self._held(gpu, handle) for gpu, handle in handles.items()))
-                time.sleep(_EVERY)
+                time.sleep(gap)
+                gap = min(2 * gap, _EVERY)
         except (OSError, AttributeError, ValueError):
             return  # no driver, or one without these functions
 

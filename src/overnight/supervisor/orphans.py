@@ -1,7 +1,8 @@
 """What a supervisor that was killed has left behind: found by its marks and ended.
 
-Without its supervisor a process tree has no root. Its processes are known by the job's token in their environment, by the session
-of the command, and by descent from one of these; one that has shed all three is beyond reach (a PID namespace would hold it).
+Without its supervisor a process tree has no root. Its processes are known by the job's token in their environment, by what the
+supervisor noted in the lock file while it lived, by the sessions that these made, and by descent from one of them. What had cleared
+its environment, left its session and lost its parent since the last note is beyond reach; only a PID namespace would hold it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 
 from overnight import jobs
 from overnight.models import JobSpec, JobState, JobStatus
@@ -16,23 +18,29 @@ from overnight.supervisor import tree
 
 _PATIENCE = 60.0  # seconds for which the killing is repeated
 _PAUSE = 0.01
+_NOTES = 2**20  # bytes of notes that are read
 _END = 16 * 1024  # bytes of output in the status
 
 
-def remember(lock: int, main: int = 0) -> None:
-    """Note in the lock file, before the command starts, that none of its processes is older than now; then what its session is."""
-    if main:
-        os.pwrite(lock, b"%10d" % main, 0)
-    else:
-        os.pwrite(lock, b"%10d %d" % (0, _ticks()), 0)
+def begin(lock: int) -> None:
+    """Note, before the command starts, that none of its processes is older than now."""
+    os.pwrite(lock, b"%d 0\n" % _ticks(), 0)
+
+
+def remember(lock: int, processes: Iterable[tree.Process]) -> None:
+    """Note who is in the tree now."""
+    text = os.pread(lock, 64, 0).partition(b"\n")[0] + b"\n" + b"".join(b"%d %d\n" % (process.pid, process.start) for process in processes)
+    with contextlib.suppress(OSError):
+        os.pwrite(lock, text, 0)
+        os.ftruncate(lock, len(text))
 
 
 def bury(folder: str, lock: int, past: JobStatus, spec: JobSpec | None) -> JobStatus:
     """End whatever is left of the job; its last status."""
     token = spec.env.get(jobs.TOKEN, "") if spec else ""
-    noted = [int(item) for item in os.pread(lock, 64, 0).split()]
-    main, born = noted if len(noted) == 2 else (0, 0)
-    marks = tree.Marks(f"{jobs.TOKEN}={token}".encode() if token else b"", main, born)
+    rows = [line.split() for line in os.pread(lock, _NOTES, 0).splitlines()]
+    pairs = [(int(row[0]), int(row[1])) for row in rows if len(row) == 2]
+    marks = tree.Marks(f"{jobs.TOKEN}={token}".encode() if token else b"", frozenset(pairs[1:]), pairs[0][0] if pairs else 0)
     found = set()
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until and (killed := tree.kill(lambda: tree.marked(marks))):

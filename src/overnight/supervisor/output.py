@@ -69,8 +69,7 @@ class Output:
 
     def _note(self, found: list[tuple[str, float, float]]) -> None:
         if found:
-            at = time.monotonic() - self._began
-            self.points.write([MetricPoint(*point, time=at) for point in found])
+            self.points.write(found, time.monotonic() - self._began)
 
     def close(self) -> None:
         """Take what is left in the pipe, now that all writers are dead, and complete the files."""
@@ -160,13 +159,12 @@ class Points(_File):
         self._size = 0
         self._thinner = Thinner()
 
-    def write(self, points: list[MetricPoint]) -> None:
-        """Add the points, in one write."""
+    def write(self, points: list[tuple[str, float, float]], at: float) -> None:
+        """Add name, value and step of points that came ``at`` seconds after the start, in one write."""
         lines = []
-        for point in points:
-            room = _POINTS * (2 if point.name == self._goal else 1) - self._size
-            if self._thinner.keep(point.name) and room > 0:
-                line = jobs.point_to_json(point)
-                self._size += len(line) + 1
-                lines.append(line + "\n")
+        for name, value, step in points:
+            if self._thinner.keep(name) and self._size < _POINTS * (2 if name == self._goal else 1):
+                line = jobs.point_to_json(MetricPoint(name, value, step, at)) + "\n"
+                self._size += len(line)
+                lines.append(line)
         self.put("".join(lines).encode())

@@ -137,12 +137,11 @@ class _Run:
             self._gpu.start()
         if self._spec.disk_limit:
             self._disk.start()
-        orphans.remember(self._job.lock)
+        orphans.begin(self._job.lock)
         found = command.start(self._spec, into)
         if isinstance(found, command.NotStarted):
             return found
         self._main = found
-        orphans.remember(self._job.lock, found)
         return None
 
     def _status(self, output: Output, seconds: float, failed: command.NotStarted | None) -> JobStatus:
@@ -217,7 +216,9 @@ class _Run:
     def _look(self) -> None:
         """Sum up the tree and compare with the limits."""
         found = self._tree.look()
-        self._pids = {process.pid for process in found}
+        if (pids := {process.pid for process in found}) != self._pids:
+            self._pids = pids
+            orphans.remember(self._job.lock, found)
         held = sum(process.rss for process in found)
         self._peak = max(self._peak, held)
         if not self._is_free() or self._is_cancelled():

@@ -125,20 +125,24 @@ class Tree:
 
 
 class Marks(NamedTuple):
-    """By what the processes of a tree without a root are known; empty or zero = not known."""
+    """By what the processes of a tree without a root are known."""
 
-    variable: bytes  # NAME=value in the environment
-    session: int
+    variable: bytes  # NAME=value in the environment; empty = not known
+    known: frozenset[tuple[int, int]]  # process ids and starts, as they were seen
     born: int  # none is older
 
 
 def marked(marks: Marks) -> list[Process]:
-    """Who bears the marks, who shares a session with one that does, and all their descendants."""
-    all_of_them = [process for process in everybody() if process.start >= marks.born and process.pid != os.getpid()]
-    found = {process.pid: process for process in all_of_them if marks.variable and marks.variable in _environment(process.pid)}
-    sessions = ({process.session for process in found.values()} | {marks.session}) - {0, os.getsid(0)}
-    found |= {process.pid: process for process in all_of_them if process.session in sessions}
-    found |= {process.pid: process for process in below(found, all_of_them)}
+    """Who bears the marks, who is in a session that one of these made, and all their descendants."""
+    everyone = {process.pid: process for process in everybody()}
+    young = [process for process in everyone.values() if process.start >= marks.born and process.pid != os.getpid()]
+    found = {process.pid: process for process in young if (process.pid, process.start) in marks.known}
+    if marks.variable:
+        found |= {process.pid: process for process in young if marks.variable in _environment(process.pid)}
+    # A session whose leader lives and is not ours is a terminal in which somebody looks at what is left.
+    sessions = {process.session for process in found.values() if process.session in found or process.session not in everyone}
+    found |= {process.pid: process for process in young if process.session in sessions}
+    found |= {process.pid: process for process in below(found, young)}
     return [process for process in found.values() if process.state not in "ZX"]
 
 
