@@ -44,10 +44,12 @@ def cpu_meter() -> Iterator[Callable[[], float]]:
 
 
 def spec(name: str, *argv: str) -> JobSpec:
+    """Make a job of a command."""
     return JobSpec(id=name, argv=argv, cwd="/", env=ENV)
 
 
 def with_spawner(root: Path, count: int) -> Iterator[float]:
+    """Run `true` as the loop does; seconds of wall for each."""
     with LocalExecutor(root) as executor:
         executor.submit(spec("first", "true"))
         executor.poll("first", 10)
@@ -59,6 +61,7 @@ def with_spawner(root: Path, count: int) -> Iterator[float]:
 
 
 def without_spawner(root: Path, count: int) -> Iterator[float]:
+    """Run `true` with an interpreter for each job; seconds of wall for each."""
     package = Path(__file__).parents[1] / "src"
     for number in range(count):
         begun = time.perf_counter()
@@ -71,13 +74,17 @@ def without_spawner(root: Path, count: int) -> Iterator[float]:
 
 
 def flood(root: Path, name: str, command: str, size: float) -> None:
+    """Print how fast the output of a command is taken."""
     with LocalExecutor(root) as executor:
         executor.submit(spec(name, "sh", "-c", command))
         status = executor.poll(name, 100)
-        print(f"{name:<28}{size / status.seconds / 1e6:8.0f} MB/s  ({status.state}, {status.seconds:.2f} s, {status.log_bytes / 1e6:.0f} MB)")
+        print(
+            f"{name:<28}{size / status.seconds / 1e6:8.0f} MB/s  ({status.state}, {status.seconds:.2f} s, {status.log_bytes / 1e6:.0f} MB)"
+        )
 
 
 def main() -> None:
+    """Print all figures."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     for where in ("/dev/shm", tempfile.gettempdir()):  # noqa: S108 - the one costs no fsync, the other does
         for way in (with_spawner, without_spawner):

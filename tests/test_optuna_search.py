@@ -177,6 +177,13 @@ def test_tpe_keeps_away_from_crashes_that_are_no_number_to_it() -> None:
     assert ({trial.value for trial in study.trials[10:20]}, sum(rate < 0.2 for rate in asked) >= 15) == ({None}, True)
 
 
+def test_a_crash_is_not_blamed_on_constants_that_have_worked() -> None:
+    proposer = OptunaProposer(0, Direction.MINIMIZE)
+    proposer.tell(settled(0, 1.0, {}, Decision.KEEP), lambda: {"train.py": SOURCE})
+    proposer.tell(settled(1, None, {}, Decision.CRASH), lambda: {"train.py": SOURCE + b"import nothing\n"})
+    assert [point.value for point in proposer._told] == [1.0]
+
+
 def test_a_rejected_row_teaches_nothing(tmp_path: Path) -> None:
     hypotheses = set()
     for rejected in (False, True):

@@ -141,6 +141,7 @@ def open_study(options: Options, workspace: Workspace, store: Store, now: float)
 
 def _check(options: Options, settings: Settings, workspace: Workspace, base: str) -> None:
     workspace.check(base, Scope(settings.editable, settings.protect))
+    _check_evaluation(settings, workspace, base)
     problems = check_data(settings.data, workspace.root, options.environ)
     if problems:
         raise UsageError(
@@ -151,6 +152,26 @@ def _check(options: Options, settings: Settings, workspace: Workspace, base: str
         )
     _check_command(settings.command, workspace, base, options)
     _check_proposer(settings)
+
+
+def _check_evaluation(settings: Settings, workspace: Workspace, base: str) -> None:
+    """An evaluator needs an artefact, and a hold-out that exists and that no proposal may edit."""
+    if bool(settings.evaluate) != bool(settings.artifact):
+        raise UsageError(
+            "E-EVALUATE", "evaluate and artifact go together", why="the evaluator reads the file that a run leaves",
+            fix="overnight run --evaluate 'python evaluate.py {artifact}' --artifact model.json",
+        )
+    if settings.holdout and not settings.evaluate:
+        raise UsageError("E-EVALUATE", "a hold-out without an evaluator has no reader", fix="add --evaluate 'python evaluate.py {artifact} {holdout}'")
+    if not settings.holdout:
+        return
+    known = workspace.entries(base)
+    name = settings.holdout.strip("/")
+    tracked = any(path == name or path.startswith(f"{name}/") for path in known)
+    if not tracked and not (workspace.root / settings.holdout).exists():
+        raise UsageError("E-NO-DATA", f"the hold-out {settings.holdout} does not exist", fix="put it there, or name another with --holdout")
+    if Scope(settings.editable, settings.protect).matches(name):
+        raise UsageError("E-EVALUATE", f"the hold-out {name} is editable", fix=f"overnight run --protect {name}")
 
 
 def _check_command(command: tuple[str, ...], workspace: Workspace, base: str, options: Options) -> None:

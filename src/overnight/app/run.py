@@ -89,7 +89,7 @@ def _assembled(options: prepare.Options, place: places.Place, study: Study, door
     argv = settings.command if len(settings.command) > 1 else ("/bin/sh", "-c", settings.command[0])
     env = prepare.run_environment(settings, options.environ)
     where = Place(place.state / "runs", env, links, argv, scope, lambda spec: spec)
-    runner = Runner((executor, workspace, store), where, _examiner(study, executor, workspace, env), time.time)
+    runner = Runner((executor, workspace, store), where, _examiner(study, executor, workspace, env, place.state), time.time)
     thinker = Thinker(store, workspace, proposer, scope, place.state / "copies")
     ledger = Ledger(store, workspace, scope, _tables(place, study, workspace))
     thinker.sweep()
@@ -106,14 +106,30 @@ def _assembled(options: prepare.Options, place: places.Place, study: Study, door
     return Loop(study, parts)
 
 
-def _examiner(study: Study, executor: Executor, workspace: Workspace, env: Mapping[str, str]) -> Examiner | None:
+def _examiner(study: Study, executor: Executor, workspace: Workspace, env: Mapping[str, str], state: Path) -> Examiner | None:
     """Who measures artefacts, if the study has an evaluator."""
     settings = study.settings
     if not settings.evaluate:
         return None
-    holdout = (workspace.root / settings.holdout).absolute() if settings.holdout else None
+    holdout = _holdout(study, workspace, state) if settings.holdout else None
     exam = Exam(settings.evaluate, settings.artifact, holdout, env, settings.evaluate_time_limit, lambda spec: spec)
     return Examiner(executor, workspace, exam)
+
+
+def _holdout(study: Study, workspace: Workspace, state: Path) -> Path:
+    """Where the evaluator finds the hold-out: in the checkout, or, if git tracks it, in a copy of our own that nobody else sees."""
+    name = study.settings.holdout.strip("/") if not Path(study.settings.holdout).is_absolute() else study.settings.holdout
+    tracked = [path for path in workspace.entries(study.base_commit) if path == name or path.startswith(f"{name}/")]
+    if not tracked:
+        return (workspace.root / name).absolute()
+    workspace.hide([name])
+    folder = state / "holdout" / study.base_commit[:12]
+    for path, content in workspace.read(study.base_commit, tracked).items():
+        target = folder / path
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    return folder / name
 
 
 def _tables(place: places.Place, study: Study, workspace: Workspace) -> list[Table]:

@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from overnight import constants
 from overnight.constants import Constant, Value
@@ -80,33 +80,44 @@ class OptunaProposer:
         """
         if request.operator is Operator.REPAIR:
             raise ProposalError("E-NO-REPAIR", "a search over constants cannot mend a crash", why="the crash is told to it instead")
-        sources = {path: (request.copy / path).read_bytes() for path in _python(request)}
-        space = _space(sources)
-        if not space.constants:
-            raise _no_constants(request)
-        parent = {constant.id: constant.value for constant in space.constants}
         with self._lock:
+            sources = {path: (request.copy / path).read_bytes() for path in _python(request)}
+            space = _space(sources)
+            if not space.constants:
+                raise _no_constants(request)
+            parent = {constant.id: constant.value for constant in space.constants}
             params = self._propose(space, parent)
-        changed = [constant for constant in space.constants if params[constant.id] != parent[constant.id]]
-        for path in {constant.path for constant in changed}:
-            edited = constants.edit(sources[path], {constant.name: params[constant.id] for constant in changed if constant.path == path})
-            (request.copy / path).write_bytes(edited)
+            changed = [constant for constant in space.constants if params[constant.id] != parent[constant.id]]
+            for path in {constant.path for constant in changed}:
+                edited = constants.edit(
+                    sources[path], {constant.name: params[constant.id] for constant in changed if constant.path == path}
+                )
+                (request.copy / path).write_bytes(edited)
         return Idea(hypothesis=_hypothesis(changed, params, space), proposer=self.name, state={"params": params, "code": space.code})
 
     def tell(self, experiment: Experiment, files: Callable[[], Mapping[str, bytes]]) -> None:
-        """Learn from a settled experiment; a crash is told as worse than every number, a rejected one not at all."""
-        params, code = experiment.state.get("params"), experiment.state.get("code")
-        if not isinstance(params, dict) or not isinstance(code, str):
-            space = _space(files())
-            params, code = {constant.id: constant.value for constant in space.constants}, space.code
-        key = _key(code, params)
-        crashed = experiment.decision is Decision.CRASH
-        usable = not crashed and experiment.value is not None and math.isfinite(experiment.value)
+        """Learn from a settled experiment; a crash is told as worse than every number, a rejected one not at all.
+
+        A crash with constants that have worked before is somebody else's fault and says nothing.
+        """
+        known = isinstance(experiment.state.get("params"), dict) and isinstance(experiment.state.get("code"), str)
+        sources = {} if known else files()
+        value = experiment.value if experiment.value is not None and math.isfinite(experiment.value) else None
         with self._lock:
+            if known:
+                params, code = cast("Params", experiment.state["params"]), str(experiment.state["code"])
+            else:
+                space = _space(sources)
+                params, code = {constant.id: constant.value for constant in space.constants}, space.code
+            key = _key(code, params)
             self._flying.pop(key, None)
             self._seen.add(key)
-            if params and (crashed or usable):
-                self._told.append(_Point(params, None if crashed else experiment.value))
+            if experiment.decision is Decision.CRASH:
+                value = None
+            elif value is None:
+                return
+            if params and (value is not None or not any(point.params == params for point in self._told)):
+                self._told.append(_Point(params, value))
 
     def _propose(self, space: _Space, parent: Params) -> Params:
         rng = random.Random(f"{self._seed} {len(self._told)} {len(self._flying)} {self._asked}")
@@ -197,7 +208,7 @@ def _fitted(constant: Constant, value: Value | None) -> Value | None:
     """``value`` inside the constant's range, or None if it says nothing about it."""
     if constant.kind in ("bool", "choice"):
         return value if value in constant.choices else None
-    if value is None or isinstance(value, (bool, str)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     inside = min(max(value, constant.low), constant.high)
     return round(inside) if constant.kind == "int" else float(inside)

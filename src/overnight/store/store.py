@@ -19,7 +19,7 @@ from typing import Any
 from overnight.errors import NotFoundError, StorageError, UsageError
 from overnight.models import Decision, Direction, Experiment, JobStatus, MetricPoint, Proposal, Run, Stage, Study, Summary
 from overnight.settings import Settings, as_dict
-from overnight.store.rows import digest, experiment_from, storable, pack, run_from, study_from, unpack
+from overnight.store.rows import digest, experiment_from, pack, run_from, storable, study_from, unpack
 from overnight.store.schema import MIGRATIONS
 
 

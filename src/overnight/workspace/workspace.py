@@ -10,7 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,6 +51,7 @@ class Workspace:
         self._objects = Objects(repository.git, repository.objects, repository.algorithm)
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
         self._lock = threading.Lock()
+        self._hidden: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, start: Path, state: Path) -> Workspace:
@@ -98,6 +99,18 @@ class Workspace:
         for pattern in scope.editable:
             _check_editable(pattern, scope, files, self.root)
         place.check_writable(self._repository)
+
+    def hide(self, paths: Iterable[str]) -> None:
+        """Leave these files or folders of the commit out of every copy from now on: a hold-out that git tracks."""
+        self._hidden = tuple(path.strip("/") for path in paths if path.strip("/"))
+
+    def _visible(self, commit: str) -> Snapshot:
+        """The commit's tree without what is hidden."""
+        snapshot = self._snapshot(commit)
+        if not self._hidden:
+            return snapshot
+        shown = {path: entry for path, entry in snapshot.files.items() if not any(path == name or path.startswith(f"{name}/") for name in self._hidden)}
+        return replace(snapshot, files=shown)
 
     def entries(self, commit: str) -> Mapping[str, Entry]:
         """Path -> entry of every file of a commit, links and submodules included. Raises ``GitError``, ``NotFoundError``."""
@@ -173,7 +186,7 @@ class Workspace:
         no ``.git``. ``links`` (name -> absolute path) are made symbolic links to data outside. Returns 64 hex digits that stand
         for every path, mode and byte laid out, ``links`` apart. Raises ``StorageError``, ``GitError``.
         """
-        known = self.entries(commit)
+        known = self._visible(commit).files
         _refuse_modules(known)
         gone = _left_out(known, files, scope)
         modes = {path: entry.mode for path, entry in known.items() if path not in gone}
@@ -220,7 +233,7 @@ class Workspace:
 
         What is wrong with the copy is said in ``rejected``; raises ``GitError`` only if ``base`` cannot be read.
         """
-        return reading.collect(copy, self._snapshot(base), editable, self._objects.algorithm, tuple(links))
+        return reading.collect(copy, self._visible(base), editable, self._objects.algorithm, tuple(links))
 
     def merge(self, base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> dict[str, bytes] | None:
         """The editable files with the changes of both sides to ``base``; None on a conflict or for binary files."""

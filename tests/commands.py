@@ -1,0 +1,57 @@
+"""Jobs for the tests of the supervisor: real commands, how to run them, and how to see what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from overnight.executors.local import LocalExecutor
+from overnight.models import JobSpec, JobStatus
+
+PATIENCE = 60.0
+ENV = {"PATH": os.environ.get("PATH", os.defpath)}
+SOURCE = str(Path(__file__).parents[1] / "src")
+
+
+def shell(script: str, **more: Any) -> JobSpec:
+    return JobSpec(**{"id": "job.1", "argv": ("sh", "-c", script), "cwd": "/", "env": ENV, **more})
+
+
+def python(script: str, *arguments: str, **more: Any) -> JobSpec:
+    return shell("", argv=(sys.executable, "-I", "-S", "-c", script, *arguments), **more)
+
+
+def run(executor: LocalExecutor, spec: JobSpec) -> JobStatus:
+    executor.submit(spec)
+    return executor.poll(spec.id, PATIENCE)
+
+
+def until(found: Callable[[], bool]) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not found() and time.monotonic() < end:
+        time.sleep(0.005)
+    return found()
+
+
+def processes(marker: str) -> list[str]:
+    """The command lines in which a marker appears."""
+    lines = subprocess.run(["ps", "-eo", "stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if marker in line and not line.startswith("Z")]
+
+
+def running(executor: LocalExecutor, spec: JobSpec) -> JobStatus:
+    """Submit a job that prints a metric, and wait for it."""
+    executor.submit(spec)
+    assert until(lambda: bool(executor.tail(spec.id, 0)[0]))
+    return executor.poll(spec.id)
+
+
+def supervise(folder: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run the supervisor as a program of its own on a job folder."""
+    env = {**ENV, "PYTHONPATH": SOURCE}
+    return subprocess.run([sys.executable, "-m", "overnight.supervisor", str(folder)], env=env, capture_output=True, text=True, **more)  # noqa: PLW1510 - the exit code is for the caller
