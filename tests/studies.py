@@ -136,7 +136,7 @@ class Study:
         rows = self.rows()
         settled = sorted((row for row in rows if row["decision"]), key=lambda row: (row["finished"], row["number"]))
         kept = [row["commit"] for row in settled if row["decision"] == "keep"]
-        wanted = {f"refs/overnight/t/{row['number']}": row["commit"] for row in rows} | {"refs/heads/autoresearch/t": kept[-1]}
+        wanted = {f"refs/overnight/t/{row['number']}": row["commit"] for row in rows} | {"refs/heads/autoresearch/t": (kept or [""])[-1]}
         refs = {name: commit for name, commit in self.refs().items() if name != "refs/heads/main"}
         found += [f"ref {name}: {refs.get(name)}, not {wanted.get(name)}" for name in refs | wanted if refs.get(name) != wanted.get(name)]
         line = git(self.root, "log", "--format=%H", "--reverse", "autoresearch/t").split()

@@ -11,13 +11,42 @@ from hypothesis import strategies as st
 
 from overnight.settings import KINDS, Budget, Settings, as_dict, convert, from_dict, parse_budget, parse_duration, parse_size, table
 
-_ODD = (None, True, -1, 10**400, -(10**400), math.nan, math.inf, "1e999", "9" * 400, "9" * 400 + "h", "9" * 5000, "", [], [None], {}, b"1", "x\0y")
+_ODD = (
+    None,
+    True,
+    -1,
+    10**400,
+    -(10**400),
+    math.nan,
+    math.inf,
+    "1e999",
+    "9" * 400,
+    "9" * 400 + "h",
+    "9" * 5000,
+    "",
+    [],
+    [None],
+    {},
+    b"1",
+    "x\0y",
+)
 _VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.lists(st.text(max_size=6), max_size=3)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("90", 90), ("90s", 90), ("5m", 300), ("5 min", 300), ("8h", 28800), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400), (" 1H 30M ", 5400), ("0", 0)],
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("5m", 300),
+        ("5 min", 300),
+        ("8h", 28800),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("1.5h", 5400),
+        (" 1H 30M ", 5400),
+        ("0", 0),
+    ],
 )
 def test_a_duration_is_read_as_seconds(text: str, expected: float) -> None:
     assert parse_duration(text) == expected
@@ -168,7 +197,9 @@ def test_settings_of_another_version_are_read_without_the_names_that_are_unknown
 
 
 def test_every_setting_has_a_kind_and_a_sentence() -> None:
-    wrong = [name for name, row in table().items() if row["kind"] not in KINDS or not row["help"].endswith(".") or not row["help"][0].isupper()]
+    wrong = [
+        name for name, row in table().items() if row["kind"] not in KINDS or not row["help"].endswith(".") or not row["help"][0].isupper()
+    ]
     assert wrong == []
 
 
@@ -185,7 +216,9 @@ def test_every_example_is_a_value_that_its_kind_takes(name: str) -> None:
     assert not example or _taken(table()[name]["kind"], json.loads(example))
 
 
-@pytest.mark.parametrize(("settings", "expected"), [(Settings(), 600), (Settings(time_budget=300), 600), (Settings(time_budget=300, time_limit=60), 60)])
+@pytest.mark.parametrize(
+    ("settings", "expected"), [(Settings(), 600), (Settings(time_budget=300), 600), (Settings(time_budget=300, time_limit=60), 60)]
+)
 def test_a_run_is_killed_at_the_limit_or_after_twice_its_budget(settings: Settings, expected: float) -> None:
     assert settings.limit == expected
 

@@ -13,7 +13,7 @@ from overnight.models import JobState, JobStatus
 from overnight.printable import one_line
 
 # `NameError: text`, `zlib.error: text`, `train.main.<locals>.Stop`; a name without dots begins with a capital.
-_ERROR = re.compile(rb"((?:[A-Za-z_][\w<>]*\.)+[A-Za-z_]\w*|[A-Z]\w*)(?::(?: (.*))?)?$")
+_ERROR = re.compile(rb"((?:[A-Za-z_][\w<>]*\.)+[A-Za-z_]\w*|_*[A-Z]\w*)(?::(?: .*)?)?$")
 _GROUP = re.compile(rb"\s*[|+] ?")  # what stands before each line of an exception group
 _OOM = re.compile(
     rb"out of memory|OutOfMemory|MemoryError|CUBLAS_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED|Cannot allocate memory", re.IGNORECASE
@@ -26,6 +26,7 @@ _DISK = re.compile(rb"No space left on device|Disk quota exceeded")
 _OUTSIDE = ((_OOM, "oom", "out of memory"), (_DISK, "disk", "the disk is full"), (_NETWORK, "network", "the network was not reachable"))
 _NOT_DUMB = {"KeyboardInterrupt", "SystemExit", "TimeoutError"}
 _TRACEBACK = b"Traceback (most recent call last)"
+_SYNTAX = re.compile(rb'^ +File "[^"\n]*", line \d+\r?$', re.MULTILINE)  # a script that cannot be parsed has no traceback
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def _failed(status: JobStatus, output: bytes) -> Crash:
 
 def last_error(output: bytes) -> str:
     """``NameError: name 'x' is not defined`` from the last traceback in ``output``, or an empty string."""
-    start = output.rfind(_TRACEBACK)
+    start = _last(output)
     if start < 0:
         return ""
     rows = _unmarked(output, start)
@@ -92,6 +93,12 @@ def last_error(output: bytes) -> str:
     return ""
 
 
+def _last(output: bytes) -> int:
+    """Where the last traceback begins, -1 if there is none."""
+    start = output.rfind(_TRACEBACK)
+    return start if start >= 0 else max((match.start() for match in _SYNTAX.finditer(output)), default=-1)
+
+
 def _unmarked(output: bytes, start: int) -> list[bytes]:
     """The lines from the traceback at ``start`` without what stands before each of them, such as ``[rank0]: `` or ``  | ``."""
     line = max(output.rfind(b"\n", 0, start), output.rfind(b"\r", 0, start)) + 1
@@ -103,7 +110,7 @@ def _unmarked(output: bytes, start: int) -> list[bytes]:
 
 def tail(output: bytes, lines: int = 40, size: int = 4000) -> str:
     """The end of a log as a proposer should see it: from the last traceback if there is one, bounded in lines and bytes."""
-    start = output.rfind(_TRACEBACK)
+    start = _last(output)
     part = output[start:] if start >= 0 else output
     rows = part[-size * 4 :].decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").splitlines()
     kept = rows if len(rows) <= lines else [*rows[: lines // 4], "…", *rows[-(lines * 3 // 4) :]]

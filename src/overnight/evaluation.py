@@ -1,22 +1,24 @@
 """The number that counts, measured by us: after a run is dead, the trusted evaluator reads the artefact that it left.
 
 The artefact is copied once, safely; the evaluator comes from the base commit, never from the proposal; the hold-out is data that only
-the evaluator ever sees. Knows nothing of decisions. Method: levels L0-L1 of the threat model in ``docs/security.md``.
+the evaluator ever sees. Knows nothing of decisions. Method: the levels of the threat model in ``docs/security.md``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from overnight.models import JobSpec, JobState, JobStatus, Study
 from overnight.protocols import Executor
-from overnight.workspace import Workspace
+from overnight.workspace import Scope, Workspace
 
 _LARGEST = 8 * 2**30  # bytes of an artefact
 _BLOCK = 2**20
@@ -24,14 +26,20 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """How artefacts of a study are measured. ``holdout`` is an absolute path, or None."""
+    """How artefacts of a study are measured. ``holdout`` is an absolute path, or None.
+
+    With ``predict`` the evaluation is blind: the predictor (the proposal's code, with the artefact) and the evaluator (the base
+    commit's, with the hold-out) are two processes behind walls of their own that speak through a pipe.
+    """
 
     command: str  # {artifact} and {holdout} are replaced
     artifact: str  # path in the run's folder
     holdout: Path | None
+    predict: str
     env: Mapping[str, str]
     time_limit: float
-    wrap: Callable[[JobSpec], JobSpec]  # puts the job behind walls
+    scope: Scope
+    wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
 
 
 class Examiner:
@@ -42,40 +50,61 @@ class Examiner:
         self._workspace = workspace
         self._exam = exam
 
-    def measure(self, study: Study, job: str, folder: Path, stop: Callable[[], str]) -> JobStatus:
-        """The status of the evaluator's own job over what ``job`` left in ``folder``; FAILED with the cause if it left nothing fit.
+    def measure(self, study: Study, folder: Path, files: Mapping[str, bytes], stop: Callable[[], str]) -> JobStatus:
+        """The status of the evaluator's own job over what the run left in ``folder``; FAILED with the cause if it left nothing fit.
 
-        A job that was begun by an earlier loop is adopted.
+        ``files`` are the proposal's. A job that was begun by an earlier loop is adopted.
         """
-        name = f"{job}.eval"
-        place = folder.with_name(name)
+        name = f"{folder.name}.eval"
+        desk = folder.with_name(name)  # holds everything of this evaluation
         if self._executor.poll(name).state is JobState.LOST:
-            shutil.rmtree(place, ignore_errors=True)
-            self._workspace.export(study.base_commit, {}, place)
-            target = place / ".overnight-artifact" / PurePosixPath(self._exam.artifact).name
-            target.parent.mkdir()
-            problem = take(folder, self._exam.artifact, target)
-            if problem:
-                shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(desk, ignore_errors=True)
+            desk.mkdir()
+            artifact = desk / "artifact" / PurePosixPath(self._exam.artifact).name
+            artifact.parent.mkdir()
+            if problem := take(folder, self._exam.artifact, artifact):
+                shutil.rmtree(desk, ignore_errors=True)
                 return JobStatus(JobState.FAILED, cause=problem)
-            self._executor.submit(self._exam.wrap(self._spec(study, name, place, target)))
+            self._workspace.export(study.base_commit, {}, desk / "trusted")
+            self._executor.submit(self._spec(study, name, desk, artifact, files))
         asked = False
         while not (status := self._executor.poll(name, 0.5)).state.over:
             if not asked and (reason := stop()):
                 self._executor.cancel(name, reason)
                 asked = True
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(desk, ignore_errors=True)
         return status
 
-    def _spec(self, study: Study, name: str, place: Path, artifact: Path) -> JobSpec:
-        words = {"{artifact}": shlex.quote(str(artifact)), "{holdout}": shlex.quote(str(self._exam.holdout or ""))}
-        command = self._exam.command
-        for word, value in words.items():
-            command = command.replace(word, value)
-        env = {**self._exam.env, "PYTHONNOUSERSITE": "1"}
-        return JobSpec(
-            id=name, argv=("/bin/sh", "-c", command), cwd=str(place), env=env, time_limit=self._exam.time_limit, log_head=2**22, log_tail=2**18, metric=study.metric
+    def _spec(self, study: Study, name: str, desk: Path, artifact: Path, files: Mapping[str, bytes]) -> JobSpec:
+        exam = self._exam
+        trusted = JobSpec(
+            id=name,
+            argv=("/bin/sh", "-c", _filled(exam.command, artifact, exam.holdout)),
+            cwd=str(desk / "trusted"),
+            env={**exam.env, "PYTHONNOUSERSITE": "1"},
+            time_limit=exam.time_limit,
+            log_head=2**22,
+            log_tail=2**18,
+            metric=study.metric,
+            readable=(*((str(exam.holdout),) if exam.holdout else ()), *(() if exam.predict else (str(artifact.parent),))),
         )
+        if not exam.predict:
+            return exam.wrap(trusted)
+        self._workspace.export(study.base_commit, files, desk / "predictor", None, exam.scope)
+        argv = ("/bin/sh", "-c", _filled(exam.predict, artifact, None))
+        predictor = JobSpec(id=name, argv=argv, cwd=str(desk / "predictor"), env=exam.env, readable=(str(artifact.parent),))
+        plan = desk / "plan.json"
+        plan.write_text(json.dumps({"examiner": _side(exam.wrap(trusted)), "predictor": _side(exam.wrap(predictor))}), encoding="utf-8")
+        program = str(Path(__file__).with_name("blind.py"))
+        return replace(trusted, argv=(sys.executable, "-I", "-S", program, str(plan)), cwd=str(desk), wrap=(), files=())
+
+
+def _filled(command: str, artifact: Path, holdout: Path | None) -> str:
+    return command.replace("{artifact}", shlex.quote(str(artifact))).replace("{holdout}", shlex.quote(str(holdout or "")))
+
+
+def _side(spec: JobSpec) -> dict[str, object]:
+    return {"argv": [*spec.wrap, *spec.argv], "cwd": spec.cwd, "env": dict(spec.env), "files": list(spec.files)}
 
 
 def take(folder: Path, relative: str, target: Path) -> str:

@@ -109,6 +109,8 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""  # a file; empty = /dev/null
     wrap: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # opened for the command as descriptors 10, 11, …
+    readable: tuple[str, ...] = ()  # paths outside ``cwd`` that walls must let through
     time_limit: float = 0.0
     grace: float = 1.5  # between SIGTERM and SIGKILL
     memory_limit: int = 0

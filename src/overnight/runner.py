@@ -116,7 +116,7 @@ class Runner:
         value, crash = score(status, study.metric, study.direction, study.settings.pick)
         reported = None
         if self._examiner is not None and status.state is JobState.SUCCEEDED:
-            exam = self._examiner.measure(study, job, self._place.folder / job, stop)
+            exam = self._examiner.measure(study, self._place.folder / job, self._store.files(study.id, number), stop)
             if exam.state is JobState.CANCELLED and stop():
                 self._put_back(study, number, attempt, "put back during the evaluation")
                 return False

@@ -123,7 +123,7 @@ def _amount(value: object) -> float:
 
 def _count(value: object) -> int:
     number = _number(value)
-    if number != int(number) or not 0 <= number <= 2**53:  # beyond it a float is not exact
+    if number != int(number) or not 0 <= number < 2**53:  # beyond it a float is not exact
         raise ValueError("a whole number, zero or more, is wanted")
     return int(number)
 
@@ -259,6 +259,7 @@ class Settings:
         '"python evaluate.py {artifact} {holdout}"',
     )
     artifact: str = _setting("text", "", "The file that a run leaves for the evaluator.", '"model.json"')
+    predict: str = _setting("text", "", "Makes the evaluation blind: this command, the proposal's own, answers the evaluator's questions through a pipe and never sees the hold-out.", '"python predict.py {artifact}"')
     holdout: str = _setting(
         "text", "", "Data that only the evaluator ever sees: hidden from runs and proposers, also when git tracks it.", '"holdout.csv"'
     )

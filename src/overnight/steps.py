@@ -56,7 +56,7 @@ def summed(runs: Sequence[Run], study: Study) -> dict[str, object]:
     """The columns of an experiment that follow from its runs: the mean of the values, unless one of them crashed."""
     crashed = next((run for run in runs if run.value is None), None)
     value = None if crashed or not runs else statistics.fmean(run.value for run in runs if run.value is not None)
-    level = Trust.EVALUATED if study.settings.evaluate else Trust.SELF_REPORTED
+    level = Trust.BLIND if study.settings.predict else Trust.EVALUATED if study.settings.evaluate else Trust.SELF_REPORTED
     return {
         "value": value,
         "trust": level,
@@ -120,10 +120,12 @@ class Steps:
         if experiment.crash_kind not in ("no-metric", ""):
             return experiment
         name, direction = self._parts.name_goal(experiment.metrics)
+        value = experiment.metrics[name]
+        # The value first: a study that is killed in between still has no metric and comes here again.
+        experiment = self._parts.store.advance(self.study.id, experiment.number, Stage.MEASURED, value=value, cause="", crash_kind="")
         self.study = replace(self.study, metric=name, direction=direction)
         self._parts.store.update_study(self.study)
-        value = experiment.metrics[name]
-        return self._parts.store.advance(self.study.id, experiment.number, Stage.MEASURED, value=value, cause="", crash_kind="")
+        return experiment
 
     def apply(self, experiment: Experiment) -> Experiment:
         """Let branch, table and proposer follow the record."""

@@ -100,7 +100,17 @@ def test_a_file_that_cannot_be_executed_is_a_failure_that_names_it(executor: Exe
 
 
 def test_a_missing_folder_is_a_failure_that_names_it(executor: Executor, tmp_path: Path) -> None:
-    assert run(executor, shell("exit 0", cwd=str(tmp_path / "gone"))).cause == f"folder not found: {tmp_path}/gone"
+    assert (
+        run(executor, shell("exit 0", cwd=str(tmp_path / "gone"))).cause
+        == f"cannot enter the folder {tmp_path}/gone: No such file or directory"
+    )
+
+
+def test_a_script_whose_interpreter_is_missing_is_told_apart_from_a_missing_script(executor: Executor, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("#!/no/such/python\n")
+    (tmp_path / "train.py").chmod(0o755)
+    status = run(executor, shell("", argv=("./train.py",), cwd=str(tmp_path)))
+    assert (status.exit_code, status.cause) == (127, "cannot execute ./train.py: the interpreter that its first line names is not there")
 
 
 def test_an_empty_command_is_a_failure(executor: Executor) -> None:

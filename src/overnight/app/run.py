@@ -112,7 +112,8 @@ def _examiner(study: Study, executor: Executor, workspace: Workspace, env: Mappi
     if not settings.evaluate:
         return None
     holdout = _holdout(study, workspace, state) if settings.holdout else None
-    exam = Exam(settings.evaluate, settings.artifact, holdout, env, settings.evaluate_time_limit, lambda spec: spec)
+    scope = Scope(settings.editable, settings.protect)
+    exam = Exam(settings.evaluate, settings.artifact, holdout, settings.predict, env, settings.evaluate_time_limit, scope, lambda spec: spec)
     return Examiner(executor, workspace, exam)
 
 

@@ -227,8 +227,9 @@ class Store:
         return [(row[0], row[1]) for row in self._rows("SELECT number, attempt FROM job WHERE study=? AND state='QUEUED'", study)]
 
     def attempts(self, study: int, number: int, seed: int) -> int:
-        """How many jobs with this seed the experiment has had."""
-        return int(self._rows("SELECT count(*) FROM job WHERE study=? AND number=? AND seed=?", study, number, seed)[0][0])
+        """How many jobs with this seed the experiment has had, without those that a person put back."""
+        sql = "SELECT count(*) FROM job WHERE study=? AND number=? AND seed=? AND cause NOT LIKE 'put back%'"
+        return int(self._rows(sql, study, number, seed)[0][0])
 
     def last_attempt(self, study: int, number: int) -> int:
         """Number of the latest job of the experiment, 0 if there was none."""
@@ -248,9 +249,9 @@ class Store:
             )
 
     def runs(self, study: int, number: int) -> list[Run]:
-        """The finished runs of an experiment, oldest first; lost and put-back jobs are none."""
+        """The finished runs of an experiment, oldest first; jobs that were lost or put back, to be run again, are none."""
         rows = self._rows(
-            "SELECT * FROM job WHERE study=? AND number=? AND finished IS NOT NULL AND state NOT IN ('LOST', 'CANCELLED') ORDER BY attempt",
+            "SELECT * FROM job WHERE study=? AND number=? AND finished IS NOT NULL AND (value IS NOT NULL OR crash_kind != '') ORDER BY attempt",
             study,
             number,
         )

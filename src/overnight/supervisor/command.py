@@ -58,11 +58,8 @@ def start(spec: JobSpec, into: int) -> int | NotStarted:
         return NotStarted(126, f"cannot read {spec.stdin or os.devnull}: {exc.strerror}")
     try:
         process = subprocess.Popen(command, cwd=spec.cwd, env=dict(spec.env), stdin=stdin, stdout=into, stderr=into, start_new_session=True)
-    except FileNotFoundError as exc:
-        what = "folder" if exc.filename == spec.cwd else "command"
-        return NotStarted(127, f"{what} not found: {exc.filename}")
     except OSError as exc:
-        return NotStarted(126, f"cannot execute {exc.filename or command[0]}: {exc.strerror}")
+        return _why(exc, spec, command[0])
     except (ValueError, IndexError) as exc:
         return NotStarted(126, f"cannot execute {command}: {exc}")
     finally:
@@ -72,6 +69,19 @@ def start(spec: JobSpec, into: int) -> int | NotStarted:
         with contextlib.suppress(OSError):
             _write_oom_score(process.pid)
     return process.pid
+
+
+def _why(exc: OSError, spec: JobSpec, name: str) -> NotStarted:
+    if exc.filename == spec.cwd:
+        return NotStarted(126, f"cannot enter the folder {spec.cwd}: {exc.strerror}")
+    folders = [""] if "/" in name else spec.env.get("PATH", os.defpath).split(os.pathsep)
+    is_there = any(os.path.exists(os.path.join(spec.cwd, folder, name)) for folder in folders)
+    # A folder of PATH that must not be looked into makes the kernel say that permission is denied, where a shell finds nothing.
+    if isinstance(exc, FileNotFoundError | PermissionError) and not is_there:
+        return NotStarted(127, f"command not found: {name}")
+    if isinstance(exc, FileNotFoundError):
+        return NotStarted(127, f"cannot execute {name}: the interpreter that its first line names is not there")
+    return NotStarted(126, f"cannot execute {name}: {exc.strerror}")
 
 
 @functools.cache

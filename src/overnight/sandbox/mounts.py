@@ -1,0 +1,123 @@
+"""A file system in the making: what lies where inside the walls, turned into options of ``bwrap``.
+
+Paths are added in any order and laid out from the root downwards, so that a deeper one always lies on top. A path that leads through
+symbolic links stays reachable by its own name: the links are made inside too. Reads the disk, changes nothing.
+Must not know why something is visible or hidden.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path, PurePath
+
+_LINKS = 40  # followed in one path, as the kernel does
+
+
+class Kind(Enum):
+    """What is to be found at a path."""
+
+    READ = "--ro-bind"  # what the machine has there, read-only
+    WRITE = "--bind"  # the same, writable
+    DEVICE = "--dev-bind"  # the same, and devices in it work
+    EMPTY = "--tmpfs"  # a fresh folder in memory
+    BLANK = "blank"  # an empty file, read-only
+    FILE = "file"  # another file of the machine, read-only
+    LINK = "--symlink"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    kind: Kind
+    source: str = ""
+    size: int = 0  # bytes; of a fresh folder
+    shut: bool = False  # a fresh folder in which nothing can be made
+
+
+class Layout:
+    """What lies where; ``blank`` is an empty file of the machine."""
+
+    def __init__(self, blank: Path) -> None:
+        self._blank = str(blank)
+        self._at: dict[PurePath, _Mount] = {}
+        self._links: dict[PurePath, str] = {}
+
+    def show(self, path: Path, kind: Kind = Kind.READ) -> None:
+        """Make a path of the machine visible under its own name; one that does not exist is passed over."""
+        links, real = trail(path)
+        if os.path.lexists(real):
+            self._at[PurePath(real)] = _Mount(kind)
+            self._links |= {PurePath(link): target for link, target in links}
+
+    def fresh(self, path: Path, size: int) -> None:
+        """Put a new folder of at most ``size`` bytes of memory at the path, writable for everybody."""
+        links, real = trail(path)
+        self._at[PurePath(real)] = _Mount(Kind.EMPTY, size=size)
+        self._links |= {PurePath(link): target for link, target in links}
+
+    def put(self, path: Path, source: Path) -> None:
+        """Put another file of the machine at the path, read-only."""
+        self._at[PurePath(path)] = _Mount(Kind.FILE, str(source))
+
+    def hide(self, path: Path) -> None:
+        """Cover what the machine has at the path, unless it is invisible anyway; what was shown below it stays."""
+        real = PurePath(trail(path)[1])
+        if os.path.lexists(real) and (self._shows(real) or real in self._at):
+            self._at[real] = _Mount(Kind.EMPTY, size=2**20, shut=True) if os.path.isdir(real) else _Mount(Kind.BLANK)
+
+    def options(self) -> Iterator[str]:
+        """The options, outermost first."""
+        links = {path: _Mount(Kind.LINK, target) for path, target in self._links.items() if not self._shows(path) and path not in self._at}
+        everything = {**self._at, **links}
+        for path in sorted(everything, key=lambda path: (len(path.parts), str(path))):
+            mount = everything[path]
+            if not (mount.kind is Kind.READ and self._above(path).kind is Kind.READ and self._shows(path)):
+                yield from self._option(str(path), mount)
+        for path, mount in self._at.items():
+            if mount.shut:
+                yield from ("--remount-ro", str(path))
+
+    def _option(self, path: str, mount: _Mount) -> Iterator[str]:
+        if mount.kind is Kind.EMPTY:
+            yield from ("--perms", "0755" if mount.shut else "1777", "--size", str(mount.size), "--tmpfs", path)
+        elif mount.kind in (Kind.BLANK, Kind.FILE):
+            yield from ("--ro-bind", mount.source or self._blank, path)
+        else:
+            yield from (mount.kind.value, mount.source or path, path)
+
+    def _above(self, path: PurePath) -> _Mount:
+        """What the path lies in."""
+        return next((self._at[parent] for parent in path.parents if parent in self._at), _Mount(Kind.EMPTY))
+
+    def _shows(self, path: PurePath) -> bool:
+        """Whether what the machine has at the path is visible because of what it lies in."""
+        return self._above(path).kind in (Kind.READ, Kind.WRITE, Kind.DEVICE)
+
+
+def trail(path: Path) -> tuple[list[tuple[str, str]], str]:
+    """Each symbolic link on the way of an absolute path, with its target, and the path without any.
+
+    Raises nothing: what does not exist or goes in circles is taken by its name.
+    """
+    links: list[tuple[str, str]] = []
+    todo = [part for part in str(path).split("/") if part not in ("", ".")]
+    at = "/"
+    while todo:
+        part = todo.pop(0)
+        if part == "..":
+            at = os.path.dirname(at)
+            continue
+        here = os.path.join(at, part)
+        try:
+            target = os.readlink(here) if len(links) < _LINKS else ""
+        except (OSError, ValueError):
+            target = ""
+        if not target:
+            at = here
+            continue
+        links.append((here, target))
+        at = "/" if target.startswith("/") else at
+        todo = [part for part in target.split("/") if part not in ("", ".")] + todo
+    return links, at
