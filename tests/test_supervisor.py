@@ -142,23 +142,23 @@ time.sleep(0.3)
 
 
 @pytest.mark.parametrize("kind", ["group", "sessions"])
-def test_a_fork_bomb_is_ended_to_the_last_process(executor: LocalExecutor, kind: str) -> None:
-    status = run(executor, python(BOMB, kind, "bomb-1006.5", time_limit=0.6, grace=0.1))
-    assert (status.state, processes("bomb-1006.5")) == (JobState.TIMED_OUT, [])
+def test_a_fork_bomb_is_ended_to_the_last_process(executor: LocalExecutor, kind: str, mark: str) -> None:
+    status = run(executor, python(BOMB, kind, mark, time_limit=0.6, grace=0.1))
+    assert (status.state, processes(mark)) == (JobState.TIMED_OUT, [])
 
 
-def test_processes_that_start_each_other_again_are_ended(executor: LocalExecutor) -> None:
-    status = run(executor, python(PHOENIX, "phoenix-1007.5"))
-    assert (status.state, status.survivors, processes("phoenix-1007.5")) == (JobState.SUCCEEDED, 5, [])
+def test_processes_that_start_each_other_again_are_ended(executor: LocalExecutor, mark: str) -> None:
+    status = run(executor, python(PHOENIX, mark))
+    assert (status.state, status.survivors, processes(mark)) == (JobState.SUCCEEDED, 5, [])
 
 
-def test_a_process_whose_main_thread_has_ended_is_ended_too(executor: LocalExecutor) -> None:
+def test_a_process_whose_main_thread_has_ended_is_ended_too(executor: LocalExecutor, mark: str) -> None:
     script = (
         "import os, ctypes, threading, time, sys\nif os.fork() == 0:\n    threading.Thread(target=time.sleep, args=(1000,)).start()\n"
         "    ctypes.CDLL(None).pthread_exit(None)\ntime.sleep(0.2)"
     )
-    status = run(executor, python(script, "thread-1008.5"))
-    assert (status.state, status.survivors, processes("thread-1008.5")) == (JobState.SUCCEEDED, 1, [])
+    status = run(executor, python(script, mark))
+    assert (status.state, status.survivors, processes(mark)) == (JobState.SUCCEEDED, 1, [])
 
 
 def test_dead_daemons_do_not_pile_up_while_the_job_runs(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_dead_daemons_do_not_pile_up_while_the_job_runs(executor: LocalExecutor,
     assert len(children) == 1
 
 
-def test_the_leftovers_of_a_failed_job_do_not_hide_its_failure(executor: LocalExecutor) -> None:
-    status = run(executor, shell("sleep 1009.5 & exit 7"))
-    assert (status.state, status.exit_code, status.survivors, processes("sleep 1009.5")) == (JobState.FAILED, 7, 1, [])
+def test_the_leftovers_of_a_failed_job_do_not_hide_its_failure(executor: LocalExecutor, mark: str) -> None:
+    status = run(executor, shell(f"sleep {mark} & exit 7"))
+    assert (status.state, status.exit_code, status.survivors, processes(mark)) == (JobState.FAILED, 7, 1, [])
 
 
 # ---------------------------------------------------------------- limits
@@ -189,9 +189,9 @@ def test_memory_that_workers_share_is_counted_once_before_a_job_is_ended(executo
     assert (status.state, status.peak_rss_mb > 150) == (JobState.SUCCEEDED, True)
 
 
-def test_a_job_over_its_process_limit_is_ended(executor: LocalExecutor) -> None:
-    status = run(executor, python(BOMB, "group", "bomb-1010.5", process_limit=20))
-    assert (status.state, status.cause, processes("bomb-1010.5")) == (JobState.FAILED, "process limit of 20", [])
+def test_a_job_over_its_process_limit_is_ended(executor: LocalExecutor, mark: str) -> None:
+    status = run(executor, python(BOMB, "group", mark, process_limit=20))
+    assert (status.state, status.cause, processes(mark)) == (JobState.FAILED, "process limit of 20", [])
 
 
 def test_a_job_over_its_disk_limit_is_ended(executor: LocalExecutor, tmp_path: Path) -> None:

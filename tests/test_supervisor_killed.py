@@ -62,22 +62,22 @@ def test_an_interrupt_from_the_terminal_reaches_neither_job_nor_supervisor_nor_s
     assert (executor.poll("job.1", PATIENCE).state, len(sessions)) == (JobState.SUCCEEDED, 3)
 
 
-def test_a_job_whose_supervisor_is_killed_is_lost_and_its_leftovers_are_ended(executor: LocalExecutor) -> None:
+def test_a_job_whose_supervisor_is_killed_is_lost_and_its_leftovers_are_ended(executor: LocalExecutor, mark: str) -> None:
     status = running(
-        executor, shell("(setsid env -i sleep 1011.5 &); env -i sleep 1011.5 & echo said; sleep 0.5; echo @up=1; sleep 1011.5")
+        executor, shell(f"(setsid env -i sleep {mark} &); env -i sleep {mark} & echo said; sleep 0.5; echo @up=1; sleep {mark}")
     )
     os.kill(status.pid, signal.SIGKILL)
     lost = executor.poll("job.1", PATIENCE)
-    assert (lost.state, lost.cause, lost.survivors, "said" in lost.end, processes("1011.5")) == (
+    assert (lost.state, lost.cause, lost.survivors, "said" in lost.end, processes(mark)) == (
         JobState.LOST, "its supervisor died without a word", 4, True, [],
     )  # fmt: skip
 
 
-def test_a_lost_job_is_not_run_again(executor: LocalExecutor, tmp_path: Path) -> None:
-    spec = shell(f"echo ran >> {tmp_path}/runs; echo @up=1; sleep 1012.5")
+def test_a_lost_job_is_not_run_again(executor: LocalExecutor, tmp_path: Path, mark: str) -> None:
+    spec = shell(f"echo ran >> {tmp_path}/runs; echo @up=1; sleep {mark}")
     os.kill(running(executor, spec).pid, signal.SIGKILL)
     executor.submit(spec)
-    assert (executor.poll("job.1", PATIENCE).state, (tmp_path / "runs").read_text(), processes("1012.5")) == (JobState.LOST, "ran\n", [])
+    assert (executor.poll("job.1", PATIENCE).state, (tmp_path / "runs").read_text(), processes(mark)) == (JobState.LOST, "ran\n", [])
 
 
 def test_a_killed_spawner_harms_no_job_and_is_replaced(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -98,16 +98,16 @@ def test_the_spawner_ends_with_its_loop_and_leaves_no_process(root: Path) -> Non
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_request_to_end_reaches_a_job_at_any_moment_of_its_start(executor: LocalExecutor) -> None:
+def test_a_request_to_end_reaches_a_job_at_any_moment_of_its_start(executor: LocalExecutor, mark: str) -> None:
     states = []
     for number in range(20):
-        spec = shell("sleep 1013.5", id=f"job-{number}")
+        spec = shell(f"sleep {mark}", id=f"job-{number}")
         executor.submit(spec)
         if number % 2 and until(lambda name=spec.id: executor.poll(name).pid > 0):  # type: ignore[misc]
             os.kill(executor.poll(spec.id).pid, signal.SIGTERM)
         executor.cancel(spec.id, "early")
         states.append(executor.poll(spec.id, PATIENCE).state)
-    assert (set(states), processes("sleep 1013.5")) == ({JobState.CANCELLED}, [])
+    assert (set(states), processes(mark)) == ({JobState.CANCELLED}, [])
 
 
 def test_a_request_to_end_that_was_there_before_the_start_keeps_the_command_from_running(root: Path, tmp_path: Path) -> None:
@@ -185,12 +185,12 @@ def test_a_damaged_spec_makes_the_job_lost(root: Path, text: str) -> None:
     assert jobs.status_from_json((folder / jobs.STATUS).read_bytes()).state == JobState.LOST
 
 
-def test_an_error_of_the_supervisor_itself_ends_the_job_as_failed(root: Path) -> None:
-    folder = folder_with(root, "sleep 1014.5")
+def test_an_error_of_the_supervisor_itself_ends_the_job_as_failed(root: Path, mark: str) -> None:
+    folder = folder_with(root, f"sleep {mark}")
     (folder / jobs.SPEC).write_text(json.dumps({**json.loads((folder / jobs.SPEC).read_text()), "memory_limit": "much"}))
     supervise(folder)
     status = jobs.status_from_json((folder / jobs.STATUS).read_bytes())
-    assert (status.state, status.cause.partition(":")[0], processes("sleep 1014.5")) == (JobState.FAILED, "the supervisor failed", [])
+    assert (status.state, status.cause.partition(":")[0], processes(mark)) == (JobState.FAILED, "the supervisor failed", [])
 
 
 def test_a_job_is_started_under_the_name_it_was_given_only_if_that_is_fit_for_a_file(executor: LocalExecutor) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _SAID = 2**20  # bytes that the predictor may say on standard error
-_FIRST_FILE = 10  # descriptors of the files that a sandbox needs
+_FIRST_FILE = 100  # descriptors of the files that a sandbox needs: models.FIRST_FILE
 
 
 def main(plan: Path) -> int:

@@ -13,7 +13,7 @@ from overnight.models import JobState, JobStatus
 from overnight.printable import one_line
 
 # `NameError: text`, `zlib.error: text`, `train.main.<locals>.Stop`; a name without dots begins with a capital.
-_ERROR = re.compile(rb"((?:[A-Za-z_][\w<>]*\.)+[A-Za-z_]\w*|_*[A-Z]\w*)(?::(?: .*)?)?$")
+_ERROR = re.compile(rb"((?:[A-Za-z_<][\w<>]*\.)+[A-Za-z_]\w*|_*[A-Z]\w*)(?::(?: .*)?)?$")
 _GROUP = re.compile(rb"\s*[|+] ?")  # what stands before each line of an exception group
 _OOM = re.compile(
     rb"out of memory|OutOfMemory|MemoryError|CUBLAS_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED|Cannot allocate memory", re.IGNORECASE

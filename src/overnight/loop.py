@@ -63,7 +63,7 @@ class Loop:
         self._woken = threading.Event()
         self._resume = deque(self._store.unfinished(study.id))
         self._ready: deque[Proposal] = deque()
-        self._repairs: deque[Experiment] = deque()
+        self._repairs = deque(self._steps.unmended())
         self._running: dict[Future[Experiment | None], tuple[int, Experiment]] = {}
         self._thinking: dict[Future[Proposal], Wish] = {}
         self._asked = 0

@@ -12,6 +12,9 @@ from enum import StrEnum
 from overnight.settings import Settings
 
 
+FIRST_FILE = 100  # far above what a supervisor has open itself
+
+
 class Direction(StrEnum):
     """Which way the goal metric improves."""
 
@@ -109,7 +112,7 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""  # a file; empty = /dev/null
     wrap: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()  # opened for the command as descriptors 10, 11, …
+    files: tuple[str, ...] = ()  # opened for the command, read-only, as descriptors FIRST_FILE, FIRST_FILE + 1, …
     readable: tuple[str, ...] = ()  # paths outside ``cwd`` that walls must let through
     time_limit: float = 0.0
     grace: float = 1.5  # between SIGTERM and SIGKILL

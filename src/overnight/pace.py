@@ -82,7 +82,7 @@ class Pace:
         """How many proposals should be ready or on their way: enough that no slot waits, no more (they grow stale)."""
         if not self._ahead:
             return free
-        flow = math.ceil(self._slots * self._think / self._train) if self._train else 1
+        flow = math.ceil(min(_THINKERS, self._slots * self._think / self._train)) if self._train else 1
         spare = 0 if self._slots == 1 else 1
         return free + min(max(1, flow) + spare, self._slots * self._slots, _THINKERS)
 

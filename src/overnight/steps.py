@@ -159,6 +159,13 @@ class Steps:
             return None
         return self._parts.thinker.combined(self.study, experiment, self._parts.store.experiment(self.study.id, other), best)
 
+    def unmended(self) -> list[Experiment]:
+        """The latest crashes whose repair an earlier loop did not live to see."""
+        latest = self._parts.store.experiments(self.study.id, last=self.study.settings.slots)
+        mended = {item.repairs for item in latest}
+        settled = [item for item in latest if item.stage is Stage.APPLIED and item.operator is not Operator.BASELINE]
+        return [item for item in settled if item.number not in mended and self._repairable(item)]
+
     def _repairable(self, experiment: Experiment) -> bool:
         """A dumb mistake, not yet mended often enough, and not the very mistake that the last repair was asked to mend."""
         if experiment.decision is not Decision.CRASH or not experiment.crash_kind.startswith("error:"):

@@ -186,12 +186,12 @@ def test_a_job_may_clean_up_within_its_grace(executor: Executor) -> None:
     assert (status.state, status.end.splitlines()[-1]) == (JobState.TIMED_OUT, "saved")
 
 
-def test_cancelling_ends_the_whole_tree_and_tells_the_reason(executor: Executor) -> None:
-    executor.submit(shell("(setsid sleep 1001.5 &) ; echo @up=1; sleep 1001.5"))
+def test_cancelling_ends_the_whole_tree_and_tells_the_reason(executor: Executor, mark: str) -> None:
+    executor.submit(shell(f"(setsid sleep {mark} &) ; echo @up=1; sleep {mark}"))
     assert until(lambda: bool(executor.tail("job.1", 0)[0]))
     executor.cancel("job.1", "stop --now\nplease")
     status = executor.poll("job.1", PATIENCE)
-    assert (status.state, status.cause, processes("sleep 1001.5")) == (JobState.CANCELLED, "cancelled: stop --now please", [])
+    assert (status.state, status.cause, processes(mark)) == (JobState.CANCELLED, "cancelled: stop --now please", [])
 
 
 def test_cancelling_a_job_that_is_over_or_unknown_changes_nothing(executor: Executor) -> None:
@@ -201,9 +201,9 @@ def test_cancelling_a_job_that_is_over_or_unknown_changes_nothing(executor: Exec
     assert executor.poll("job.1").state == JobState.SUCCEEDED
 
 
-def test_a_child_that_keeps_the_output_open_is_ended_and_counted(executor: Executor) -> None:
-    status = run(executor, shell("sleep 1002.5 & exit 0"))
-    assert (status.state, status.survivors, processes("sleep 1002.5")) == (JobState.SUCCEEDED, 1, [])
+def test_a_child_that_keeps_the_output_open_is_ended_and_counted(executor: Executor, mark: str) -> None:
+    status = run(executor, shell(f"sleep {mark} & exit 0"))
+    assert (status.state, status.survivors, processes(mark)) == (JobState.SUCCEEDED, 1, [])
 
 
 def test_a_child_that_ends_by_itself_right_after_the_command_is_no_survivor(executor: Executor) -> None:
@@ -211,14 +211,14 @@ def test_a_child_that_ends_by_itself_right_after_the_command_is_no_survivor(exec
     assert (status.survivors, status.metrics["late"].last) == (0, 1.0)
 
 
-def test_a_daemon_in_a_session_of_its_own_does_not_outlive_the_job(executor: Executor) -> None:
-    status = run(executor, shell("(setsid sh -c 'trap \"\" TERM; sleep 1003.5; sleep 1003.5' >/dev/null 2>&1 &); sleep 0.1; exit 0"))
-    assert (status.state, status.survivors, processes("1003.5")) == (JobState.SUCCEEDED, 2, [])
+def test_a_daemon_in_a_session_of_its_own_does_not_outlive_the_job(executor: Executor, mark: str) -> None:
+    status = run(executor, shell(f"(setsid sh -c 'trap \"\" TERM; sleep {mark}; sleep {mark}' >/dev/null 2>&1 &); sleep 0.1; exit 0"))
+    assert (status.state, status.survivors, processes(mark)) == (JobState.SUCCEEDED, 2, [])
 
 
-def test_a_stopped_child_does_not_outlive_the_job(executor: Executor) -> None:
-    status = run(executor, shell("sleep 1004.5 & kill -STOP $!; exit 0"))
-    assert (status.state, status.survivors, processes("sleep 1004.5")) == (JobState.SUCCEEDED, 1, [])
+def test_a_stopped_child_does_not_outlive_the_job(executor: Executor, mark: str) -> None:
+    status = run(executor, shell(f"sleep {mark} & kill -STOP $!; exit 0"))
+    assert (status.state, status.survivors, processes(mark)) == (JobState.SUCCEEDED, 1, [])
 
 
 def test_a_job_submitted_twice_runs_once(executor: Executor, tmp_path: Path) -> None:

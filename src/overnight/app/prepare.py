@@ -18,7 +18,7 @@ from overnight.app.detect import Findings
 from overnight.app.start import findings
 from overnight.decide import code_lines
 from overnight.environment import for_run
-from overnight.errors import NotFoundError, UsageError, nearest
+from overnight.errors import NotFoundError, OvernightError, UsageError, nearest
 from overnight.models import Direction, Idea, Operator, Proposal, Study
 from overnight.printed import guess_direction
 from overnight.settings import Settings
@@ -139,7 +139,8 @@ def open_study(options: Options, workspace: Workspace, store: Store, now: float)
     return _again(options, known, settings, notes, workspace, store)
 
 
-def _check(options: Options, settings: Settings, workspace: Workspace, base: str) -> None:
+def check(options: Options, settings: Settings, workspace: Workspace, base: str) -> None:
+    """Refuse what cannot work before anything is spent: scope, evaluation, data, command, proposer. Raises ``UsageError``."""
     workspace.check(base, Scope(settings.editable, settings.protect))
     _check_evaluation(settings, workspace, base)
     problems = check_data(settings.data, workspace.root, options.environ)
@@ -158,11 +159,15 @@ def _check_evaluation(settings: Settings, workspace: Workspace, base: str) -> No
     """An evaluator needs an artefact, and a hold-out that exists and that no proposal may edit."""
     if bool(settings.evaluate) != bool(settings.artifact):
         raise UsageError(
-            "E-EVALUATE", "evaluate and artifact go together", why="the evaluator reads the file that a run leaves",
+            "E-EVALUATE",
+            "evaluate and artifact go together",
+            why="the evaluator reads the file that a run leaves",
             fix="overnight run --evaluate 'python evaluate.py {artifact}' --artifact model.json",
         )
     if settings.holdout and not settings.evaluate:
-        raise UsageError("E-EVALUATE", "a hold-out without an evaluator has no reader", fix="add --evaluate 'python evaluate.py {artifact} {holdout}'")
+        raise UsageError(
+            "E-EVALUATE", "a hold-out without an evaluator has no reader", fix="add --evaluate 'python evaluate.py {artifact} {holdout}'"
+        )
     if not settings.holdout:
         return
     known = workspace.entries(base)
@@ -242,7 +247,7 @@ def _check_proposer(settings: Settings) -> None:
 def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Workspace, store: Store, now: float) -> Prepared:
     base = workspace.head()
     settings = replace(settings, tag=settings.tag or today(now))
-    _check(options, settings, workspace, base)
+    check(options, settings, workspace, base)
     direction = Direction(settings.direction) if settings.direction else Direction.MINIMIZE
     if settings.metric:
         direction, said = direction_of(settings, settings.metric)
@@ -261,8 +266,12 @@ def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Wo
             fix=f"overnight run --tag {free}",
         )
     notes += _uncommitted(workspace, base, Scope(settings.editable, settings.protect))
-    workspace.create_branch(branch, base)
     study = store.create_study(settings.tag, base, direction, settings, now)
+    try:
+        workspace.create_branch(branch, base)  # after the record, which can make it again
+    except OvernightError:
+        store.drop_study(study.id)
+        raise
     return Prepared(study, fresh=True, notes=tuple(notes))
 
 
@@ -293,7 +302,7 @@ def _again(options: Options, known: Study, settings: Settings, notes: list[str],
             "E-OTHER-STUDY", f"the study {known.tag} is to {known.direction} {known.metric}", fix="overnight run --tag another-name"
         )
     base = known.base_commit if measured or store.unfinished(known.id) else workspace.head()
-    _check(options, settings, workspace, base)
+    check(options, settings, workspace, base)
     if base != known.base_commit:
         workspace.move_branch(known.branch, base, known.base_commit)
         notes.append(f"the study starts anew from {base[:7]}: its first baseline did not work")

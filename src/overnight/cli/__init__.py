@@ -18,6 +18,7 @@ from overnight.errors import OvernightError
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("overnight.cli.run:demo", "Twelve real experiments on this CPU: no key, no network."),
     "init": ("overnight.cli.init:init", "Look at this repository and write overnight.toml; runs nothing."),
+    "doctor": ("overnight.cli.doctor:doctor", "Is everything there for a night? --run measures the noise."),
     "run": ("overnight.cli.run:run", "Run the study here, until its goal or budget is reached or you stop it."),
     "start": ("overnight.cli.run:start", "The same in the background."),
     "status": ("overnight.cli.look:status", "What the study is doing, in one screen."),

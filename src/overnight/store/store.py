@@ -130,6 +130,11 @@ class Store:
             raise NotFoundError("E-NO-STUDY", what, why=f"known: {known}" if known else "", fix="overnight run -- python train.py")
         return study_from(rows[0])
 
+    def drop_study(self, study: int) -> None:
+        """Forget a study that could not begin; one that has an experiment stays."""
+        with self._write() as db:
+            db.execute("DELETE FROM study WHERE id=? AND NOT EXISTS (SELECT 1 FROM experiment WHERE study=?)", (study, study))
+
     def update_study(self, study: Study) -> None:
         """Write metric, direction, base and settings of the study anew."""
         with self._write() as db:

@@ -1,7 +1,7 @@
 """How the command is started: what it inherits, and above all what it does not.
 
 It gets a session of its own, the environment, folder and input that its spec names, the default for every signal, and no open file
-beyond the three. Must not know what becomes of it.
+beyond the three and those that its spec names. Must not know what becomes of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import subprocess
 from dataclasses import dataclass
 
-from overnight.models import JobSpec
+from overnight.models import FIRST_FILE, JobSpec
 from overnight.supervisor.output import PIPE
 
 _OOM_SCORE = 500  # if memory runs out, the command is to go before us
@@ -52,23 +52,36 @@ def start(spec: JobSpec, into: int) -> int | NotStarted:
     command = [*spec.wrap, *spec.argv]
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    files: list[int] = []
     try:
         stdin = os.open(spec.stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        files += (_open_as(number, path) for number, path in enumerate(spec.files, FIRST_FILE))
     except OSError as exc:
-        return NotStarted(126, f"cannot read {spec.stdin or os.devnull}: {exc.strerror}")
+        return NotStarted(126, f"cannot read {exc.filename}: {exc.strerror}")
     try:
-        process = subprocess.Popen(command, cwd=spec.cwd, env=dict(spec.env), stdin=stdin, stdout=into, stderr=into, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=spec.cwd, env=dict(spec.env), stdin=stdin, stdout=into, stderr=into, pass_fds=files, start_new_session=True
+        )
     except OSError as exc:
         return _why(exc, spec, command[0])
     except (ValueError, IndexError) as exc:
         return NotStarted(126, f"cannot execute {command}: {exc}")
     finally:
-        os.close(stdin)
+        for fd in (stdin, *files):
+            os.close(fd)
     process.returncode = 0  # it is not for Popen to wait for
     if oom_score() < _OOM_SCORE:
         with contextlib.suppress(OSError):
             _write_oom_score(process.pid)
     return process.pid
+
+
+def _open_as(number: int, path: str) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.dup2(fd, number, inheritable=False)
+    finally:
+        os.close(fd)
 
 
 def _why(exc: OSError, spec: JobSpec, name: str) -> NotStarted:

@@ -1,0 +1,57 @@
+"""The verb ``doctor``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from overnight.app import doctor as looking
+from overnight.cli.options import json_option, options_of, place_options, settings_options
+
+_SHAPES = {True: "✔", False: "✖", None: "·"}
+
+
+@click.command()
+@settings_options
+@place_options
+@json_option
+@click.option("--run", "do_run", is_flag=True, help="Run the baseline, to see whether it works and how noisy it is.")
+@click.option(
+    "--repeats", default=2, type=click.IntRange(min=1, max=100), metavar="N", show_default=True, help="How many times, with --run."
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def doctor(
+    config_file: Path | None, state: Path | None, as_json: bool, do_run: bool, repeats: int, command: tuple[str, ...], **given: Any
+) -> int:
+    """Is everything there for a night? With --run: how noisy is the metric, and how long is the night."""
+    options = options_of(config_file, state, command, given)
+    findings = list(looking.look(options))
+    good = all(item.ok is not False for item in findings)
+    if not as_json:
+        for item in findings:
+            click.echo(f"{_SHAPES[item.ok]} {item.text}" + (f"\n  fix: {item.fix}" if item.fix else ""))
+    noise = looking.measure(options, repeats, lambda line: click.echo(f"  {line}", err=True)) if do_run and good else None
+    if as_json:
+        told = None
+        if noise is not None:
+            told = {
+                "metric": noise.metric,
+                "values": list(noise.values),
+                "sd": None if math.isnan(noise.sd) else noise.sd,
+                "seconds": noise.seconds,
+            }
+        checks = [{"ok": item.ok, "text": item.text, "fix": item.fix or None} for item in findings]
+        click.echo(json.dumps({"schema": "overnight/doctor/1", "ok": good, "checks": checks, "noise": told}))
+    elif noise is not None:
+        click.echo("\n".join(f"✔ {line}" for line in looking.words(noise)))
+    if not as_json and good:
+        click.echo(
+            "next: overnight start --budget 8h"
+            if do_run
+            else "next: overnight doctor --run     (runs the baseline twice to measure the noise)"
+        )
+    return 0 if good else 1

@@ -1,0 +1,87 @@
+"""What lies in a home folder: what nobody inside walls may see, and what a coding agent must be able to write.
+
+Names only, each with its reason. Must not know how something is hidden.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+# Keys, tokens and passwords, by path below HOME; folders and files.
+_SECRET = (
+    ".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker", ".oci", ".password-store", ".pki", ".step", ".terraform.d", ".config/gh",
+    ".config/glab-cli", ".config/gcloud", ".config/git/credentials", ".config/hub", ".config/op", ".config/rclone", ".config/sops",
+    ".config/doctl", ".config/containers", ".config/wandb", ".config/huggingface", ".netrc", "_netrc", ".git-credentials", ".pypirc", ".npmrc",
+    ".yarnrc.yml", ".boto", ".s3cfg", ".pgpass", ".my.cnf", ".vault-token", ".terraformrc", ".gem/credentials", ".cargo/credentials",
+    ".cargo/credentials.toml", ".m2/settings.xml", ".gradle/gradle.properties", ".kaggle", ".cache/huggingface/token",
+    ".cache/huggingface/stored_tokens", ".huggingface", ".local/share/keyrings", ".local/share/kwalletd", ".local/share/uv/credentials",
+    ".local/state/gh",
+)  # fmt: skip
+# Browsers keep cookies and passwords in their profiles, mailers their letters.
+_PROFILES = (
+    ".mozilla", ".thunderbird", ".config/google-chrome", ".config/chromium", ".config/BraveSoftware", ".config/microsoft-edge",
+    ".config/vivaldi", ".config/opera", "snap/firefox", "snap/chromium", ".var/app", ".config/Slack", ".config/discord", ".config/Signal",
+)  # fmt: skip
+_HISTORIES = (".local/share/fish/fish_history", ".lesshst", ".viminfo", ".zsh_sessions", ".bash_sessions")
+_TOKENS = ("token", "stored_tokens", "credentials", "credentials.toml", "credentials.json", ".netrc")  # in folders that a variable names
+_TOKEN_HOMES = ("HF_HOME", "CARGO_HOME", "TORCH_HOME", "UV_CACHE_DIR")
+
+# Where coding agents keep their session, and what among it would run outside the walls when a person starts the agent later.
+_AGENTS = (
+    ".claude", ".claude.json", ".codex", ".gemini", ".qwen", ".pi", ".config/opencode", ".local/share/opencode", ".local/state/opencode",
+    ".cache/opencode", ".cache/claude-cli-nodejs", ".local/state/claude", ".aider", ".goose", ".config/goose", ".local/share/goose",
+    ".cursor", ".config/cursor", ".factory", ".copilot", ".amp", ".config/amp", ".cache/amp",
+)  # fmt: skip
+_AGENT_RULES = (
+    ".claude/settings.json", ".claude/settings.local.json", ".claude/hooks", ".claude/commands", ".claude/agents", ".claude/skills",
+    ".claude/plugins", ".claude/CLAUDE.md", ".claude/local", ".codex/config.toml", ".codex/AGENTS.md", ".codex/prompts", ".codex/rules",
+    ".gemini/settings.json", ".gemini/GEMINI.md", ".gemini/extensions", ".gemini/commands", ".qwen/settings.json", ".config/opencode",
+    ".cursor/mcp.json", ".cursor/hooks.json", ".config/goose/config.yaml", ".pi/agent/settings.json", ".pi/agent/extensions",
+)  # fmt: skip
+_SOCKETS = 2000  # entries of /tmp that are looked at
+
+
+def secrets(home: Path, environ: Mapping[str, str]) -> list[Path]:
+    """What is there of keys, tokens, profiles and histories."""
+    named = [home / name for name in (*_SECRET, *_PROFILES, *_HISTORIES)]
+    moved = [Path(environ[variable]) / name for variable in _TOKEN_HOMES if environ.get(variable, "").startswith("/") for name in _TOKENS]
+    return [path for path in (*named, *moved, *_histories(home)) if os.path.lexists(path)]
+
+
+def _histories(home: Path) -> Iterator[Path]:
+    try:
+        names = os.listdir(home)
+    except OSError:
+        return
+    yield from (home / name for name in names if name.startswith(".") and name.endswith(("_history", "_hist", ".history", "-hsts")))
+
+
+def agent_folders(home: Path) -> list[Path]:
+    """What agents write between two sessions."""
+    return [home / name for name in _AGENTS if os.path.lexists(home / name)]
+
+
+def agent_rules(home: Path) -> list[Path]:
+    """What lies in these and is executed or obeyed by later sessions: for reading only."""
+    return [home / name for name in _AGENT_RULES if os.path.lexists(home / name)]
+
+
+def sockets(folder: Path) -> list[Path]:
+    """Sockets in a shared folder, one level deep: who speaks with a terminal multiplexer or a key agent has left the walls."""
+    return list(_sockets(str(folder), 1))
+
+
+def _sockets(folder: str, depth: int) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            for _, entry in zip(range(_SOCKETS), entries, strict=False):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISSOCK(mode):
+                    yield Path(entry.path)
+                elif depth and stat.S_ISDIR(mode):
+                    yield from _sockets(entry.path, depth - 1)
+    except OSError:
+        return

@@ -1,0 +1,256 @@
+"""The walls around one command: what it may see, write and reach, and the ``bwrap`` command line that makes it so.
+
+A run sees a root put together from what it needs; an agent sees the machine, read-only and without secrets. Neither gets a
+capability, a host process, or a system call from the deny-list. As root, the command becomes a user of its own in the last step: until
+then the walls are built with root's rights, so that interpreters below /root can be shown.
+Must not know what the command does, nor who starts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from overnight.errors import UsageError
+from overnight.models import FIRST_FILE
+from overnight.sandbox import bubblewrap, home, seccomp
+from overnight.sandbox.mounts import Kind, Layout
+
+FIRST_UID = 60000  # Debian's policy leaves 60000-64999 to whoever allocates them dynamically
+_ETC = (
+    "alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "debian_version", "fonts", "gai.conf", "group",
+    "host.conf", "hosts", "java-17-openjdk", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "locale.alias", "magic",
+    "matplotlibrc", "mime.types", "nsswitch.conf", "nvidia", "OpenCL", "os-release", "passwd", "pki", "protocols", "python3", "services",
+    "ssl", "terminfo", "timezone", "vulkan",
+)  # fmt: skip
+_ROOTS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/sys")
+_OPEN_FILES = 65536
+_ROOT_NEEDS = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # until the command has its own user
+_NO_NETWORK = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "UV_OFFLINE": "1", "WANDB_MODE": "offline"}
+# What stands in for prlimit and setpriv where they are missing: limits, then user, then command.
+_BARE = (
+    "import os,resource,sys\n"
+    "a=sys.argv\n"
+    "for p in a[1].split():\n n,s,h=p.split(':');resource.setrlimit(int(n),(int(s),int(h)))\n"
+    "u=int(a[2]);g=[int(i) for i in a[3].split(',') if i]\n"
+    "if u: os.setgroups(g);os.setresgid(u,u,u);os.setresuid(u,u,u)\n"
+    "os.execvp(a[4],a[4:])\n"
+)
+
+
+class Inside(StrEnum):
+    """Who is inside: it decides what the root looks like."""
+
+    RUN = "run"  # nothing but what was declared
+    AGENT = "agent"  # the machine for reading, without secrets; its own folders, /tmp and its session for writing
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the command may use up at most: bytes and counts; 0 = no limit of ours."""
+
+    memory: int = 0  # address space, and only where no GPU is in use: CUDA reserves more than there is
+    disk: int = 0  # of one file, and of what it keeps in memory under /tmp
+    processes: int = 0  # and threads
+
+
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """What a command may see. ``folder`` is its own, writable under its own path; all paths are absolute."""
+
+    folder: Path
+    keep: Path  # where files that the walls are made of are kept: made if need be, never visible inside
+    inside: Inside = Inside.RUN
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()  # declared caches
+    hidden: tuple[Path, ...] = ()  # covered where they would be visible, unless declared above or the folder itself
+    devices: tuple[Path, ...] = ()
+    network: bool = False
+    home: Path = Path("/nonexistent")
+    uid: int = 0  # that the command becomes if we are root; 0 = it stays who we are
+    environ: Mapping[str, str] = field(default_factory=dict)  # of the command: says where tokens lie
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Wrap:
+    """What a job needs to stand inside the walls: ``JobSpec.wrap``, ``JobSpec.files``, and what to add to ``JobSpec.env``."""
+
+    argv: tuple[str, ...]
+    files: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+def uid_for(slot: int) -> int:
+    """The user that a command in this slot becomes; 0 = it stays who we are, because we are not root."""
+    return FIRST_UID + slot if os.geteuid() == 0 else 0
+
+
+def prefix(walls: Walls) -> Wrap:
+    """The command line that puts a command inside the walls. Raises ``UsageError`` (E-NO-SANDBOX), ``OSError`` if ``keep`` fails."""
+    program = bubblewrap.find()
+    if program is None:
+        raise bubblewrap.refuse(["there is no bubblewrap"])
+    walls.keep.mkdir(parents=True, exist_ok=True)
+    layout = Layout(_kept(walls.keep, "blank", b""))
+    (_lay_out_run if walls.inside is Inside.RUN else _lay_out_agent)(walls, layout)
+    argv = [str(program), *_namespaces(walls), *layout.options(), *_closing(walls), *_own_user(walls)]
+    return Wrap(tuple(argv), (str(_filter(walls.keep)),), {} if walls.network else _NO_NETWORK)
+
+
+def _namespaces(walls: Walls) -> Iterator[str]:
+    yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session")
+    if not walls.network:
+        yield "--unshare-net"
+    yield from ("--cap-drop", "ALL")
+    if os.geteuid() != 0:
+        yield from ("--unshare-user", "--disable-userns")
+    elif walls.uid:
+        for capability in _ROOT_NEEDS:
+            yield from ("--cap-add", capability)
+
+
+def _lay_out_run(walls: Walls, layout: Layout) -> None:
+    for name in _ROOTS:
+        layout.show(Path(name))
+    for name in (*_ETC, *(["resolv.conf"] if walls.network else [])):
+        layout.show(Path("/etc", name))
+    memory = _memory(walls.limits)
+    for path, share in ((Path("/tmp"), 4), (Path("/var/tmp"), 16), (Path("/run"), 64), (Path("/home"), 64), (Path("/root"), 64)):  # noqa: S108 - fresh ones
+        layout.fresh(path, memory // share)
+    layout.fresh(walls.home, memory // 8)
+    for path in walls.readable:
+        layout.show(path)
+    _finish(walls, layout)
+    if walls.uid:
+        layout.put(Path("/etc/passwd"), _passwd(walls))
+
+
+def _lay_out_agent(walls: Walls, layout: Layout) -> None:
+    layout.show(Path("/"))
+    for path in (Path("/tmp"), Path("/var/tmp"), *home.agent_folders(walls.home)):  # noqa: S108 - shared on purpose: agents keep state there
+        layout.show(path, Kind.WRITE)
+    for path in home.agent_rules(walls.home):
+        layout.show(path)
+    for path in (Path("/run"), Path("/etc/shadow"), Path("/etc/gshadow"), Path("/etc/ssh"), Path("/etc/sudoers.d"), *home.sockets(Path("/tmp"))):  # noqa: S108
+        layout.hide(path)
+    layout.show(Path("/etc/resolv.conf"))  # often a link into /run
+    for path in walls.readable:
+        layout.show(path)
+    _finish(walls, layout)
+
+
+def _finish(walls: Walls, layout: Layout) -> None:
+    """What is the same for everybody, and lies on top of the rest."""
+    for path in (*walls.hidden, *home.secrets(walls.home, walls.environ), walls.keep):
+        layout.hide(path)
+    for path in (*walls.writable, walls.folder):
+        layout.show(path, Kind.WRITE)
+
+
+def _memory(limits: Limits) -> int:
+    """How many bytes of memory all the folders in it may take together."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return min(filter(None, (installed, limits.memory, limits.disk)))
+
+
+def _closing(walls: Walls) -> Iterator[str]:
+    """Devices, processes and what can only be done when all else is in place."""
+    yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(_memory(walls.limits)), "--tmpfs", "/dev/shm")  # noqa: S108
+    for device in walls.devices:
+        yield from ("--dev-bind-try", str(device), str(device))
+    yield from ("--remount-ro", "/dev")
+    if walls.inside is Inside.RUN:
+        yield from ("--remount-ro", "/")
+    yield from ("--seccomp", str(FIRST_FILE), "--chdir", str(walls.folder), "--")
+
+
+def _own_user(walls: Walls) -> list[str]:
+    """The start of the command line inside: limits, and the change of user, which ends every right of root."""
+    limits = _limits(walls)
+    uid = walls.uid if os.geteuid() == 0 else 0
+    groups = _groups(walls) if uid else []
+    prlimit, setpriv = (_tool(name) for name in ("prlimit", "setpriv"))
+    if not prlimit or (uid and not setpriv):
+        numbers = " ".join(f"{getattr(resource, f'RLIMIT_{name}')}:{soft}:{hard}" for name, (soft, hard) in limits.items())
+        return [sys.executable, "-I", "-S", "-c", _BARE, numbers, str(uid), ",".join(map(str, groups))]
+    command = [prlimit, *(f"--{name.lower()}={soft}:{hard}" for name, (soft, hard) in limits.items())]
+    if uid:
+        command += [setpriv, f"--reuid={uid}", f"--regid={uid}", f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"]
+        command += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    return command
+
+
+def _limits(walls: Walls) -> dict[str, tuple[int, int]]:
+    """Limit -> soft and hard value, none above what we have ourselves."""
+    wanted = {"CORE": 0, "FSIZE": walls.limits.disk or -1, "AS": -1 if walls.devices else walls.limits.memory or -1}
+    # Root is not held to it; an ordinary user is counted per user namespace, that is per command, since Linux 5.14.
+    counted = walls.uid if os.geteuid() == 0 else _release() >= (5, 14)
+    wanted["NPROC"] = walls.limits.processes if counted and walls.limits.processes else -1
+    found = {"NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
+    for name, value in wanted.items():
+        ours = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1]
+        if value >= 0:
+            found[name] = (value, value) if ours == resource.RLIM_INFINITY else (min(value, ours), min(value, ours))
+    soft, hard = (_OPEN_FILES if item == resource.RLIM_INFINITY else min(item, _OPEN_FILES) for item in found["NOFILE"])
+    return found | {"NOFILE": (soft, hard)}
+
+
+def _release() -> tuple[int, ...]:
+    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2] if part.isdigit())
+
+
+def _groups(walls: Walls) -> list[int]:
+    """Groups without which a device that was given could not be opened."""
+    found = set()
+    for device in walls.devices:
+        try:
+            state = os.stat(device)
+        except OSError:
+            continue
+        if state.st_mode & 0o006 != 0o006 and state.st_mode & 0o060 == 0o060:
+            found.add(state.st_gid)
+    return sorted(found - {0})
+
+
+def _tool(name: str) -> str:
+    """A program of util-linux, which is visible inside because it lies in /usr."""
+    return next((path for folder in ("/usr/bin", "/bin", "/usr/sbin") if os.access(path := f"{folder}/{name}", os.X_OK)), "")
+
+
+def _passwd(walls: Walls) -> Path:
+    """The machine's users, and the one that the command becomes."""
+    try:
+        known = Path("/etc/passwd").read_bytes()
+    except OSError:
+        known = b""
+    line = f"overnight:x:{walls.uid}:{walls.uid}::{walls.home}:/bin/sh\n".encode()
+    return _kept(walls.keep, f"passwd-{walls.uid}", line if f":x:{walls.uid}:".encode() in known else known + line)
+
+
+def _filter(keep: Path) -> Path:
+    machine = os.uname().machine
+    try:
+        return _kept(keep, f"{machine}.bpf", seccomp.program(machine))
+    except ValueError as exc:
+        raise UsageError("E-NO-SANDBOX", f"runs cannot be confined on this machine: {exc}", fix="--unsafe-no-sandbox") from exc
+
+
+def _kept(folder: Path, name: str, content: bytes) -> Path:
+    """A file with this content, whose name changes with it: written once, whoever else writes it at the same time."""
+    path = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+    try:
+        if path.stat().st_size == len(content):
+            return path
+    except FileNotFoundError:
+        pass
+    draft = folder / f".{path.name}.{os.getpid()}"
+    draft.write_bytes(content)
+    draft.chmod(0o644)
+    return draft.replace(path)

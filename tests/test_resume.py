@@ -1,0 +1,100 @@
+"""The loop is killed, at every stage and at any moment, and started again: nothing is lost and nothing is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studies import Study, study, until
+
+from overnight.testing import git
+
+# What it proposes depends on nothing but the brief: how many experiments there were, and whether one is to be mended.
+STEADY = """\
+set -u
+n=$(grep -c '^- #[0-9]* (from' "$OVERNIGHT_BRIEF")
+case $OVERNIGHT_OPERATOR-$n in
+  improve-1) echo "print('@loss=0.5')" > train.py; echo 'halved' ;;
+  improve-2) echo "print(missing)" > train.py; echo 'a typo' ;;
+  repair-*) echo "print('@loss=0.4')" > train.py; echo 'mended' ;;
+  improve-4) echo 'size = 0' > prepare.py; echo 'a cheat' ;;
+  *) echo "print('@loss=0.$((600 - n))')" > train.py; echo 'worse' ;;
+esac
+"""
+ROWS = [
+    (1, None, "baseline", "keep", "baseline", 1.0, "baseline"),
+    (2, 1, "improve", "keep", "better than #1 by 0.5", 0.5, "halved"),
+    (3, 2, "improve", "crash", "NameError: name 'missing' is not defined", None, "a typo"),
+    (4, 2, "repair", "keep", "better than #2 by 0.1", 0.4, "mended"),
+    (5, 4, "improve", "discard", "rejected: changed protected files: prepare.py", None, "a cheat"),
+    (6, 4, "improve", "discard", "worse than #4 by 0.195", 0.595, "worse"),
+]
+RUNS = ["exp-001", "exp-002", "exp-003", "exp-004", "exp-006"]
+
+
+def steady(folder: Path, *words: str) -> Study:
+    return study(folder, {}, "--budget", "5", *words, agent=STEADY)
+
+
+def killed(found: Study, when: str, nth: int, point: str) -> int:
+    """How a loop ends that is killed at that point."""
+    script = Path(__file__).with_name("killed.py")
+    argv = [sys.executable, str(script), when, str(nth), point, *found.command("run")[3:]]
+    return subprocess.run(argv, cwd=found.root, env=found.env, capture_output=True, timeout=60, check=False).returncode
+
+
+def outcome(found: Study) -> tuple[Any, ...]:
+    """Every row, how often each experiment was trained, and what is wrong."""
+    names = ("number", "parent", "operator", "decision", "cause", "value", "description")
+    return ([tuple(row[name] for name in names) for row in found.rows()], found.runs(), found.faults())
+
+
+STORE, SPACE, LEDGER = "overnight.store.store:Store.", "overnight.workspace:Workspace.", "overnight.ledger:Ledger."
+POINTS = {
+    "before the study is recorded": ("before", 1, STORE + "create_study"),
+    "after the study is recorded": ("after", 1, STORE + "create_study"),
+    "after the branch is made": ("after", 1, SPACE + "create_branch"),
+    "before the baseline is numbered": ("before", 1, STORE + "propose"),
+    "after the baseline is numbered": ("after", 1, STORE + "propose"),
+    "while the baseline is trained": ("after", 1, "overnight.executors.local:LocalExecutor.submit=t-1.1"),
+    "after the baseline is decided": ("after", 1, STORE + "decide"),
+    "proposed": ("after", 2, STORE + "propose"),
+    "before the commit": ("before", 1, SPACE + "commit"),
+    "after the commit": ("after", 1, SPACE + "commit"),
+    "committed": ("after", 2, STORE + "advance=committed"),
+    "submitted": ("after", 2, STORE + "attempt"),
+    "before its folder is laid out": ("before", 1, SPACE + "export=t-2.1"),
+    "before the job is started": ("before", 1, "overnight.executors.local:LocalExecutor.submit=t-2.1"),
+    "running": ("after", 1, "overnight.executors.local:LocalExecutor.submit=t-2.1"),
+    "before the run is recorded": ("before", 2, STORE + "ran"),
+    "after the run is recorded": ("after", 2, STORE + "ran"),
+    "measured": ("after", 2, STORE + "advance=measured"),
+    "decided": ("after", 2, STORE + "decide"),
+    "after the last commit": ("after", 2, SPACE + "commit"),
+    "before the branch moves": ("before", 1, SPACE + "move_branch"),
+    "after the branch has moved": ("after", 1, SPACE + "move_branch"),
+    "after the row is written": ("after", 4, "overnight.results:Table.add"),
+    "applied": ("after", 2, STORE + "advance=applied"),
+    "after a crash is decided": ("after", 3, STORE + "decide"),
+    "after a crash is applied": ("after", 3, STORE + "advance=applied"),
+    "after a repair is proposed": ("after", 4, STORE + "propose"),
+    "after a rejected proposal is numbered": ("after", 5, STORE + "propose"),
+    "after a rejected proposal is decided": ("after", 5, STORE + "decide"),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_loop_that_is_killed_goes_on_with_the_same_numbers_and_results(tmp_path: Path, point: str) -> None:
+    found = steady(tmp_path)
+    code = killed(found, *POINTS[point])
+    done = found.call("run")
+    assert (code, done.code, outcome(found)) == (-signal.SIGKILL, 0, (ROWS, RUNS, [])), done
