@@ -35,6 +35,16 @@ better() {{ echo "print('@loss=$1')" > train.py; echo "loss $1"; }}
 if [ -e {out}/step.$n ]; then . {out}/step.$n; else better "0.$((490 - n))"; fi
 """
 
+GATED = """\
+import os, time
+with open({out!r} + "/pids", "a") as file:
+    file.write(str(os.getpid()) + "\\n")
+until = time.monotonic() + 60
+while not os.path.exists({out!r} + "/go") and time.monotonic() < until:
+    time.sleep(0.01)
+print("@loss={value}")
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -127,6 +137,18 @@ class Study:
                 if folder.name != str(os.getpid()) and any(mark in text for text in told):
                     found.append(f"{folder.name}: {told[0].decode('utf-8', 'replace')}")
         return found
+
+    def gate(self, number: int, value: float) -> None:
+        """Make the agent's n-th call leave a train.py that notes its process id in ``out/pids`` and ends when ``out/go`` appears."""
+        (self.out / f"step.{number}").write_text(f"cat > train.py <<'END'\n{GATED.format(out=str(self.out), value=value)}END\necho gated\n")
+
+    def waiting(self) -> list[int]:
+        """Process ids of the trainings that came to the gate, once there is one."""
+        return [int(line) for line in until(lambda: (self.out / "pids").exists() and (self.out / "pids").read_text().split())]
+
+    def open_gate(self) -> None:
+        """Let the trainings that wait go on."""
+        (self.out / "go").touch()
 
     def faults(self) -> list[str]:
         """What is wrong after a loop has ended: checkout, processes, copies, or a record, git and table that differ."""

@@ -98,3 +98,101 @@ def test_a_loop_that_is_killed_goes_on_with_the_same_numbers_and_results(tmp_pat
     code = killed(found, *POINTS[point])
     done = found.call("run")
     assert (code, done.code, outcome(found)) == (-signal.SIGKILL, 0, (ROWS, RUNS, [])), done
+
+
+def test_a_crash_that_was_to_be_repaired_is_repaired_after_a_stop(tmp_path: Path) -> None:
+    found = steady(tmp_path)
+    killed(found, "after", 3, STORE + "advance=applied")
+    found.call("run", "--budget", "2")  # nothing left to do
+    found.call("run")
+    assert outcome(found) == (ROWS, RUNS, [])
+
+
+# Depends on nothing but what is left of the budget.
+COUNTING = """\
+left=$(sed -n 's/.*Budget left: \\([0-9]*\\) experiments.*/\\1/p' "$OVERNIGHT_BRIEF")
+case $left in
+  *[37]) echo "raise SystemExit($left)" > train.py ;;
+  *) echo "print('@loss=0.$((left + 100))')" > train.py ;;
+esac
+echo "left $left"
+"""
+
+
+def test_fifteen_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    found = study(tmp_path, {}, "--budget", "40", agent=COUNTING)
+    moments = random.Random(7)
+    codes = []
+    for turn in range(15):
+        loop = found.spawn(found.command("run"))
+        until(lambda turn=turn: found.said().count("[loop] study t: ") > turn or loop.poll() is not None)  # type: ignore[misc] # binds the turn
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            loop.wait(moments.uniform(0.0, 0.25))
+        loop.kill()
+        codes.append(loop.wait())
+    done = found.call("run")
+    crashes = {left for left in range(41) if str(left)[-1] in "37"}
+    expected = [(1, "baseline", "keep", 1.0)]
+    for number, left in enumerate(range(40, 0, -1), 2):
+        expected.append((number, f"left {left}", "crash" if left in crashes else "keep", None if left in crashes else (left + 100) / 1000))
+    rows = [(row["number"], row["description"], row["decision"], row["value"]) for row in found.rows()]
+    once = [f"exp-{number:03d}" for number in range(1, 42)]
+    assert (codes, done.code, rows, found.runs(), found.faults()) == ([-9] * 15, 0, expected, once, [])
+
+
+def test_a_training_goes_on_without_its_loop_and_the_next_loop_adopts_it(tmp_path: Path) -> None:
+    found = study(tmp_path, {}, "--budget", "2")
+    found.gate(1, 0.5)
+    first = found.spawn(found.command("run"))
+    pids = found.waiting()
+    first.kill()
+    first.wait()
+    second = found.spawn(found.command("run"))
+    until(lambda: "[loop] study t: going on" in found.said())
+    found.open_gate()
+    code = second.wait(60)
+    rows = [(row["decision"], row["value"]) for row in found.rows()]
+    expected = [("keep", 1.0), ("keep", 0.5), ("keep", 0.488)]
+    assert (code, rows, found.waiting(), found.runs(), found.faults()) == (0, expected, pids, ["exp-001", "exp-002", "exp-003"], [])
+
+
+def test_a_training_without_its_loop_is_still_ended_at_its_limit(tmp_path: Path) -> None:
+    found = study(tmp_path, {}, "--budget", "2", "--time-limit", "3")
+    found.gate(1, 0.5)
+    first = found.spawn(found.command("run"))
+    pids = found.waiting()
+    first.kill()
+    first.wait()
+    until(lambda: not Path(f"/proc/{pids[0]}").exists())
+    done = found.call("run")
+    rows = [(row["decision"], row["cause"]) for row in found.rows()[1:]]
+    expected = [("crash", "time limit of 3 s"), ("keep", "better than #1 by 0.512")]
+    assert (done.code, rows, found.runs(), found.faults()) == (0, expected, ["exp-001", "exp-002", "exp-003"], []), done
+
+
+def test_a_training_whose_loop_and_supervisor_were_killed_is_ended_and_run_again(tmp_path: Path) -> None:
+    found = study(tmp_path, {}, "--budget", "1")
+    found.gate(1, 0.5)
+    first = found.spawn(found.command("run"))
+    orphan = found.waiting()[0]
+    supervisor = json.loads((found.root / ".overnight" / "jobs" / "t-2.1" / "status.json").read_text())["pid"]
+    for pid in (first.pid, supervisor):
+        os.kill(pid, signal.SIGKILL)
+    first.wait()
+    second = found.spawn(found.command("run"))
+    until(lambda: len(found.waiting()) == 2)
+    alive = Path(f"/proc/{orphan}").exists()
+    found.open_gate()
+    code = second.wait(60)
+    rows = [(row["number"], row["decision"], row["value"]) for row in found.rows()]
+    expected = [(1, "keep", 1.0), (2, "keep", 0.5)]
+    assert (code, alive, rows, found.runs(), found.faults()) == (0, False, expected, ["exp-001", "exp-002", "exp-002"], [])
+
+
+def test_a_name_that_no_branch_can_have_leaves_no_study_behind(tmp_path: Path) -> None:
+    found = steady(tmp_path)
+    bad = found.call("run", "--tag", "a..b")
+    listed = found.call("ls")
+    done = found.call("run")
+    said = [text.partition("]")[0] for text in (bad.err, listed.err)]
+    assert (bad.code, said, done.code, outcome(found)) == (2, ["error[E-BRANCH-NAME", "error[E-NO-STUDY"], 0, (ROWS, RUNS, [])), bad

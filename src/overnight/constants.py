@@ -150,15 +150,15 @@ def spoken(value: Value) -> str:
 
 
 def step(constant: Constant, rng: random.Random) -> Value:
-    """Draw a value near the present one: a tenth to a half of the range away, on a log scale where it is one, or another choice."""
+    """Draw a value near the present one: a normal step of a quarter of the range, on a log scale where it is one, or another choice."""
     if constant.kind in ("bool", "choice"):
         return rng.choice([choice for choice in constant.choices if choice != constant.value])
     low, high = constant.low, constant.high
     present = min(max(float(constant.value), low), high)
     place = math.log(present / low, high / low) if constant.log else (present - low) / (high - low)
-    way = rng.uniform(0.1, 0.5) * rng.choice((-1, 1))
+    way = max(0.05, abs(rng.gauss(0, 0.25))) * rng.choice((-1, 1))
     place += way if 0 <= place + way <= 1 else -way
-    return readable(constant, low * (high / low) ** place if constant.log else low + (high - low) * place)
+    return readable(constant, low * (high / low) ** min(max(place, 0), 1) if constant.log else low + (high - low) * min(max(place, 0), 1))
 
 
 def _round_count(present: int, number: float) -> float:

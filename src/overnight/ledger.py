@@ -23,15 +23,19 @@ class Ledger:
 
     def open(self, study: Study) -> None:
         """Make branch and tables equal to the record, whatever an earlier loop left undone."""
-        settled = [item for item in self._store.experiments(study.id) if item.stage is Stage.APPLIED]
+        applied = {item.number: item for item in self._store.experiments(study.id) if item.stage is Stage.APPLIED}
+        settled = [applied[number] for number in self._store.decided(study.id) if number in applied]
         self._mend_branch(study, [item for item in settled if item.decision is Decision.KEEP])
         for table in self._tables:
-            table.write(sorted(settled, key=lambda item: (item.finished or 0.0, item.number)))
+            table.write(settled)
 
     def _mend_branch(self, study: Study, kept: Sequence[Experiment]) -> None:
-        """A power cut can lose the last moves of a ref; a branch that somebody else has moved is left alone and said."""
+        """A power cut can lose the last moves of a ref; a branch that somebody else has moved is left alone and said.
+
+        ``kept`` is in the order of the decisions.
+        """
         ours = {item.commit for item in self._store.experiments(study.id, kept=True)} | {study.base_commit}
-        wanted = max(kept, key=lambda item: item.finished or 0.0).commit if kept else study.base_commit
+        wanted = kept[-1].commit if kept else study.base_commit
         tip = self._workspace.tip(f"refs/heads/{study.branch}")
         if tip is None:
             self._workspace.create_branch(study.branch, wanted)

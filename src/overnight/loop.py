@@ -117,9 +117,9 @@ class Loop:
             self._take_in_runs()
             self._end = self._end or self._pace.used_up(self._elapsed())
             ending = bool(self._end or self._stop)
-            if ending and not self._running:
+            if ending and not self._running and (self._stop or not self._resume):
                 return
-            if not ending and not paused:
+            if not self._stop and not paused:
                 self._fill(cycles, thoughts)
             if self._elapsed() - beat > 2:
                 beat = self._elapsed()
@@ -141,7 +141,7 @@ class Loop:
         slots = deque(set(range(self.study.settings.slots)) - {slot for slot, _ in self._running.values()})
         while slots and self._resume:
             self._submit(cycles, self._resume.popleft(), slots.popleft())
-        if self._store.bar(self.study.id) is None:
+        if self._end or self._store.bar(self.study.id) is None:
             return
         while slots and self._ready and self._pace.room(0):
             experiment = self._number(self._ready.popleft())

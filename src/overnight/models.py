@@ -11,7 +11,6 @@ from enum import StrEnum
 
 from overnight.settings import Settings
 
-
 FIRST_FILE = 100  # far above what a supervisor has open itself
 
 
@@ -113,6 +112,7 @@ class JobSpec:
     stdin: str = ""  # a file; empty = /dev/null
     wrap: tuple[str, ...] = ()
     files: tuple[str, ...] = ()  # opened for the command, read-only, as descriptors FIRST_FILE, FIRST_FILE + 1, …
+    writable: tuple[str, ...] = ()  # paths outside ``cwd`` that walls must let the command change
     readable: tuple[str, ...] = ()  # paths outside ``cwd`` that walls must let through
     time_limit: float = 0.0
     grace: float = 1.5  # between SIGTERM and SIGKILL

@@ -266,6 +266,13 @@ class Settings:
     evaluate_time_limit: float = _setting("duration", 600.0, "When an evaluator that does not end is killed.", '"10m"')
     process_limit: int = _setting("count", 0, "How many processes a run may have at once.", "512")
     disk_limit: int = _setting("size", 0, "How much a run may write into its folder.", '"50GB"')
+    sandbox_network: bool = _setting("flag", False, "Let runs reach the network; without it they see no host but themselves.", "true")
+    caches: tuple[str, ...] = _setting(
+        "texts", (), "Folders outside its own that a run may write and later runs find again.", '["~/.cache/torch_extensions"]'
+    )
+    unsafe_no_sandbox: bool = _setting(
+        "flag", False, "Run without any walls: a run may then read, change and send whatever you can; every row says so.", "false"
+    )
     tsv_metric_name: bool = _setting("flag", False, "Write the metric's own name into the header of results.tsv.", "false")
 
     @property

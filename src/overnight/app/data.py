@@ -38,6 +38,18 @@ def data_links(entries: Sequence[str], root: Path, tracked: Collection[str]) -> 
     return links
 
 
+def data_paths(entries: Sequence[str], environ: Mapping[str, str]) -> list[Path]:
+    """Absolute paths outside the repository that entries lead to, by themselves or through a variable; of a file, its folder."""
+    found = []
+    for part in (part for entry in entries for part in _parts(entry)):
+        match = _VARIABLE.fullmatch(part)
+        text = environ.get(match[1] or match[2], "") if match else part
+        path = Path(text).expanduser() if text else Path()
+        if path.is_absolute() and is_there(path):
+            found.append(path.resolve() if path.is_dir() else path.resolve().parent)
+    return found
+
+
 def env_names(entries: Sequence[str]) -> set[str]:
     """The variables that entries name; runs must get them."""
     return {match[1] or match[2] for entry in entries for part in _parts(entry) if (match := _VARIABLE.fullmatch(part))}

@@ -287,6 +287,7 @@ def _uncommitted(workspace: Workspace, base: str, scope: Scope) -> list[str]:
 
 def _again(options: Options, known: Study, settings: Settings, notes: list[str], workspace: Workspace, store: Store) -> Prepared:
     """The study goes on: goal, base and branch stay; budget, slots, limits and proposer may be other than before."""
+    store.want(known.id, "run")  # whatever was asked of an earlier loop
     settings = replace(settings, tag=known.tag, metric=settings.metric if options.flags.get("metric") else known.metric or settings.metric)
     measured = store.bar(known.id) is not None
     if measured and settings.metric != known.metric:

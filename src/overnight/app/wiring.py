@@ -12,12 +12,13 @@ from typing import Any
 from overnight.app import place as places
 from overnight.app import prepare
 from overnight.app.data import data_links
+from overnight.app.walls import Around, around
 from overnight.errors import StorageError, UsageError
 from overnight.evaluation import Exam, Examiner
 from overnight.executors import EXECUTORS
 from overnight.ledger import Ledger
 from overnight.loop import Loop
-from overnight.models import Experiment, Stage, Study
+from overnight.models import Experiment, JobSpec, Stage, Study
 from overnight.proposers import PROPOSERS
 from overnight.protocols import Executor, Proposer
 from overnight.results import Table
@@ -36,8 +37,9 @@ def assembled(options: prepare.Options, place: places.Place, study: Study, doors
     settings = study.settings
     scope = Scope(settings.editable, settings.protect)
     executor = executor_at(place.state)
-    proposer = _proposer(study, executor, options.environ)
-    runner = runner_for(options, place.state, study, doors, executor)
+    walls = walls_for(options, place.state, study, workspace)
+    proposer = _proposer(study, executor, options.environ, walls.proposer)
+    runner = runner_for(options, place.state, study, doors, (executor, walls))
     thinker = Thinker(store, workspace, proposer, scope, place.state / "copies")
     ledger = Ledger(store, workspace, scope, _tables(place, study, workspace))
     thinker.sweep()
@@ -60,30 +62,34 @@ def executor_at(state: Path) -> Executor:
     return made
 
 
+def walls_for(options: prepare.Options, state: Path, study: Study, workspace: Workspace) -> Around:
+    """The walls around everything that the study runs. Raises ``UsageError`` if they do not stand."""
+    return around(study, workspace, state, options.environ, prepare.run_environment(study.settings, options.environ))
+
+
 def runner_for(
-    options: prepare.Options, state: Path, study: Study, doors: tuple[Store, Workspace], executor: Executor | None = None
+    options: prepare.Options, state: Path, study: Study, doors: tuple[Store, Workspace], where: tuple[Executor, Around] | None = None
 ) -> Runner:
     """What runs experiments of the study, with its exports and job folders below ``state``."""
     store, workspace = doors
     settings = study.settings
-    executor = executor or executor_at(state)
+    executor, walls = where or (executor_at(state), walls_for(options, state, study, workspace))
     env = prepare.run_environment(settings, options.environ)
     links = data_links(settings.data, workspace.root, set(workspace.entries(study.base_commit)))
     argv = settings.command if len(settings.command) > 1 else ("/bin/sh", "-c", settings.command[0])
-    where = Place(state / "runs", env, links, argv, Scope(settings.editable, settings.protect), lambda spec: spec)
-    return Runner((executor, workspace, store), where, _examiner(study, executor, workspace, env, state), time.time)
+    runs = Place(state / "runs", env, links, argv, Scope(settings.editable, settings.protect), walls.run)
+    examiner = _examiner(study, executor, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
+    return Runner((executor, workspace, store), runs, examiner, time.time)
 
 
-def _examiner(study: Study, executor: Executor, workspace: Workspace, env: Mapping[str, str], state: Path) -> Examiner | None:
-    """Who measures artefacts, if the study has an evaluator."""
-    settings = study.settings
-    if not settings.evaluate:
-        return None
+def _examiner(
+    study: Study, executor: Executor, workspace: Workspace, env: Mapping[str, str], where: tuple[Path, Callable[[JobSpec], JobSpec]]
+) -> Examiner:
+    """Who measures artefacts."""
+    settings, (state, wrap) = study.settings, where
     holdout = _holdout(study, workspace, state) if settings.holdout else None
     scope = Scope(settings.editable, settings.protect)
-    exam = Exam(
-        settings.evaluate, settings.artifact, holdout, settings.predict, env, settings.evaluate_time_limit, scope, lambda spec: spec
-    )
+    exam = Exam(settings.evaluate, settings.artifact, holdout, settings.predict, env, settings.evaluate_time_limit, scope, wrap)
     return Examiner(executor, workspace, exam)
 
 
@@ -136,12 +142,12 @@ def _load(dotted: str) -> Callable[..., Any]:
     return found
 
 
-def _proposer(study: Study, executor: Executor, environ: Mapping[str, str]) -> Proposer:
+def _proposer(study: Study, executor: Executor, environ: Mapping[str, str], wrap: Callable[[JobSpec], JobSpec]) -> Proposer:
     settings = study.settings
     name = settings.proposer[0] if settings.proposer else "command" if settings.proposer_command else "optuna"
     made: Proposer
     if name == "command":
-        made = _load(PROPOSERS[name])(settings.proposer_command, settings.proposer_time_limit, executor, environ)
+        made = _load(PROPOSERS[name])(settings.proposer_command, settings.proposer_time_limit, executor, (environ, wrap))
     else:
         made = _load(PROPOSERS.get(name, name))(seed=settings.seed, direction=study.direction)
     return made

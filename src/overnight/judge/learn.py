@@ -57,7 +57,7 @@ def learn_result(knowledge: Knowledge, candidate: Node, incumbent: Node | None, 
     value, error = view.seen + view.level.mean, view.var - view.level.var
     learned = replace(
         knowledge,
-        counts=_counts(knowledge, [part.weight for part in view.after.parts]),
+        counts=_counts(knowledge, view.after.by_rung(len(SCALES))),
         noise=_noise(knowledge, view.seen, view.var),
         shared=_shared(knowledge, candidate, incumbent, rules),
         seeds=_seeds(knowledge, candidate, view.level, view.after.mean, view.after.var, rules),

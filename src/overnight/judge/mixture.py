@@ -75,6 +75,10 @@ class Posterior:
         """P(d > delta)."""
         return min(1.0, math.fsum(part.weight * part.above(delta) for part in self.parts))
 
+    def by_rung(self, rungs: int) -> list[float]:
+        """The weight of each rung, summed over the hypotheses that ``gather`` took in one after another."""
+        return [math.fsum(part.weight for part in self.parts[i::rungs]) for i in range(rungs)]
+
     def quantile(self, share: float) -> float:
         """The d below which ``share`` of the posterior lies, by bisection."""
         reach = 8 * math.sqrt(self.var) + 1e-300

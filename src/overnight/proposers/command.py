@@ -32,10 +32,13 @@ class CommandProposer:
 
     name = "command"
 
-    def __init__(self, command: str, time_limit: float, executor: Executor, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: str, time_limit: float, executor: Executor, where: tuple[Mapping[str, str], Callable[[JobSpec], JobSpec]]
+    ) -> None:
         self._command = command
         self._time_limit = time_limit
         self._executor = executor
+        environ, self._wrap = where
         self._environ = for_proposer(environ)
 
     def ask(self, request: Request) -> Idea:
@@ -54,10 +57,18 @@ class CommandProposer:
             "OVERNIGHT_DIRECTION": request.study.direction,
         }
         spec = JobSpec(
-            id=job, argv=("/bin/sh", "-c", self._command), cwd=str(request.copy), env=env, stdin=str(brief),
-            time_limit=self._time_limit, log_head=2**20, log_tail=2**18,
-        )  # fmt: skip
-        self._executor.submit(spec)
+            id=job,
+            argv=("/bin/sh", "-c", self._command),
+            cwd=str(request.copy),
+            env=env,
+            stdin=str(brief),
+            readable=(str(brief),),
+            writable=(str(request.work),),
+            time_limit=self._time_limit,
+            log_head=2**20,
+            log_tail=2**18,
+        )
+        self._executor.submit(self._wrap(spec))
         status = self._wait(job, request.cancelled)
         if status.state is not JobState.SUCCEEDED:
             raise _failure(status)

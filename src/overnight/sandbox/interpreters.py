@@ -39,7 +39,7 @@ def interpreters(environ: Mapping[str, str], program: Sequence[str], folder: Pat
     wanted: dict[Path, None] = {}
     for path in _candidates(environ, program, folder, home):
         for found in _whole(path, home):
-            if found.is_absolute() and os.path.lexists(found) and not str(found).startswith(tuple(f"{top}/" for top in _SYSTEM)):
+            if found.is_absolute() and os.path.lexists(found) and not f"{found}/".startswith(tuple(f"{top}/" for top in _SYSTEM)):
                 wanted[found] = None
     return list(wanted)
 
@@ -109,7 +109,7 @@ def _whole(path: Path, home: Path) -> Iterator[Path]:
 
 def _is_installation(folder: Path) -> bool:
     """Whether a folder holds one interpreter and nothing of its owner's."""
-    if any((folder / name).exists() for name in ("pyvenv.cfg", "conda-meta", "include/node", "plugins/python-build")):
+    if any(os.path.exists(folder / name) for name in ("pyvenv.cfg", "conda-meta", "include/node", "plugins/python-build")):
         return True
     try:
         return any(name.startswith(("python3", "pypy3")) for name in os.listdir(folder / "lib"))

@@ -26,6 +26,7 @@ class Kind(Enum):
     BLANK = "blank"  # an empty file, read-only
     FILE = "file"  # another file of the machine, read-only
     LINK = "--symlink"
+    FOLDER = "--dir"  # on the way to something else: bwrap would keep it from other users
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Layout:
         """The options, outermost first."""
         links = {path: _Mount(Kind.LINK, target) for path, target in self._links.items() if not self._shows(path) and path not in self._at}
         everything = {**self._at, **links}
+        ways = {parent for path in everything for parent in path.parents if parent not in everything and not self._shows(parent)}
+        everything |= {path: _Mount(Kind.FOLDER) for path in ways if path.parts[1:]}
         for path in sorted(everything, key=lambda path: (len(path.parts), str(path))):
             mount = everything[path]
             if not (mount.kind is Kind.READ and self._above(path).kind is Kind.READ and self._shows(path)):
@@ -82,6 +85,8 @@ class Layout:
     def _option(self, path: str, mount: _Mount) -> Iterator[str]:
         if mount.kind is Kind.EMPTY:
             yield from ("--perms", "0755" if mount.shut else "1777", "--size", str(mount.size), "--tmpfs", path)
+        elif mount.kind is Kind.FOLDER:
+            yield from ("--perms", "0755", "--dir", path)
         elif mount.kind in (Kind.BLANK, Kind.FILE):
             yield from ("--ro-bind", mount.source or self._blank, path)
         else:

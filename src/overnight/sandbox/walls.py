@@ -12,17 +12,19 @@ import hashlib
 import os
 import resource
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from overnight.errors import UsageError
-from overnight.models import FIRST_FILE
+from overnight.errors import JobError, UsageError
+from overnight.models import FIRST_FILE, JobSpec
 from overnight.sandbox import bubblewrap, home, seccomp
+from overnight.sandbox.devices import gpu_devices
 from overnight.sandbox.mounts import Kind, Layout
 
-FIRST_UID = 60000  # Debian's policy leaves 60000-64999 to whoever allocates them dynamically
+FIRST_UID, _UIDS = 60000, 5000  # Debian's policy leaves 60000-64999 to whoever allocates them dynamically
 _ETC = (
     "alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "debian_version", "fonts", "gai.conf", "group",
     "host.conf", "hosts", "java-17-openjdk", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "locale.alias", "magic",
@@ -30,6 +32,10 @@ _ETC = (
     "ssl", "terminfo", "timezone", "vulkan",
 )  # fmt: skip
 _ROOTS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/sys")
+# What the owner may write although it has no capability left: the kernel's own settings.
+_KNOBS = tuple(f"/proc/{name}" for name in ("sys", "sysrq-trigger", "irq", "bus", "acpi", "fs", "scsi", "mtrr", "driver"))
+_TMP, _VAR_TMP, _SHM = Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")  # noqa: S108 - fresh in a run, shared on purpose with an agent
+_GUARDED = tuple(map(Path, ("/run", "/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/sudoers", "/etc/sudoers.d", "/etc/ssl/private")))
 _OPEN_FILES = 65536
 _ROOT_NEEDS = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # until the command has its own user
 _NO_NETWORK = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "UV_OFFLINE": "1", "WANDB_MODE": "offline"}
@@ -64,8 +70,8 @@ class Limits:
 class Walls:
     """What a command may see. ``folder`` is its own, writable under its own path; all paths are absolute."""
 
-    folder: Path
     keep: Path  # where files that the walls are made of are kept: made if need be, never visible inside
+    folder: Path = Path("/nonexistent")
     inside: Inside = Inside.RUN
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()  # declared caches
@@ -87,9 +93,41 @@ class Wrap:
     env: Mapping[str, str]
 
 
-def uid_for(slot: int) -> int:
-    """The user that a command in this slot becomes; 0 = it stays who we are, because we are not root."""
-    return FIRST_UID + slot if os.geteuid() == 0 else 0
+def confined(walls: Walls, spec: JobSpec) -> JobSpec:
+    """The job inside these walls, with its own folder (``cwd``), paths, GPUs and limits; as root, its folder is made its user's.
+
+    Raises ``JobError`` if the walls cannot be built or the folder cannot be handed over.
+    """
+    own = replace(
+        walls,
+        folder=Path(spec.cwd),
+        readable=(*walls.readable, *map(Path, spec.readable)),
+        writable=(*walls.writable, *map(Path, spec.writable)),
+        devices=(*walls.devices, *gpu_devices(spec.gpus)),
+        uid=uid_for(spec.id) if walls.inside is Inside.RUN else 0,
+        environ=spec.env,
+        limits=Limits(spec.memory_limit, spec.disk_limit, spec.process_limit),
+    )
+    try:
+        wrap = prefix(own)
+        if own.uid:
+            _hand_over(spec.cwd, own.uid)
+    except OSError as exc:
+        raise JobError("E-SANDBOX", f"{spec.id} cannot be confined: {exc}", fix=f"df -h {walls.keep}") from exc
+    return replace(spec, wrap=(*wrap.argv, *spec.wrap), files=(*wrap.files, *spec.files), env={**spec.env, **wrap.env})
+
+
+def uid_for(job: str) -> int:
+    """The user that a job becomes; 0 = it stays who we are, because we are not root."""
+    return FIRST_UID + zlib.crc32(job.encode()) % _UIDS if os.geteuid() == 0 else 0
+
+
+def _hand_over(folder: str, uid: int) -> None:
+    """Give a folder and all in it to a user; links are given themselves, never followed."""
+    os.chown(folder, uid, uid, follow_symlinks=False)
+    for _, folders, files, at in os.fwalk(folder):
+        for name in (*folders, *files):
+            os.chown(name, uid, uid, dir_fd=at, follow_symlinks=False)
 
 
 def prefix(walls: Walls) -> Wrap:
@@ -122,9 +160,10 @@ def _lay_out_run(walls: Walls, layout: Layout) -> None:
     for name in (*_ETC, *(["resolv.conf"] if walls.network else [])):
         layout.show(Path("/etc", name))
     memory = _memory(walls.limits)
-    for path, share in ((Path("/tmp"), 4), (Path("/var/tmp"), 16), (Path("/run"), 64), (Path("/home"), 64), (Path("/root"), 64)):  # noqa: S108 - fresh ones
+    for path, share in ((_TMP, 4), (_VAR_TMP, 16), (Path("/run"), 64), (Path("/home"), 64), (Path("/root"), 64)):
         layout.fresh(path, memory // share)
-    layout.fresh(walls.home, memory // 8)
+    if walls.home != Path("/"):
+        layout.fresh(walls.home, memory // 8)
     for path in walls.readable:
         layout.show(path)
     _finish(walls, layout)
@@ -134,11 +173,11 @@ def _lay_out_run(walls: Walls, layout: Layout) -> None:
 
 def _lay_out_agent(walls: Walls, layout: Layout) -> None:
     layout.show(Path("/"))
-    for path in (Path("/tmp"), Path("/var/tmp"), *home.agent_folders(walls.home)):  # noqa: S108 - shared on purpose: agents keep state there
+    for path in (_TMP, _VAR_TMP, *home.agent_folders(walls.home)):
         layout.show(path, Kind.WRITE)
     for path in home.agent_rules(walls.home):
         layout.show(path)
-    for path in (Path("/run"), Path("/etc/shadow"), Path("/etc/gshadow"), Path("/etc/ssh"), Path("/etc/sudoers.d"), *home.sockets(Path("/tmp"))):  # noqa: S108
+    for path in (*_GUARDED, *home.sockets(_TMP)):
         layout.hide(path)
     layout.show(Path("/etc/resolv.conf"))  # often a link into /run
     for path in walls.readable:
@@ -162,7 +201,11 @@ def _memory(limits: Limits) -> int:
 
 def _closing(walls: Walls) -> Iterator[str]:
     """Devices, processes and what can only be done when all else is in place."""
-    yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(_memory(walls.limits)), "--tmpfs", "/dev/shm")  # noqa: S108
+    yield from ("--proc", "/proc")
+    if os.geteuid() == 0 and not walls.uid:
+        for name in filter(os.path.exists, _KNOBS):
+            yield from ("--ro-bind", name, name)
+    yield from ("--dev", "/dev", "--perms", "1777", "--size", str(_memory(walls.limits)), "--tmpfs", str(_SHM))
     for device in walls.devices:
         yield from ("--dev-bind-try", str(device), str(device))
     yield from ("--remount-ro", "/dev")

@@ -36,17 +36,28 @@ class Store:
         self._lock = threading.RLock()
         self._base: dict[tuple[int, str], bytes] = {}
         with self._mapped():
-            where = path.absolute().as_uri() + ("?mode=ro" if readonly else "")
-            self._db = sqlite3.connect(where, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
             try:
-                if not readonly:
-                    self._db.execute("PRAGMA journal_mode=WAL")
-                    self._db.execute("PRAGMA synchronous=FULL")
+                self._db = self._connect("?mode=ro" if readonly else "")
+            except sqlite3.OperationalError:
+                if not readonly or path.with_name(path.name + "-wal").exists():
+                    raise
+                self._db = self._connect("?immutable=1")  # in a folder that is not ours to write to; nobody else writes now
+            try:
                 self._migrate(readonly=readonly)
             except BaseException:
                 self._db.close()
                 raise
+
+    def _connect(self, how: str) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path.absolute().as_uri() + how, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        try:
+            for pragma in ("user_version",) if how else ("journal_mode=WAL", "synchronous=FULL"):
+                db.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -283,6 +294,10 @@ class Store:
             if changed:
                 self._event(study, number, "experiment.decided", now, {"decision": decision, "cause": cause})
         return self.experiment(study, number)
+
+    def decided(self, study: int) -> list[int]:
+        """Numbers of the decided experiments in the order of their decisions, which a clock set back does not change."""
+        return [row[0] for row in self._rows("SELECT number FROM event WHERE study=? AND type='experiment.decided' ORDER BY seq", study)]
 
     def experiment(self, study: int, number: int) -> Experiment:
         """One experiment; raises ``NotFoundError``."""

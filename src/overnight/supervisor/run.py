@@ -245,7 +245,9 @@ class _Run:
     def _end(self, state: JobState, cause: str, grace: float = 0.0) -> None:
         self._verdict = (state, cause)
         if grace:
-            tree.terminate(self._tree.look(fresh=True))
+            # The walls would fall with whoever keeps them, and all behind them would be killed at once, without its grace.
+            keeper = self._main if self._spec.wrap else 0
+            tree.terminate(process for process in self._tree.look(fresh=True) if process.pid != keeper)
         self._step, self._step_at = self._kill, time.monotonic() + grace
 
     def _end_leftovers(self, now: float) -> None:

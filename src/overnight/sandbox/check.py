@@ -1,0 +1,118 @@
+"""Do the walls stand on this machine? One probe inside them tries what must fail, and says what did not.
+
+A probe is worth more than a version number: kernels, containers and security modules differ in what they quietly leave out.
+Must not know who is put behind the walls afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from overnight.errors import UsageError
+from overnight.printable import one_line
+from overnight.sandbox import bubblewrap
+from overnight.sandbox.walls import Inside, Walls, prefix, uid_for
+
+_PATIENCE = 20.0  # seconds; a machine that is busy is no reason to refuse
+_PROBE = Path(__file__).with_name("probe.py")
+
+
+def prove(walls: Walls) -> None:
+    """Raise ``UsageError`` (E-NO-SANDBOX, with what mends it and the flag that overrides) unless all walls stand."""
+    if down := check(walls):
+        raise bubblewrap.refuse(down)
+
+
+def check(walls: Walls) -> list[str]:
+    """The walls that do not stand, in words; empty = all do. ``folder``, ``uid`` and limits of ``walls`` do not matter.
+
+    Takes some 100 ms. Raises ``OSError`` if ``keep`` cannot be written.
+    """
+    try:
+        walls.keep.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=walls.keep) as folder:
+            return _try(walls, Path(folder))
+    except UsageError as exc:
+        return [exc.message.partition(": ")[2] or exc.message]
+
+
+def _try(walls: Walls, place: Path) -> list[str]:
+    inside = place / "inside"
+    inside.mkdir()
+    uid = uid_for("probe") if walls.inside is Inside.RUN else 0
+    if uid:
+        os.chown(inside, uid, uid)
+    mark = f"overnight-probe-{secrets.token_hex(8)}"
+    (place / mark).write_text("secret", encoding="ascii")
+    outside = [str(place), str(walls.home), "/etc", "/usr", *map(str, walls.hidden)]
+    with _listeners(place, mark) as port:
+        plan = {
+            "mark": mark, "secret": str(place / mark), "outside": outside, "private": _private(walls), "pid": os.getpid(),
+            "port": 0 if walls.network else port, "socket": str(place / "s"), "abstract": "" if walls.network else mark,
+        }  # fmt: skip
+        said = _run(replace(walls, folder=inside, uid=uid), json.dumps(plan))
+    return [f"files can be written in {folder}" for folder in outside if _remove(Path(folder, mark), place)] + said
+
+
+def _run(walls: Walls, plan: str) -> list[str]:
+    """What the probe says; one line saying why if it could not be run."""
+    wrap = prefix(walls)
+    number = wrap.argv.index("--seccomp") + 1
+    try:
+        with open(wrap.files[0], "rb") as file:
+            argv = [*wrap.argv[:number], str(file.fileno()), *wrap.argv[number + 1 :]]
+            done = subprocess.run(
+                [*argv, sys.executable, "-I", "-S", "-B", "-c", _PROBE.read_text(encoding="utf-8"), plan],
+                capture_output=True, timeout=_PATIENCE, cwd=walls.folder, env={}, pass_fds=(file.fileno(),), check=False,
+            )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return [f"the probe did not answer within {_PATIENCE:.0f} s"]
+    try:
+        return [str(item) for item in json.loads(done.stdout)]
+    except (ValueError, TypeError):
+        words = one_line(done.stderr.decode("utf-8", "replace"), 300)
+        return [words or f"the probe ended with {done.returncode} and said nothing"]
+
+
+@contextlib.contextmanager
+def _listeners(place: Path, mark: str) -> Iterator[int]:
+    """Somebody to talk to outside: a loopback port (its number is given), a socket with a path, and one without."""
+    with socket.create_server(("127.0.0.1", 0)) as port, contextlib.ExitStack() as stack:
+        for address in (str(place / "s"), "\0" + mark):
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            with contextlib.suppress(OSError):  # a path can be too long for a socket
+                listener.bind(address)
+                listener.listen()
+        yield int(port.getsockname()[1])
+
+
+def _private(walls: Walls) -> list[str]:
+    """What lies in HOME and was not meant to be seen."""
+    try:
+        names = sorted(os.listdir(walls.home))[:500] if walls.inside is Inside.RUN else []
+    except OSError:
+        return []
+    shown = [*walls.readable, *walls.writable, walls.keep, *(walls.home / name for name in (".cache", ".local", ".config"))]
+    shown += [Path(os.path.realpath(path)) for path in shown]
+    return [str(path) for name in names if not any((path := walls.home / name) in (item, *item.parents) for item in shown)]
+
+
+def _remove(path: Path, place: Path) -> bool:
+    """Whether the probe has left something there."""
+    if path.parent == place:
+        return path.read_text(encoding="utf-8", errors="replace") != "secret"
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
