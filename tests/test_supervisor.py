@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,15 @@ def test_the_command_inherits_no_file_no_signal_setting_and_no_core_dump(executo
         " resource.getrlimit(resource.RLIMIT_CORE), os.getsid(0) == os.getpid())"
     )
     assert run(executor, python(script)).end == "['0', '1', '2'] 4 0000000000000000 18 (0, 0) True\n"
+
+
+def test_the_command_does_not_inherit_that_the_loop_ignores_a_signal(executor: LocalExecutor) -> None:
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        status = run(executor, shell("", argv=("grep", "SigIgn", "/proc/self/status")))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert status.end.split() == ["SigIgn:", "0000000000000000"]
 
 
 def test_a_pipeline_whose_reader_leaves_ends_quietly(executor: LocalExecutor) -> None:

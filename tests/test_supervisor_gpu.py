@@ -66,30 +66,45 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def measured(place: Path, executor: LocalExecutor, name: str, text: str, gpus: tuple[str, ...] = ("0", "1")) -> float:
-    """The peak of a job that writes what the driver shall tell (whole, by renaming), and runs on for a moment."""
-    script = f'sleep 0.1; echo "{text}" > {place}/draft; mv {place}/draft {place}/{name}; sleep 0.6'
-    return run(executor, shell(script, gpus=gpus)).peak_vram_mb
+def measured(place: Path, executor: LocalExecutor, gpus: tuple[str, ...] = ("0", "1"), **told: str) -> float:
+    """The peak of a job that writes what the driver shall tell (each file whole, by renaming), and runs on for a moment."""
+    told_now = "; ".join(f'echo "{text}" > {place}/draft; mv {place}/draft {place}/{name}' for name, text in told.items())
+    return run(executor, shell(f"sleep 0.1; {told_now}; sleep 0.6", gpus=gpus)).peak_vram_mb
 
 
 def test_the_peak_of_gpu_memory_is_that_of_the_jobs_own_processes(driver: Path, executor: LocalExecutor) -> None:
-    assert measured(driver, executor, "pids", f"$$ {2 * GIB}\n1 {5 * GIB}") == 2048.0
+    assert measured(driver, executor, used=str(9 * GIB), pids=f"$$ {2 * GIB}\n1 {5 * GIB}") == 2048.0
 
 
 def test_gpus_may_be_named_by_uuid(driver: Path, executor: LocalExecutor) -> None:
-    assert measured(driver, executor, "pids", f"$$ {3 * GIB}", ("GPU-1",)) == 3072.0
+    assert measured(driver, executor, ("GPU-1",), pids=f"$$ {3 * GIB}") == 3072.0
 
 
 def test_where_the_driver_does_not_tell_whose_memory_it_is_what_was_used_before_is_subtracted(
     driver: Path, executor: LocalExecutor
 ) -> None:
     (driver / "used").write_text(str(GIB))
-    assert measured(driver, executor, "used", str(3 * GIB), ("0",)) == 2048.0
+    assert measured(driver, executor, ("0",), used=str(3 * GIB)) == 2048.0
+
+
+def test_where_the_driver_does_not_tell_how_much_a_process_uses_what_was_used_before_is_subtracted(
+    driver: Path, executor: LocalExecutor
+) -> None:
+    (driver / "used").write_text(str(GIB))
+    assert measured(driver, executor, ("0",), used=str(3 * GIB), pids=f"$$ {2**64 - 1}") == 2048.0
+
+
+def test_in_a_container_where_the_driver_tells_foreign_process_ids_what_was_used_before_is_subtracted(
+    driver: Path, executor: LocalExecutor
+) -> None:
+    (driver / "used").write_text(str(GIB))
+    (driver / "pids").write_text(f"99999999 {GIB}")
+    assert measured(driver, executor, ("0",), used=str(3 * GIB)) == 2048.0
 
 
 def test_a_gpu_that_only_others_use_counts_nothing(driver: Path, executor: LocalExecutor) -> None:
-    (driver / "used").write_text(str(GIB))
-    assert measured(driver, executor, "pids", f"1 {5 * GIB}", ("0",)) == 0.0
+    (driver / "pids").write_text(f"1 {GIB}")
+    assert measured(driver, executor, ("0",), pids=f"1 {5 * GIB}", used=str(5 * GIB)) == 0.0
 
 
 def test_a_hanging_driver_delays_neither_limit_nor_end(driver: Path, executor: LocalExecutor, mark: str) -> None:

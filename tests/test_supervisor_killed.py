@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +121,36 @@ def test_a_request_to_end_that_was_there_before_the_start_keeps_the_command_from
     supervise(folder)
     with LocalExecutor(root) as executor:
         assert (executor.poll("job.1").cause, (tmp_path / "ran").exists()) == ("cancelled: no longer wanted", False)
+
+
+def test_killing_anybody_at_any_moment_runs_no_job_twice_and_leaves_no_process(executor: LocalExecutor, tmp_path: Path, mark: str) -> None:
+    assert killed_at_random(executor, tmp_path, mark, 15) == []
+
+
+@pytest.mark.slow
+def test_killing_anybody_a_thousand_times_runs_no_job_twice_and_leaves_no_process(
+    executor: LocalExecutor, tmp_path: Path, mark: str
+) -> None:
+    assert killed_at_random(executor, tmp_path, mark, 150) == []
+
+
+def killed_at_random(executor: LocalExecutor, place: Path, mark: str, times: int) -> list[str]:
+    """Kill the supervisor or the spawner up to 30 ms after the start of a job, again and again; what went wrong."""
+    wrong = []
+    for number in range(times):
+        spec = shell(f"echo ran >> {place}/runs-{number}; sleep 0.02; (setsid sleep {mark} &); sleep 0.01; exit 3", id=f"job-{number}.1")
+        executor.submit(spec)
+        time.sleep(random.uniform(0, 0.03))
+        victim = executor._pids[spec.id] if number % 3 else getattr(executor._spawner._process, "pid", 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        executor.submit(spec)
+        status = executor.poll(spec.id, PATIENCE)
+        runs = (place / f"runs-{number}").read_text() if (place / f"runs-{number}").exists() else ""
+        fine = status.exit_code == 3 and runs == "ran\n" if status.state is JobState.FAILED else runs in ("", "ran\n")
+        if not status.state.over or not fine or processes(mark):
+            wrong.append(f"{number}: {status.state} {status.cause} {runs!r} {processes(mark)}")
+    return wrong
 
 
 # ---------------------------------------------------------------- the supervisor as a program

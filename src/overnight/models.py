@@ -202,6 +202,7 @@ class Experiment:
     cause: str = ""
     value: float | None = None
     trust: Trust = Trust.SELF_REPORTED
+    confined: bool = True  # false: run without walls, because somebody asked for it
     seconds: float = 0.0  # training
     think_seconds: float = 0.0
     memory_gb: float = 0.0

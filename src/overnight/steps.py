@@ -60,6 +60,7 @@ def summed(runs: Sequence[Run], study: Study) -> dict[str, object]:
     return {
         "value": value,
         "trust": level,
+        "confined": not study.settings.unsafe_no_sandbox,
         "seconds": sum(run.seconds for run in runs),
         "memory_gb": max((run.memory_gb for run in runs), default=0.0),
         "crash_kind": crashed.crash_kind if crashed else "",

@@ -34,7 +34,11 @@ def experiments(rows: Sequence[Experiment], direction: Direction, width: int = 0
     for item in rows:
         parent = values.get(item.parent)
         gain = f"{direction.gain(item.value, parent):+.{figures - 1}f}" if item.value is not None and parent is not None else ""
-        text = one_line(item.description, 200) + (f"  [{one_line(item.cause, 80)}]" if item.decision and item.value is None else "")
+        text = (
+            ("" if item.confined else "[no sandbox] ")
+            + one_line(item.description, 200)
+            + (f"  [{one_line(item.cause, 80)}]" if item.decision and item.value is None else "")
+        )
         head = f"{item.number:>4}  {number(item.value, figures):>10}  {gain:>10}  {state(item):<10} {duration(item.seconds) if item.seconds else '':>7}  "
         lines.append(head + one_line(text, max(12, width - len(head))))
     return lines

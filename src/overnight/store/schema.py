@@ -37,6 +37,7 @@ MIGRATIONS: tuple[str, ...] = (
         cause TEXT NOT NULL DEFAULT '',
         value REAL,
         trust TEXT NOT NULL,
+        confined INTEGER NOT NULL DEFAULT 1, -- 0: run without a sandbox
         seconds REAL NOT NULL DEFAULT 0,
         think_seconds REAL NOT NULL DEFAULT 0,
         memory_gb REAL NOT NULL DEFAULT 0,
