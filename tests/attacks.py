@@ -49,14 +49,16 @@ print("WON " + json.dumps(won), flush=True)
 
 ATTACKS: Mapping[str, str] = {
     "write what is not ours": """
-for folder in (*T["folders"], "/etc", "/usr", "/usr/local", "/opt", "/", "/dev", "/sys", "/var"):
+for folder in ("/etc", "/usr", "/usr/local", "/opt", "/", "/dev", "/sys", "/var"):
     can(folder, lambda: open(os.path.join(folder, "planted"), "w").close())
+for folder in T["folders"]:  # they are missed by whoever looks from outside, or not there
+    can(folder, lambda: open(os.path.join(folder, "planted"), "w").close() or False)
 """,
     "change the repository": """
 for path in T["files"]:
-    can("write " + path, lambda: open(path, "a").close())
-    can("remove " + path, lambda: os.unlink(path))
-    can("replace " + path, lambda: os.rename(__file__ if "__file__" in globals() else "mine", path))
+    can("write", lambda: (open(path, "a").write("changed"), False)[1])
+    can("remove", lambda: (os.unlink(path), False)[1])
+    can("replace", lambda: (os.rename("mine", path), False)[1])
 """,
     "read secrets": """
 for path in (*T["files"], *T["secrets"], "/etc/shadow", os.path.expanduser("~/.ssh/id_ed25519")):
@@ -64,8 +66,8 @@ for path in (*T["files"], *T["secrets"], "/etc/shadow", os.path.expanduser("~/.s
 """,
     "find a secret in an environment": """
 for pid in filter(str.isdigit, os.listdir("/proc")):
-    can(pid, lambda: T["secret"].encode() in open(f"/proc/{pid}/environ", "rb").read())
-can("own", lambda: T["secret"] in str(os.environ))
+    can(pid, lambda: T["terces"][::-1].encode() in open(f"/proc/{pid}/environ", "rb").read())
+can("own", lambda: T["terces"][::-1] in str(os.environ))
 """,
     "list the home folder": """
 for name in T["home"]:
@@ -145,9 +147,9 @@ for request in (0x5412, 0x5412 | 1 << 32, 0x541C):
     if libc.ioctl(terminal, ctypes.c_ulong(request), ctypes.byref(ctypes.c_char(b"x"))) == 0 or ctypes.get_errno() != errno.EPERM:
         won.append(hex(request))
 """,
-    "turn the kernel's knobs": """
+    "turn the knobs of the kernel": """
 for path in ("/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger", "/proc/irq/0/smp_affinity",
-             "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/power/state", "/sys/fs/cgroup/cgroup.procs", "/proc/1/oom_score_adj", "/proc/kcore", "/proc/kmsg"):
+             "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/power/state", "/sys/fs/cgroup/cgroup.procs", "/proc/kcore", "/proc/kmsg"):
     can(path, lambda: os.close(os.open(path, os.O_WRONLY)))
 can("own oom score", lambda: os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY), b"-1000"))
 """,
@@ -162,7 +164,8 @@ for name in os.listdir("/dev"):
     "walk out through links": """
 for target in (*T["folders"], *T["files"]):
     os.symlink(target, "link")
-    can("stat " + target, lambda: os.path.exists("link") and os.path.basename(target) != os.path.basename(os.getcwd()) and os.listdir("link") if os.path.isdir("link") else open("link").read())
+    can("read " + target, lambda: open("link").read() != "")
+    can("list " + target, lambda: any(name in os.listdir("link") for name in ("train.py", "config", "overnight.db", "other.1", "walls")))
     os.unlink("link")
 can("up", lambda: T["marker"] in os.listdir(".."))
 can("hard link", lambda: os.link(T["files"][0], "hard"))
@@ -197,7 +200,16 @@ class Field:
     def attack(self, name: str) -> str:
         """What an attack has won, as JSON; all that it printed if it did not come to its end."""
         said = self.run(self.spec(name.replace(" ", "-"), ATTACKS[name])).end
-        return said.removeprefix("WON ").strip()
+        return said.removeprefix("WON ").strip() + "".join(self.damage())
+
+    def damage(self) -> Iterator[str]:
+        """What is not as it was, seen from outside."""
+        for path in map(Path, (*self.targets["files"], *self.targets["secrets"])):
+            if not path.exists() or path.read_text(encoding="ascii") != SECRET:
+                yield f" changed: {path}"
+        yield from (f" new: {folder}/planted" for folder in self.targets["folders"] if Path(folder, "planted").exists())
+        with contextlib.suppress(BlockingIOError):
+            yield f" sent: {self.datagrams.recv(100)!r}"
 
 
 @contextlib.contextmanager
@@ -229,7 +241,7 @@ def field(root: Path, **more: Any) -> Iterator[Field]:
             listener.listen()
         targets = {
             "folders": [str(repo), str(repo / ".git"), str(repo / ".overnight"), str(repo / ".overnight" / "runs" / "other.1"), str(root)],
-            "files": [str(path) for path in files], "secrets": [str(path) for path in secrets], "secret": SECRET,
+            "files": [str(path) for path in files], "secrets": [str(path) for path in secrets], "terces": SECRET[::-1],
             "home": [".ssh", ".netrc", ".aws", ".bash_history", "notes.txt"], "tcp": tcp.getsockname()[1], "udp": udp.getsockname()[1],
             "abstract": name, "path": f"{place}/s", "pid": os.getpid(), "name": sys.argv[0], "state": str(repo / ".overnight" / "jobs"),
             "marker": "other.1",

@@ -52,8 +52,8 @@ class Loop:
     def __init__(self, study: Study, parts: Parts) -> None:
         self._parts = parts
         self._store: Store = parts.store
-        self._steps = Steps(study, parts, self._reason_to_put_back)
         self._pace = Pace(study.settings, self._store.totals(study.id), self._store.ran_seconds(study.id), self._store.count(study.id))
+        self._steps = Steps(study, parts, self._reason_to_put_back, self._pace.runs_left)
         self._patience = Patience()
         self._begun = time.monotonic()
         self._stop = ""  # "", "finish" or "now"

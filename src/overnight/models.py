@@ -199,6 +199,11 @@ class Experiment:
     tree: str = ""
     repairs: int = 0
     decision: Decision | None = None
+    confirmed: bool = True  # false: kept, but not as sure as the profile asks
+    p: float | None = None  # probability that it is better than what it was compared with
+    gain: float | None = None  # expected, with the 90 % interval; more is better
+    gain_low: float | None = None
+    gain_high: float | None = None
     cause: str = ""
     value: float | None = None
     trust: Trust = Trust.SELF_REPORTED

@@ -52,6 +52,10 @@ class Pace:
         """Whether the budget of experiments holds one more beside ``pending`` proposals."""
         return self._bounds.experiments is None or self._count + pending < self._bounds.experiments
 
+    def runs_left(self) -> float:
+        """How many runs the budget of experiments still holds; infinite without one."""
+        return math.inf if self._bounds.experiments is None else float(self._bounds.experiments - self._count + 1)
+
     def used_up(self, elapsed: float) -> str:
         """Which bound is reached, in words, or an empty string."""
         bounds = self._bounds

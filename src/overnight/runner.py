@@ -39,7 +39,9 @@ class Place:
 class Runner:
     """Runs experiments of one study; ``run`` may be called from several threads."""
 
-    def __init__(self, doors: tuple[Executor, Workspace, Store], place: Place, examiner: Examiner | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, doors: tuple[Executor, Workspace, Store], place: Place, examiner: Examiner | None, clock: Callable[[], float]
+    ) -> None:
         self._executor, self._workspace, self._store = doors
         self._place = place
         self._examiner = examiner

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -18,7 +17,7 @@ _DURATION = re.compile(
 )
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_LARGEST = sys.float_info.max
+_LARGEST = 2.0**1023  # a larger whole number may be none as a float
 
 
 def parse_duration(text: str) -> float:
@@ -171,9 +170,15 @@ def _pick(value: object) -> str:
     raise ValueError("'last' or 'best' is wanted")
 
 
+def _profile(value: object) -> str:
+    if value in ("fast", "balanced", "strict"):
+        return str(value)
+    raise ValueError("'fast', 'balanced' or 'strict' is wanted")
+
+
 KINDS: dict[str, Callable[[object], Any]] = {
     "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
-    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "pick": _pick,
+    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "profile": _profile, "pick": _pick,
 }  # fmt: skip
 
 
@@ -259,7 +264,12 @@ class Settings:
         '"python evaluate.py {artifact} {holdout}"',
     )
     artifact: str = _setting("text", "", "The file that a run leaves for the evaluator.", '"model.json"')
-    predict: str = _setting("text", "", "Makes the evaluation blind: this command, the proposal's own, answers the evaluator's questions through a pipe and never sees the hold-out.", '"python predict.py {artifact}"')
+    predict: str = _setting(
+        "text",
+        "",
+        "Makes the evaluation blind: this command, the proposal's own, answers the evaluator's questions through a pipe and never sees the hold-out.",
+        '"python predict.py {artifact}"',
+    )
     holdout: str = _setting(
         "text", "", "Data that only the evaluator ever sees: hidden from runs and proposers, also when git tracks it.", '"holdout.csv"'
     )
@@ -272,6 +282,18 @@ class Settings:
     )
     unsafe_no_sandbox: bool = _setting(
         "flag", False, "Run without any walls: a run may then read, change and send whatever you can; every row says so.", "false"
+    )
+    profile: str = _setting(
+        "profile",
+        "balanced",
+        "How sure a keep must be: fast (little re-running), balanced, or strict (no provisional keeps).",
+        '"balanced"',
+    )
+    baseline_runs: int = _setting(
+        "positive",
+        3,
+        "How often the baseline runs, with different seeds, to learn how noisy the metric is; 1 = no measure of the noise.",
+        "3",
     )
     tsv_metric_name: bool = _setting("flag", False, "Write the metric's own name into the header of results.tsv.", "false")
 

@@ -11,10 +11,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from overnight.decide import Incumbent, Measured, Rules, decide, reached
 from overnight.errors import JobError
+from overnight.judge import Action
 from overnight.ledger import Ledger
 from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study, Trust
+from overnight.referee import Referee
 from overnight.runner import Runner
 from overnight.store import Store
 from overnight.thinking import Thinker
@@ -72,11 +73,12 @@ def summed(runs: Sequence[Run], study: Study) -> dict[str, object]:
 class Steps:
     """The steps over one study; ``stop`` gives a reason when running experiments are to be put back."""
 
-    def __init__(self, study: Study, parts: Parts, stop: Callable[[], str]) -> None:
+    def __init__(self, study: Study, parts: Parts, stop: Callable[[], str], runs_left: Callable[[], float]) -> None:
         self.study = study
         self.deciding = threading.Lock()
         self._parts = parts
         self._stop = stop
+        self._referee = Referee(parts.store, study.id, runs_left)
         self._before = 0  # the best experiment before the last decision
 
     def commit(self, experiment: Experiment) -> Experiment:
@@ -87,7 +89,13 @@ class Steps:
 
     def next_run(self, experiment: Experiment) -> Wanted | None:
         """The run that an experiment begins with; None for a rejected one."""
-        return None if experiment.cause and experiment.stage is Stage.COMMITTED else Wanted(experiment.number, self.study.settings.seed)
+        if experiment.cause and experiment.stage is Stage.COMMITTED:
+            return None
+        begun = self._parts.store.jobs(self.study.id, experiment.number)
+        if begun:
+            return Wanted(experiment.number, int(begun[0]["seed"]))
+        with self.deciding:
+            return Wanted(experiment.number, self._referee.first_seed(self.study, experiment))
 
     def measure(self, experiment: Experiment, wanted: Wanted, slot: int) -> Experiment | None:
         """Run what is wanted and sum the experiment's runs up; None when it was put back."""
@@ -98,6 +106,8 @@ class Steps:
                     return None
             except JobError as exc:
                 return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
+        with self.deciding:
+            self._referee.learn(study, wanted.number)
         return store.advance(study.id, experiment.number, Stage.MEASURED, **summed(store.runs(study.id, experiment.number), study))
 
     def decide(self, experiment: Experiment) -> tuple[Experiment, Wanted | None]:
@@ -112,16 +122,27 @@ class Steps:
             return store.decide(self.study.id, experiment.number, Decision.DISCARD, f"rejected: {experiment.cause}", None, now), None
         if experiment.operator is Operator.BASELINE and not self.study.metric and experiment.metrics:
             experiment = self._name_goal(experiment)
-        incumbent = Incumbent(best[0], best[1], store.experiment(self.study.id, best[0]).lines) if best else None
-        found = Measured(experiment.value, experiment.memory_gb, experiment.lines, experiment.cause)
-        verdict = decide(found, incumbent, Rules.of(self.study.settings, self.study.direction))
-        return store.decide(self.study.id, experiment.number, verdict.decision, verdict.cause, verdict.bar, now), None
+        if experiment.crash_kind == "start":
+            return store.decide(self.study.id, experiment.number, Decision.CRASH, experiment.cause, None, now), None
+        ruling = self._referee.ruling(self.study, experiment)
+        if ruling.wanted is not None:
+            return experiment, Wanted(*ruling.wanted)
+        verdict = ruling.verdict
+        knowledge = self._referee.settled(self.study, experiment, verdict)
+        columns: dict[str, object] = {"confirmed": verdict.action is not Action.PROVISIONAL}
+        if best is not None and ruling.decision is not Decision.CRASH:
+            columns |= {"p": verdict.p, "gain": verdict.gain, "gain_low": verdict.low, "gain_high": verdict.high}
+        bar = self._referee.bar(self.study, experiment, verdict)
+        return store.decide(
+            self.study.id, experiment.number, ruling.decision, verdict.cause, bar, now, knowledge=knowledge, **columns
+        ), None
 
     def _name_goal(self, experiment: Experiment) -> Experiment:
         if experiment.crash_kind not in ("no-metric", ""):
             return experiment
         name, direction = self._parts.name_goal(experiment.metrics)
         value = experiment.metrics[name]
+        self._parts.store.revalue(self.study.id, experiment.number, name)
         # The value first: a study that is killed in between still has no metric and comes here again.
         experiment = self._parts.store.advance(self.study.id, experiment.number, Stage.MEASURED, value=value, cause="", crash_kind="")
         self.study = replace(self.study, metric=name, direction=direction)
@@ -146,7 +167,10 @@ class Steps:
     def goal_reached(self) -> str:
         """The reason to end when the best value is at least as good as the target, else empty."""
         best = self._parts.store.bar(self.study.id)
-        if best is None or not reached(best[1], self.study.settings.target, self.study.direction):
+        if best is None:
+            return ""
+        node = self._referee.node(self.study, self._parts.store.experiment(self.study.id, best[0]))
+        if not self._referee.reached(node, self._referee.rules(self.study)):
             return ""
         return f"goal reached: {self.study.metric} {best[1]:.6g} (#{best[0]})"
 

@@ -28,7 +28,7 @@ from typing import Self
 
 import overnight
 from overnight import jobs
-from overnight.errors import JobError
+from overnight.errors import JobError, StorageError
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,200}")
@@ -86,13 +86,20 @@ class LocalExecutor:
             _wait_for(status.pid or self._pids.get(job, 0), min(left, _LOOK))
 
     def tail(self, job: str, offset: int) -> tuple[list[MetricPoint], int]:
-        """Metric points streamed since ``offset`` (bytes of ``metrics.jsonl``; 0 = from the start) and the next offset."""
+        """Metric points streamed since ``offset`` (bytes of ``metrics.jsonl``; 0 = from the start) and the next offset.
+
+        Raises ``StorageError``.
+        """
         try:
             with (self._root / job / jobs.METRICS).open("rb") as file:
                 file.seek(offset)
                 data = file.read()
         except FileNotFoundError:
             return [], offset
+        except OSError as exc:
+            raise StorageError(
+                "E-JOB-METRICS", f"the metrics of job {job} cannot be read: {exc.strerror}", where=str(self._root / job)
+            ) from exc
         whole = data[: data.rfind(b"\n") + 1]  # the last line may be half written
         points = []
         for line in whole.splitlines():
@@ -103,10 +110,11 @@ class LocalExecutor:
     def cancel(self, job: str, reason: str) -> None:
         """Ask for the end of the job's whole process tree; returns at once, ``poll`` tells when it is dead."""
         folder = self._root / job
-        with contextlib.suppress(OSError):  # no such job, asked before, or a full disk: the signal below still works
-            fd = os.open(folder / jobs.CANCEL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "w", encoding="utf-8", errors="replace") as file:
-                file.write(reason)
+        with contextlib.suppress(OSError):  # no such job, or a full disk: the signal below still works
+            if not (folder / jobs.CANCEL).exists():
+                draft = folder / f".{secrets.token_hex(8)}"
+                draft.write_text(reason, encoding="utf-8", errors="replace")
+                draft.rename(folder / jobs.CANCEL)
         status = _read(folder)
         if status is not None and status.pid and not status.state.over:
             _ask_to_end(folder, status.pid)
@@ -249,6 +257,8 @@ def _is_held(folder: Path) -> bool:
         fd = os.open(folder / jobs.LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError:  # no descriptor left, say: nothing is known, so nothing is done about it
+        return True
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

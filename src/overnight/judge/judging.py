@@ -108,7 +108,9 @@ def judge(candidate: Node, incumbent: Node | None, knowledge: Knowledge, rules: 
         return Verdict(Action.CRASH, candidate.failure or shown)
     if incumbent is not None and len(candidate.values) < len(candidate.runs):
         failed = len(candidate.runs) - len(candidate.values)
-        return Verdict(Action.DISCARD, f"failed in {failed} of {len(candidate.runs)} runs{': ' if candidate.failure else ''}{candidate.failure}")
+        return Verdict(
+            Action.DISCARD, f"failed in {failed} of {len(candidate.runs)} runs{': ' if candidate.failure else ''}{candidate.failure}"
+        )
     first = _without_noise(candidate, incumbent, rules)
     if rules.memory_hard and candidate.memory_gb > rules.memory_hard:
         return first
@@ -210,7 +212,9 @@ def next_seed(candidate: Node, knowledge: Knowledge, rules: Rules) -> int:
     return seed
 
 
-def _again(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: Rules, budget: Budget, view: Scene, stake: Stake) -> Verdict | None:
+def _again(
+    candidate: Node, incumbent: Node, knowledge: Knowledge, rules: Rules, budget: Budget, view: Scene, stake: Stake
+) -> Verdict | None:
     """One more run, of the candidate or of the incumbent, if it is worth more than a new idea in the same time."""
     runs = knowledge.ideas + knowledge.checks
     if budget.runs_left < 1 or knowledge.checks + 1 > _CHECKS * (runs + 1) + 2:
@@ -248,4 +252,3 @@ def _said(view: Scene, candidate: Node, incumbent: Node, rules: Rules) -> Verdic
     margin = f" by more than {rules.min_delta:.3g}" if rules.min_delta else ""
     cause = f"{word} than #{incumbent.number} by {abs(view.seen):.3g} ± {error:.2g} ({runs}{', same seeds' if seeds else ''}), P = {p:.2f} that it is better{margin}"
     return Verdict(Action.DISCARD, cause, p, gain, view.after.quantile(0.05), view.after.quantile(0.95), seen=view.seen, seen_var=view.var)
-

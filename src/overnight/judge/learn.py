@@ -82,7 +82,12 @@ def _half_believed(before: Level, after: Level, var: float) -> Level:
         return before if after.runs == before.runs else replace(before, runs=after.runs)
     share = _CHILD_TRUST
     mean = before.mean + share * (after.mean - before.mean)
-    return Level(mean, max(before.var + share * (after.var - before.var), _LEAST_VAR * var), before.base + share * (after.base - before.base), after.runs)
+    return Level(
+        mean,
+        max(before.var + share * (after.var - before.var), _LEAST_VAR * var),
+        before.base + share * (after.base - before.base),
+        after.runs,
+    )
 
 
 def _pace(knowledge: Knowledge, run: Run) -> Knowledge:
@@ -175,7 +180,8 @@ def _noise(knowledge: Knowledge, seen: float, var: float) -> tuple[float, ...]:
     """How well each hypothesis on the noise foresaw this difference."""
     middle = variance(knowledge)
     evidence = [
-        posterior(seen, var * (times * knowledge.scale) ** 2 / middle, SCALES, knowledge.counts, knowledge.scale).evidence for times in NOISE
+        posterior(seen, var * (times * knowledge.scale) ** 2 / middle, SCALES, knowledge.counts, knowledge.scale).evidence
+        for times in NOISE
     ]
     top = max(evidence)
     return tuple(old + max(new - top, -4.0) for old, new in zip(knowledge.noise, evidence, strict=True))
@@ -248,5 +254,3 @@ def noise_interval(knowledge: Knowledge, share: float = 0.9) -> tuple[float, flo
 def expected_false_keeps(knowledge: Knowledge) -> float:
     """How many of the keeps are expected to be no improvement: the sum of 1 - P."""
     return knowledge.doubt
-
-

@@ -1,8 +1,9 @@
 """What an observed difference says about the true one: a prior of null, good and bad edits, and its exact posterior.
 
 Pure arithmetic on floats. Effects d are oriented (more is better) and in any one unit; a prior is a list of weights over rungs:
-rung 0 is no effect at all, a rung s > 0 a half-normal of scale s above zero, s < 0 one below. A normal likelihood times a
-half-normal is a truncated normal, so that every figure is in closed form. Method: adaptive shrinkage, Stephens 2016.
+rung 0 is no effect at all, a rung s > 0 a normal of mean s and sd s/2 above zero, a rung s < 0 a half-normal of scale s below.
+A normal likelihood times a cut normal is a cut normal, so that every figure is in closed form. Method: adaptive shrinkage,
+Stephens 2016; good rungs stand off zero because edits that help by next to nothing are of no interest.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _ROOT2 = math.sqrt(2.0)
+_LOG_HALF = math.log(0.5)
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -25,6 +27,9 @@ def log_below(x: float) -> float:
     if x > -12:
         return math.log(0.5 * math.erfc(-x / _ROOT2))
     return -0.5 * x * x - math.log(-x) - _LOG_ROOT_2PI - 1 / (x * x)
+
+
+_LOG_BELOW_2 = log_below(2.0)
 
 
 def log_density(x: float, var: float) -> float:
@@ -94,14 +99,15 @@ def posterior(seen: float, var: float, scales: Sequence[float], counts: Sequence
     total = math.fsum(counts)
     rows: list[tuple[float, int, float, float]] = []
     for scale, count in zip(scales, counts, strict=True):
-        wide = var + (scale * unit) ** 2
-        logw = math.log(max(count, 1e-9) / total) + log_density(seen, wide)
+        logw = math.log(max(count, 1e-9) / total)
         if scale == 0:
-            rows.append((logw, 0, 0.0, 0.0))
+            rows.append((logw + log_density(seen, var), 0, 0.0, 0.0))
             continue
-        sign = 1 if scale > 0 else -1
-        mean, sd = seen * (1 - var / wide), math.sqrt(var * (1 - var / wide))
-        rows.append((logw + math.log(2.0) + log_below(sign * mean / sd), sign, mean, sd))
+        sign, centre, spread = (1, scale * unit, (0.5 * scale * unit) ** 2) if scale > 0 else (-1, 0.0, (scale * unit) ** 2)
+        wide = var + spread
+        mean, sd = (seen * spread + centre * var) / wide, math.sqrt(var * spread / wide)
+        logw += log_density(seen - centre, wide) + log_below(sign * mean / sd)
+        rows.append((logw - (_LOG_BELOW_2 if scale > 0 else _LOG_HALF), sign, mean, sd))
     return gather(rows)
 
 

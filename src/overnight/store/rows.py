@@ -14,7 +14,17 @@ from overnight.models import Decision, Direction, Experiment, MetricPoint, Opera
 from overnight.settings import from_dict
 
 _WINDOW = 32 * 1024  # zlib looks no further back
-_PLAIN = {item.name for item in fields(Experiment)} - {"operator", "stage", "decision", "trust", "confined", "commit", "metrics", "state"}
+_PLAIN = {item.name for item in fields(Experiment)} - {
+    "operator",
+    "stage",
+    "decision",
+    "trust",
+    "confined",
+    "confirmed",
+    "commit",
+    "metrics",
+    "state",
+}
 
 
 def storable(value: object) -> object:
@@ -65,7 +75,7 @@ def experiment_from(row: sqlite3.Row) -> Experiment:
     """The experiment in a row of ``experiment``."""
     return Experiment(
         **{name: row[name] for name in _PLAIN},
-        operator=Operator(row["operator"]), stage=Stage(row["stage"]), trust=Trust(row["trust"]), confined=bool(row["confined"]), commit=row["commit_id"],
+        operator=Operator(row["operator"]), stage=Stage(row["stage"]), trust=Trust(row["trust"]), confined=bool(row["confined"]), confirmed=bool(row["confirmed"]), commit=row["commit_id"],
         decision=Decision(row["decision"]) if row["decision"] else None, metrics=json.loads(row["metrics"]), state=json.loads(row["state"]),
     )  # fmt: skip
 

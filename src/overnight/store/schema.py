@@ -18,7 +18,8 @@ MIGRATIONS: tuple[str, ...] = (
         wanted TEXT NOT NULL DEFAULT 'run',-- run, pause, stop, stop-now: what a person asked for
         best INTEGER,                      -- the experiment that the branch points to
         bar REAL,                          -- the value that a candidate has to beat
-        ran_seconds REAL NOT NULL DEFAULT 0
+        ran_seconds REAL NOT NULL DEFAULT 0,
+        knowledge TEXT NOT NULL DEFAULT '' -- what was learned of noise and of edits; JSON
     );
     CREATE TABLE experiment (
         study INTEGER NOT NULL REFERENCES study(id),
@@ -34,6 +35,11 @@ MIGRATIONS: tuple[str, ...] = (
         tree TEXT NOT NULL DEFAULT '',
         repairs INTEGER NOT NULL DEFAULT 0,
         decision TEXT,
+        confirmed INTEGER NOT NULL DEFAULT 1, -- 0: kept, but not as sure as the profile asks
+        p REAL,                            -- probability that it is better than what it was compared with
+        gain REAL,                         -- expected, and the 90 % interval; more is better
+        gain_low REAL,
+        gain_high REAL,
         cause TEXT NOT NULL DEFAULT '',
         value REAL,
         trust TEXT NOT NULL,
@@ -74,6 +80,7 @@ MIGRATIONS: tuple[str, ...] = (
         seconds REAL NOT NULL DEFAULT 0,
         cpu_seconds REAL NOT NULL DEFAULT 0,
         memory_gb REAL NOT NULL DEFAULT 0,
+        learned INTEGER NOT NULL DEFAULT 0,
         metrics TEXT NOT NULL DEFAULT '{}',-- the last value of everything it printed
         submitted REAL NOT NULL,
         finished REAL,

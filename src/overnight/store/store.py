@@ -273,6 +273,40 @@ class Store:
         )
         return [run_from(row) for row in rows]
 
+    def knowledge(self, study: int) -> str:
+        """What was learned of noise and of edits, as JSON; empty before the first run."""
+        return str(self._rows("SELECT knowledge FROM study WHERE id=?", study)[0][0])
+
+    def unlearned(self, study: int, number: int) -> list[int]:
+        """Attempts of the experiment's finished runs that were not learned from yet, oldest first."""
+        return [
+            row[0]
+            for row in self._rows(
+                "SELECT attempt FROM job WHERE study=? AND number=? AND NOT learned AND finished IS NOT NULL AND state NOT IN ('LOST', 'CANCELLED')"
+                " ORDER BY attempt",
+                study,
+                number,
+            )
+        ]
+
+    def learned(self, study: int, number: int, attempts: Sequence[int], knowledge: str) -> None:
+        """Write what was learned from these runs, in one transaction with the fact that it was."""
+        with self._write() as db:
+            db.execute("UPDATE study SET knowledge=? WHERE id=?", (knowledge, study))
+            db.executemany(
+                "UPDATE job SET learned=1 WHERE study=? AND number=? AND attempt=?", [(study, number, attempt) for attempt in attempts]
+            )
+
+    def revalue(self, study: int, number: int, name: str) -> None:
+        """Take the metric ``name`` as the value of runs that ended before it was known to be the goal."""
+        for run in self.runs(study, number):
+            if run.value is None and run.crash_kind == "no-metric" and name in run.metrics:
+                with self._write() as db:
+                    db.execute(
+                        "UPDATE job SET value=?, crash_kind='', cause='' WHERE study=? AND number=? AND attempt=?",
+                        (storable(run.metrics[name]), study, number, run.attempt),
+                    )
+
     def lost(self, study: int, number: int, attempt: int, cause: str, now: float) -> None:
         """Write that a job ended without a result and will be run again."""
         with self._write() as db:
@@ -282,15 +316,34 @@ class Store:
             )
             self._event(study, number, "job.lost", now, {"attempt": attempt, "cause": cause})
 
-    def decide(self, study: int, number: int, decision: Decision, cause: str, bar: float | None, now: float) -> Experiment:
-        """Write the decision, and with a keep the new bar, in one transaction: exactly once per experiment."""
+    def decide(
+        self,
+        study: int,
+        number: int,
+        decision: Decision,
+        cause: str,
+        bar: float | None,
+        now: float,
+        *,
+        knowledge: str = "",
+        **found: object,
+    ) -> Experiment:
+        """Write the decision with what was learned from it, and with a keep the new bar, in one transaction: exactly once.
+
+        ``found`` are further columns by name: confirmed, p, gain, gain_low, gain_high.
+        """
+        columns = {"decision": decision, "cause": storable(cause), "stage": Stage.DECIDED, "finished": now, **found}
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [storable(value) for value in columns.values()]
         with self._write() as db:
             changed = db.execute(
-                "UPDATE experiment SET decision=?, cause=?, stage=?, finished=? WHERE study=? AND number=? AND decision IS NULL",
-                (decision, storable(cause), Stage.DECIDED, now, study, number),
+                f"UPDATE experiment SET {names} WHERE study=? AND number=? AND decision IS NULL",  # noqa: S608 - column names come from our own calls
+                (*values, study, number),
             ).rowcount
             if changed and decision is Decision.KEEP:
                 db.execute("UPDATE study SET best=?, bar=? WHERE id=?", (number, bar, study))
+            if changed and knowledge:
+                db.execute("UPDATE study SET knowledge=? WHERE id=?", (knowledge, study))
             if changed:
                 self._event(study, number, "experiment.decided", now, {"decision": decision, "cause": cause})
         return self.experiment(study, number)

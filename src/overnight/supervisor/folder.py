@@ -73,8 +73,8 @@ def announce(folder: str, found: JobStatus) -> None:
 
 
 def reserve(folder: str) -> None:
-    """Set aside room on the disk for the last status."""
-    with contextlib.suppress(OSError):
+    """Set aside room on the disk for the last status, where that can be done."""
+    with contextlib.suppress(OSError, AttributeError):
         fd = os.open(f"{folder}/status.next", _NEW | os.O_TRUNC, 0o600)
         try:
             os.posix_fallocate(fd, 0, _RESERVE)

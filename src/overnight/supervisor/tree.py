@@ -77,9 +77,12 @@ def everybody() -> list[Process]:
 
 
 def _ask_ps() -> list[Process]:
-    text = subprocess.run(["ps", "-axo", "pid=,ppid=,pgid=,sess=,state=,rss="], capture_output=True, text=True, check=False).stdout
+    try:
+        text = subprocess.run(["ps", "-axo", "pid=,ppid=,pgid=,state=,rss="], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return []
     rows = [line.split() for line in text.splitlines()]
-    return [Process(int(r[0]), int(r[1]), int(r[2]), 0, r[4][:1], 0, int(r[5]) * 1024) for r in rows if len(r) == 6 and r[5].isdigit()]
+    return [Process(int(r[0]), int(r[1]), int(r[2]), 0, r[3][:1], 0, int(r[4]) * 1024) for r in rows if len(r) == 5 and r[4].isdigit()]
 
 
 def below(roots: Iterable[int], among: Iterable[Process]) -> list[Process]:

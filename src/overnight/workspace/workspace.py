@@ -109,7 +109,11 @@ class Workspace:
         snapshot = self._snapshot(commit)
         if not self._hidden:
             return snapshot
-        shown = {path: entry for path, entry in snapshot.files.items() if not any(path == name or path.startswith(f"{name}/") for name in self._hidden)}
+        shown = {
+            path: entry
+            for path, entry in snapshot.files.items()
+            if not any(path == name or path.startswith(f"{name}/") for name in self._hidden)
+        }
         return replace(snapshot, files=shown)
 
     def entries(self, commit: str) -> Mapping[str, Entry]:
