@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -38,10 +39,13 @@ def until(found: Callable[[], bool]) -> bool:
     return found()
 
 
-def processes(marker: str) -> list[str]:
-    """The command lines in which a marker appears."""
-    lines = subprocess.run(["ps", "-eo", "stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line for line in lines if marker in line and not line.startswith("Z")]
+def processes(mark: str) -> list[str]:
+    """The command lines in which a mark appears."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(file.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+    return [line for line in found if mark in line]
 
 
 def running(executor: LocalExecutor, spec: JobSpec) -> JobStatus:

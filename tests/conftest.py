@@ -6,8 +6,8 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +17,7 @@ def mark() -> Iterator[str]:
     """A number for the command lines of one test's processes (`sleep MARK`); who still bears it afterwards is ended."""
     found = str(random.randrange(10**9, 10**10))
     yield found
-    lines = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
-    for pid in (int(line.split()[0]) for line in lines if found in line):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if found.encode() in file.read_bytes():
+                os.kill(int(file.parent.name), signal.SIGKILL)

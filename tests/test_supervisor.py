@@ -15,6 +15,7 @@ from commands import PATIENCE, processes, python, run, running, shell
 from overnight import jobs
 from overnight.executors.local import LocalExecutor
 from overnight.models import JobState, MetricSummary
+from overnight.supervisor import tree
 
 MIB = 2**20
 
@@ -165,7 +166,7 @@ def test_a_process_whose_main_thread_has_ended_is_ended_too(executor: LocalExecu
 def test_dead_daemons_do_not_pile_up_while_the_job_runs(executor: LocalExecutor, tmp_path: Path) -> None:
     script = f"for n in 1 2 3 4 5 6 7 8; do (sh -c : &); done; sleep 0.1; echo @up=1; until [ -e {tmp_path}/go ]; do sleep 0.01; done"
     status = running(executor, shell(script))
-    children = subprocess.run(["ps", "-o", "stat=", "--ppid", str(status.pid)], capture_output=True, text=True, check=False).stdout.split()
+    children = [process for process in tree.everybody() if process.parent == status.pid]
     (tmp_path / "go").touch()
     executor.poll("job.1", PATIENCE)
     assert len(children) == 1

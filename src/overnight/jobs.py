@@ -22,7 +22,7 @@ CANCEL = "cancel"  # its presence asks for the end, its content is the reason
 LOCK = "lock"  # flocked by the supervisor for its whole life; holds process id and start of the command
 TOKEN = "OVERNIGHT_JOB"  # noqa: S105 - a variable by which a job's processes are found again, no secret
 
-_TUPLES = ("argv", "wrap", "files", "readable", "gpus")
+_TUPLES = tuple(item.name for item in fields(JobSpec) if str(item.type).startswith("tuple["))
 _SECONDS = ("time_limit", "grace")
 
 

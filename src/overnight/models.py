@@ -256,4 +256,7 @@ class Summary:
     tokens: int
     cost: float
     crash_kinds: Mapping[str, int]
+    unconfirmed: int = 0  # keeps that are not as sure as the profile asks
+    false_keeps: float = 0.0  # how many of the keeps are expected to be no improvement: the sum of 1 - P
+    sigma: float | None = None  # sd of one run between seeds; None = not known, 0 = deterministic
     holder: str = ""  # who runs the loop now

@@ -139,7 +139,7 @@ def summary_json(told: Summary) -> dict[str, Any]:
         "schema": "overnight/status/1", "tag": study.tag, "branch": study.branch, "state": told.state, "reason": told.reason, "holder": told.holder or None,
         "goal": study.settings.goal, "metric": study.metric, "direction": study.direction, "target": study.settings.target,
         "budget": list(study.settings.budget), "proposer": list(study.settings.proposer), "slots": study.settings.slots, "base_commit": study.base_commit,
-        "experiments": told.total, "kept": told.kept, "discarded": told.discarded, "crashed": told.crashed, "crash_kinds": dict(told.crash_kinds),
+        "experiments": told.total, "kept": told.kept, "discarded": told.discarded, "crashed": told.crashed, "crash_kinds": dict(told.crash_kinds), "unconfirmed": told.unconfirmed, "expected_false_keeps": round(told.false_keeps, 3), "sigma": told.sigma,
         "running": list(told.running), "baseline": experiment_json(told.baseline) if told.baseline else None,
         "best": experiment_json(told.best) if told.best else None, "gain": gain, "seconds": round(told.seconds, 1),
         "train_seconds": round(told.train_seconds, 1), "think_seconds": round(told.think_seconds, 1), "tokens": told.tokens, "cost": told.cost,

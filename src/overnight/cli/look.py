@@ -83,7 +83,7 @@ def _print(item: Experiment, found: read.Open, *, as_json: bool) -> None:
         return
     metrics = "  ".join(f"{name} {number(value)}" for name, value in list(item.metrics.items())[:12])
     rows: Iterable[tuple[str, str]] = [
-        ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}{"" if item.confined else "   no sandbox"}"), ("cause", item.cause), ("parent", f"#{item.parent}" if item.parent else ""),
+        ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}" + ("" if item.confined else "   no sandbox")), ("cause", item.cause), ("parent", f"#{item.parent}" if item.parent else ""),
         ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer} ({duration(item.think_seconds)})"),
         ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), ("metrics", metrics), ("code", f"{item.lines} lines"),
         ("commit", item.commit), ("when", read.moment(item.started) or ""),

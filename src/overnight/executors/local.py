@@ -154,7 +154,7 @@ class LocalExecutor:
         if status is not None and status.state.over:
             return status
         if folder.name in self._starting:
-            return JobStatus(JobState.QUEUED)
+            return status or JobStatus(JobState.QUEUED)
         if _is_held(folder):
             return status or JobStatus(JobState.QUEUED)
         status = _read(folder)  # its last word may have come between the two looks

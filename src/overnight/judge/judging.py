@@ -18,13 +18,14 @@ from overnight.judge.value import Stake, worth
 from overnight.models import Decision
 
 _SURE = {"fast": 0.85, "balanced": 0.9, "strict": 0.95}  # a plain keep
-_FLOOR = {"fast": 0.5, "balanced": 0.6, "strict": 0.95}  # a provisional keep; strict has none
-_DOUBT = {"fast": 0.35, "balanced": 0.2, "strict": 0.05}  # the mean of 1 - P over all keeps stays below
+_FLOOR = {"fast": 0.5, "balanced": 0.5, "strict": 0.95}  # a provisional keep; strict has none
+_DOUBT = {"fast": 0.35, "balanced": 0.25, "strict": 0.05}  # the mean of 1 - P over all keeps stays below
 _DROP = 0.05
 _NEAR = 0.3
 _CHECKS = 0.12  # of all runs, at most, are second looks
 _EQUAL = 0.5  # in sd of one run: what counts as equal when the code is shorter
 _EQUAL_P = 0.9
+_PRICE = 1.0  # of a new idea's earnings, what a second look has to bring: it counts one step ahead only
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ def _again(
     runs = knowledge.ideas + knowledge.checks
     if budget.runs_left < 1 or knowledge.checks + 1 > _CHECKS * (runs + 1) + 2:
         return None
-    price = knowledge.earned / knowledge.earned_runs * knowledge.scale
+    price = _PRICE * knowledge.earned / knowledge.earned_runs * knowledge.scale
     if knowledge.run_seconds > 0:
         price *= knowledge.run_seconds / (knowledge.run_seconds + budget.idea_seconds)
     own = 1 / view.run_var

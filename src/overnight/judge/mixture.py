@@ -96,10 +96,10 @@ class Posterior:
 
 def posterior(seen: float, var: float, scales: Sequence[float], counts: Sequence[float], unit: float) -> Posterior:
     """What a difference ``seen`` with error variance ``var`` says, under rungs ``scales`` (times ``unit``) met ``counts`` times."""
-    total = math.fsum(counts)
+    total = math.log(math.fsum(counts))
     rows: list[tuple[float, int, float, float]] = []
     for scale, count in zip(scales, counts, strict=True):
-        logw = math.log(max(count, 1e-9) / total)
+        logw = math.log(max(count, 1e-9)) - total
         if scale == 0:
             rows.append((logw + log_density(seen, var), 0, 0.0, 0.0))
             continue
@@ -119,7 +119,7 @@ def gather(rows: Sequence[tuple[float, int, float, float]]) -> Posterior:
     parts = tuple(Part(weight / total, sign, mean, sd) for weight, (_, sign, mean, sd) in zip(weights, rows, strict=True))
     first = second = 0.0
     for part in parts:
-        if part.weight > 1e-12:
+        if part.weight > 1e-7 and part.sign:
             m1, m2 = part.moments()
             first += part.weight * m1
             second += part.weight * m2

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from overnight.judge.records import NOISE, SHARED, Kind, Knowledge, Node, Offset, Run
 
-_FIRST_NOISE = 1.0  # pseudo-observations that the baseline's own sd is right
+_FIRST_NOISE = 2.0  # pseudo-observations that the baseline's own sd is right
 _PAIRING_FROM = 0.3  # a weaker correlation is not worth a reused seed
 # Before anything is known: constants keep the stream of random numbers more often than a change of structure does.
 _FIRST_SHARED = {
@@ -34,7 +34,7 @@ def hypotheses(knowledge: Knowledge) -> list[tuple[float, float]]:
     unit = knowledge.scale**2
     dof, squares = knowledge.dof + _FIRST_NOISE, knowledge.squares / unit + _FIRST_NOISE
     logs = [extra - dof * math.log(times) - squares / (2 * times * times) for times, extra in zip(NOISE, knowledge.noise, strict=True)]
-    rows = [(share, times * times * unit) for share, times in zip(shares(logs), NOISE, strict=True) if share > 0.004]
+    rows = [(share, times * times * unit) for share, times in zip(shares(logs), NOISE, strict=True) if share > 0.01]
     total = math.fsum(share for share, _ in rows)
     return [(share / total, var) for share, var in rows]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from overnight.judge.mixture import Posterior, log_density, posterior
 from overnight.judge.records import SCALES, Knowledge
 
-_POINTS = 15
-_REACH = 3.2
+_POINTS = 11
+_REACH = 2.8
 
 
 @dataclass(frozen=True, slots=True)

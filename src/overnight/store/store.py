@@ -1,122 +1,28 @@
-"""One connection to the record of all studies of a project.
+"""The record of all studies of a project: studies, experiments with their files and decisions, events, and the summary.
 
-Writes are whole transactions, durable when the call returns (WAL, ``synchronous=FULL``). Knows nothing of git, jobs or screens.
-Safe to share between threads; other processes open their own.
+Knows nothing of git, jobs' folders or screens. Safe to share between threads; other processes open their own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
-import threading
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from overnight.errors import NotFoundError, StorageError, UsageError
-from overnight.models import Decision, Direction, Experiment, JobStatus, MetricPoint, Proposal, Run, Stage, Study, Summary
+from overnight.errors import NotFoundError, UsageError
+from overnight.models import Decision, Direction, Experiment, Proposal, Stage, Study, Summary
 from overnight.settings import Settings, as_dict
-from overnight.store.rows import digest, experiment_from, pack, run_from, storable, study_from, unpack
-from overnight.store.schema import MIGRATIONS
+from overnight.store.jobs import Jobs
+from overnight.store.rows import digest, experiment_from, pack, storable, study_from, unpack
 
 
-class Store:
+class Store(Jobs):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
     """
-
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        if readonly and not path.exists():
-            raise NotFoundError("E-NO-STUDY", f"there is no study here: {path} does not exist", fix="overnight run -- python train.py")
-        self._path = path
-        self._lock = threading.RLock()
-        self._base: dict[tuple[int, str], bytes] = {}
-        with self._mapped():
-            try:
-                self._db = self._connect("?mode=ro" if readonly else "")
-            except sqlite3.OperationalError:
-                if not readonly or path.with_name(path.name + "-wal").exists():
-                    raise
-                self._db = self._connect("?immutable=1")  # in a folder that is not ours to write to; nobody else writes now
-            try:
-                self._migrate(readonly=readonly)
-            except BaseException:
-                self._db.close()
-                raise
-
-    def _connect(self, how: str) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path.absolute().as_uri() + how, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-        db.row_factory = sqlite3.Row
-        try:
-            for pragma in ("user_version",) if how else ("journal_mode=WAL", "synchronous=FULL"):
-                db.execute(f"PRAGMA {pragma}")
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
-
-    def _migrate(self, *, readonly: bool) -> None:
-        version = self._version()
-        if version > len(MIGRATIONS):
-            raise StorageError(
-                "E-NEWER-STORE", f"{self._path} was written by a newer overnight (schema {version})", fix="pip install --upgrade overnight"
-            )
-        if readonly and version == 0:
-            raise NotFoundError("E-NO-STUDY", "there is no study here yet", fix="overnight run -- python train.py")
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            if readonly:
-                continue
-            try:
-                self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
-            except sqlite3.OperationalError:
-                self._db.rollback()
-                if self._version() < number:  # else another process that opened it at the same time was quicker
-                    raise
-
-    def close(self) -> None:
-        """Close the connection; further calls fail."""
-        with self._lock:
-            self._db.close()
-
-    def check(self) -> None:
-        """Raise ``StorageError`` when the file is damaged."""
-        with self._mapped():
-            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise StorageError("E-DAMAGED", f"{self._path} is damaged: {found}", fix=f"sqlite3 {self._path} .recover")
-
-    @contextlib.contextmanager
-    def _mapped(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except (sqlite3.DatabaseError, zlib.error) as exc:
-                raise StorageError(
-                    "E-STORE", f"the record {self._path} cannot be used: {exc}", fix="df -h . ; ls -l " + str(self._path.parent)
-                ) from exc
-
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._mapped():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        with self._mapped():
-            return self._db.execute(sql, values).fetchall()
 
     # --- studies -------------------------------------------------------------------------------------------------
 
@@ -221,100 +127,10 @@ class Store:
             db.execute(f"UPDATE experiment SET {names} WHERE study=? AND number=?", (*columns.values(), study, number))  # noqa: S608 - column names come from our own calls
         return self.experiment(study, number)
 
-    def attempt(self, study: int, number: int, seed: int, now: float) -> int:
-        """Count one more job for the experiment; the number is part of the job's id and is never used twice."""
-        with self._write() as db:
-            attempt = db.execute("SELECT coalesce(max(attempt), 0) + 1 FROM job WHERE study=? AND number=?", (study, number)).fetchone()[0]
-            db.execute(
-                "INSERT INTO job (study, number, attempt, seed, state, submitted) VALUES (?,?,?,?,'QUEUED',?)",
-                (study, number, attempt, seed, now),
-            )
-            db.execute("UPDATE experiment SET stage=? WHERE study=? AND number=? AND decision IS NULL", (Stage.SUBMITTED, study, number))
-            self._event(study, number, "experiment.started", now, {"attempt": attempt, "seed": seed})
-        return int(attempt)
-
-    def open_attempt(self, study: int, number: int, seed: int) -> int:
-        """The job of the experiment with this seed that has no end yet, 0 if there is none."""
-        rows = self._rows("SELECT attempt FROM job WHERE study=? AND number=? AND seed=? AND state='QUEUED'", study, number, seed)
-        return int(rows[-1][0]) if rows else 0
-
-    def open_jobs(self, study: int) -> list[tuple[int, int]]:
-        """(number, attempt) of every job that has no end yet."""
-        return [(row[0], row[1]) for row in self._rows("SELECT number, attempt FROM job WHERE study=? AND state='QUEUED'", study)]
-
-    def attempts(self, study: int, number: int, seed: int) -> int:
-        """How many jobs with this seed the experiment has had, without those that a person put back."""
-        sql = "SELECT count(*) FROM job WHERE study=? AND number=? AND seed=? AND cause NOT LIKE 'put back%'"
-        return int(self._rows(sql, study, number, seed)[0][0])
-
-    def last_attempt(self, study: int, number: int) -> int:
-        """Number of the latest job of the experiment, 0 if there was none."""
-        return int(self._rows("SELECT coalesce(max(attempt), 0) FROM job WHERE study=? AND number=?", study, number)[0][0])
-
-    def ran(self, job: tuple[int, int, int], status: JobStatus, points: Sequence[MetricPoint], now: float, **found: object) -> None:
-        """Write the end of job (study, number, attempt): its status, a thinned series of its metrics, and ``found`` (columns by name)."""
-        columns = {"state": status.state, "seconds": status.seconds, "cpu_seconds": status.cpu_seconds, "finished": now, **found}
-        names = ", ".join(f"{name}=?" for name in columns)
-        with self._write() as db:
-            values = [storable(value) for value in columns.values()]
-            db.execute(f"UPDATE job SET {names} WHERE study=? AND number=? AND attempt=?", (*values, *job))  # noqa: S608 - column names come from our own calls
-            db.execute("DELETE FROM metric WHERE study=? AND number=? AND attempt=?", job)
-            db.executemany(
-                "INSERT INTO metric VALUES (?,?,?,?,?,?,?)",
-                [(*job, point.name, storable(point.step), storable(point.value), round(point.time, 3)) for point in points],
-            )
-
-    def runs(self, study: int, number: int) -> list[Run]:
-        """The finished runs of an experiment, oldest first; jobs that were lost or put back, to be run again, are none."""
-        rows = self._rows(
-            "SELECT * FROM job WHERE study=? AND number=? AND finished IS NOT NULL AND (value IS NOT NULL OR crash_kind != '') ORDER BY attempt",
-            study,
-            number,
-        )
-        return [run_from(row) for row in rows]
-
-    def knowledge(self, study: int) -> str:
-        """What was learned of noise and of edits, as JSON; empty before the first run."""
-        return str(self._rows("SELECT knowledge FROM study WHERE id=?", study)[0][0])
-
-    def unlearned(self, study: int, number: int) -> list[int]:
-        """Attempts of the experiment's finished runs that were not learned from yet, oldest first."""
-        return [
-            row[0]
-            for row in self._rows(
-                "SELECT attempt FROM job WHERE study=? AND number=? AND NOT learned AND finished IS NOT NULL AND state NOT IN ('LOST', 'CANCELLED')"
-                " ORDER BY attempt",
-                study,
-                number,
-            )
-        ]
-
-    def learned(self, study: int, number: int, attempts: Sequence[int], knowledge: str) -> None:
-        """Write what was learned from these runs, in one transaction with the fact that it was."""
-        with self._write() as db:
-            db.execute("UPDATE study SET knowledge=? WHERE id=?", (knowledge, study))
-            db.executemany(
-                "UPDATE job SET learned=1 WHERE study=? AND number=? AND attempt=?", [(study, number, attempt) for attempt in attempts]
-            )
-
-    def revalue(self, study: int, number: int, name: str) -> None:
-        """Take the metric ``name`` as the value of runs that ended before it was known to be the goal."""
-        for run in self.runs(study, number):
-            if run.value is None and run.crash_kind == "no-metric" and name in run.metrics:
-                with self._write() as db:
-                    db.execute(
-                        "UPDATE job SET value=?, crash_kind='', cause='' WHERE study=? AND number=? AND attempt=?",
-                        (storable(run.metrics[name]), study, number, run.attempt),
-                    )
-
-    def lost(self, study: int, number: int, attempt: int, cause: str, now: float) -> None:
-        """Write that a job ended without a result and will be run again."""
-        with self._write() as db:
-            db.execute(
-                "UPDATE job SET state='LOST', cause=?, finished=? WHERE study=? AND number=? AND attempt=?",
-                (storable(cause), now, study, number, attempt),
-            )
-            self._event(study, number, "job.lost", now, {"attempt": attempt, "cause": cause})
+    def _false_keeps(self, study: int) -> float:
+        """The expected number: each keep after the baseline counts with 1 - P."""
+        found = self._rows("SELECT sum(1 - p) FROM experiment WHERE study=? AND decision='keep' AND p IS NOT NULL", study)[0][0]
+        return float(found or 0.0)
 
     def decide(
         self,
@@ -381,27 +197,7 @@ class Store:
         )
         return int(rows[0][0]) if rows else 0
 
-    def series(self, study: int, number: int, name: str = "") -> list[tuple[str, float, float | None, float]]:
-        """(name, step, value, time) of the stored metric points of an experiment."""
-        rows = self._rows(
-            "SELECT name, step, value, time FROM metric WHERE study=? AND number=? AND (?='' OR name=?) ORDER BY rowid",
-            study,
-            number,
-            name,
-            name,
-        )
-        return [tuple(row) for row in rows]
-
-    def jobs(self, study: int, number: int) -> list[dict[str, Any]]:
-        """Every job of an experiment, as JSON-like records, oldest first."""
-        return [dict(row) for row in self._rows("SELECT * FROM job WHERE study=? AND number=? ORDER BY attempt", study, number)]
-
     # --- events and the summary ----------------------------------------------------------------------------------
-
-    def _event(self, study: int, number: int, kind: str, now: float, data: Mapping[str, object]) -> None:
-        self._db.execute(
-            "INSERT INTO event (time, study, number, type, data) VALUES (?,?,?,?,?)", (now, study, number, kind, json.dumps(data))
-        )
 
     def event(self, study: int, number: int, kind: str, now: float, data: Mapping[str, object]) -> None:
         """Append to the record of what happened."""
@@ -446,5 +242,16 @@ class Store:
             running=tuple(item.number for item in unfinished), baseline=experiment_from(first[0]) if first else None, best=best,
             seconds=row["ran_seconds"], gpu_seconds=totals["train_seconds"] * max(1, len(study.settings.gpus) // study.settings.slots),
             train_seconds=totals["train_seconds"], think_seconds=totals["think_seconds"], tokens=int(totals["tokens"]), cost=totals["cost"],
+            unconfirmed=int(self._rows("SELECT count(*) FROM experiment WHERE study=? AND decision='keep' AND NOT confirmed", study.id)[0][0]),
+            false_keeps=self._false_keeps(study.id),
+            sigma=_sigma(row["knowledge"]),
             crash_kinds={item["crash_kind"]: item["n"] for item in counts if item["decision"] == Decision.CRASH and item["crash_kind"]},
         )  # fmt: skip
+
+
+def _sigma(knowledge: str) -> float | None:
+    """The sd of one run between seeds, from what was learned."""
+    if not knowledge:
+        return None
+    found = json.loads(knowledge)
+    return math.sqrt(found["squares"] / found["dof"]) if found.get("dof", 0) > 0 else None

@@ -1,0 +1,118 @@
+"""The connection to the record: how it is opened, migrated, locked, and how its troubles are told.
+
+Writes are whole transactions, durable when the call returns (WAL, ``synchronous=FULL``). Knows no table but that of events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from overnight.errors import NotFoundError, StorageError
+from overnight.store.schema import MIGRATIONS
+
+
+class Connection:
+    """The database at ``path``; made when missing unless ``readonly``.
+
+    Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
+    """
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        if readonly and not path.exists():
+            raise NotFoundError("E-NO-STUDY", f"there is no study here: {path} does not exist", fix="overnight run -- python train.py")
+        self._path = path
+        self._lock = threading.RLock()
+        self._base: dict[tuple[int, str], bytes] = {}
+        with self._mapped():
+            try:
+                self._db = self._connect("?mode=ro" if readonly else "")
+            except sqlite3.OperationalError:
+                if not readonly or path.with_name(path.name + "-wal").exists():
+                    raise
+                self._db = self._connect("?immutable=1")  # in a folder that is not ours to write to; nobody else writes now
+            try:
+                self._migrate(readonly=readonly)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _connect(self, how: str) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path.absolute().as_uri() + how, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        try:
+            for pragma in ("user_version",) if how else ("journal_mode=WAL", "synchronous=FULL"):
+                db.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _migrate(self, *, readonly: bool) -> None:
+        version = self._version()
+        if version > len(MIGRATIONS):
+            raise StorageError(
+                "E-NEWER-STORE", f"{self._path} was written by a newer overnight (schema {version})", fix="pip install --upgrade overnight"
+            )
+        if readonly and version == 0:
+            raise NotFoundError("E-NO-STUDY", "there is no study here yet", fix="overnight run -- python train.py")
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            if readonly:
+                continue
+            try:
+                self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+            except sqlite3.OperationalError:
+                self._db.rollback()
+                if self._version() < number:  # else another process that opened it at the same time was quicker
+                    raise
+
+    def close(self) -> None:
+        """Close the connection; further calls fail."""
+        with self._lock:
+            self._db.close()
+
+    def check(self) -> None:
+        """Raise ``StorageError`` when the file is damaged."""
+        with self._mapped():
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StorageError("E-DAMAGED", f"{self._path} is damaged: {found}", fix=f"sqlite3 {self._path} .recover")
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except (sqlite3.DatabaseError, zlib.error) as exc:
+                raise StorageError(
+                    "E-STORE", f"the record {self._path} cannot be used: {exc}", fix="df -h . ; ls -l " + str(self._path.parent)
+                ) from exc
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._mapped():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        with self._mapped():
+            return self._db.execute(sql, values).fetchall()
+
+    def _event(self, study: int, number: int, kind: str, now: float, data: Mapping[str, object]) -> None:
+        self._db.execute(
+            "INSERT INTO event (time, study, number, type, data) VALUES (?,?,?,?,?)", (now, study, number, kind, json.dumps(data))
+        )
