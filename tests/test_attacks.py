@@ -48,11 +48,6 @@ def test_no_attack_wins_anything_for_an_ordinary_user() -> None:
     assert {name: won for name, won in json.loads(done.stdout or "{}").items() if won not in ("[]", [])} == {}, done.stderr
 
 
-def test_every_attack_was_played(ground: Field) -> None:
-    walls = ground.walls
-    assert (len(ATTACKS), sandbox.check(walls)) == (16, [])
-
-
 # ---------------------------------------------------------------- what would stay
 
 
@@ -173,7 +168,7 @@ def test_a_huge_command_line_is_a_failure_and_no_hang(ground: Field) -> None:
 
 
 def test_a_library_named_by_our_environment_is_not_loaded_into_a_run(ground: Field, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LD_PRELOAD", "/tmp/evil.so")
+    monkeypatch.setenv("LD_PRELOAD", "/nowhere/evil.so")
     spec = ground.spec("preload", 'won += [name for name in os.environ if name.startswith("LD_")]')
     assert ground.run(spec).end == "WON []\n"
 
@@ -192,7 +187,7 @@ time.sleep(60)
         grace=20.0,
     )
     ground.executor.submit(sandbox.confined(ground.walls, spec))
-    assert until(lambda: (Path(spec.cwd) / "ready").exists())
+    assert until((Path(spec.cwd) / "ready").exists)
     ground.executor.cancel(spec.id, "enough")
     status = ground.executor.poll(spec.id, 30)
     assert (status.state, status.end) == (JobState.CANCELLED, "saved a checkpoint\n")

@@ -42,6 +42,7 @@ _PURE = {
     "warnings",
 }  # fmt: skip
 _IMPURE = {
+    ("constants", "random"): "the type of a source of chance, which is an argument",
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",
     ("protocols", "pathlib"): "the type of a field",

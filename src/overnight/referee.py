@@ -95,6 +95,17 @@ class Referee:
             return study.settings.seed
         return next_seed(Node(experiment.number, (), kind=self._kind(study, experiment)), self._known, self.rules(study))
 
+    def fresh_seed(self, study: Study, experiment: Experiment) -> int:
+        """A seed that the experiment has not run on."""
+        return next_seed(self.node(study, experiment), self._known, self.rules(study))
+
+    def against_parent(self, study: Study, experiment: Experiment) -> Verdict | None:
+        """What all runs by now say of an experiment beside its parent; None for a baseline."""
+        if not experiment.parent:
+            return None
+        parent = self.node(study, self._store.experiment(study.id, experiment.parent))
+        return judge(self.node(study, experiment), parent, self._known, self.rules(study), Budget(0.0))
+
     def learn(self, study: Study, number: int) -> None:
         """Take in every finished run of the experiment that was not learned from yet."""
         fresh = self._store.unlearned(study.id, number)

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("overnight.cli.look:show", "One experiment: idea, result, cause, metrics."),
     "diff": ("overnight.cli.look:diff", "The change of an experiment, against its parent or another."),
     "log": ("overnight.cli.look:log", "The output of an experiment."),
+    "retest": ("overnight.cli.retest:retest", "Run kept experiments again with fresh seeds: is the gain real?"),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }

@@ -188,6 +188,15 @@ class Store(Jobs):
             experiment_from(row) for row in self._rows("SELECT * FROM experiment WHERE study=? AND stage!='applied' ORDER BY number", study)
         ]
 
+    def retested(self, study: int, number: int, *, confirmed: bool, p: float | None, gain: float | None, now: float) -> None:
+        """Write what further runs of a settled experiment say; its decision stays."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE experiment SET confirmed=?, p=coalesce(?, p), gain=coalesce(?, gain) WHERE study=? AND number=?",
+                (confirmed, p, gain, study, number),
+            )
+            self._event(study, number, "experiment.retested", now, {"confirmed": confirmed, "p": p})
+
     def same_files(self, study: int, files: Mapping[str, bytes]) -> int:
         """Number of the first experiment with exactly these files that was not rejected unrun, or 0."""
         rows = self._rows(

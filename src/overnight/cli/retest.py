@@ -1,0 +1,33 @@
+"""The verb ``retest``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from overnight.app import retest as again
+from overnight.cli.options import json_option, options_of, state_option
+from overnight.printable import number as shown
+
+
+@click.command()
+@click.argument("numbers", nargs=-1, type=click.IntRange(min=1), metavar="[NUMBER]...")
+@click.option("--unconfirmed", is_flag=True, help="Every keep that is not as sure as the profile asks (also without any number).")
+@click.option("--runs", default=2, type=click.IntRange(min=1, max=50), metavar="N", show_default=True, help="How many runs of each.")
+@state_option
+@json_option
+def retest(numbers: tuple[int, ...], unconfirmed: bool, runs: int, state: Path | None, tag: str, as_json: bool) -> None:
+    """Run kept experiments again with fresh seeds. The branch stays as it is."""
+    options = options_of(None, state, (), {"tag": tag or None})
+    found = again.retest(options, () if unconfirmed else numbers, runs, lambda line: click.echo(f"  {line}", err=True))
+    if as_json:
+        rows = [{"number": item.experiment.number, "values": list(item.values), "p": item.p, "gain": item.gain, "word": item.word} for item in found]
+        click.echo(json.dumps({"schema": "overnight/retest/1", "experiments": rows}))
+        return
+    for item in found:
+        values = ", ".join(shown(value) for value in item.values)
+        click.echo(f"#{item.experiment.number:<4} {item.word:<12} P = {item.p:.2f} that it is better than its parent   {values}")
+    if not found:
+        click.echo("nothing to look at again: every keep is confirmed")
