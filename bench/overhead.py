@@ -25,7 +25,7 @@ from pathlib import Path
 
 from overhead_counting import Spent, machine, spend
 from overhead_filled import filled
-from overhead_loops import LABLOOP, TRAIN, Bench, alone, fresh, labloop, labloop_run, overnight, program, shell
+from overhead_loops import LABLOOP, Bench, alone, fresh, labloop, labloop_run, overnight, program, shell
 
 Command = Callable[[Bench, int], list[str]]
 _FLOOD = 100 * 10**6  # bytes
@@ -157,31 +157,15 @@ def flood(folder: Path) -> Iterator[Row]:
     yield Row("output through the supervisor", _FLOOD / 1e6 / min(row["seconds"] for row in rows), "MB/s")
     plain = spend(["sh", "train.sh"], bench.repository, bench.env, bench.output)
     yield Row("the same output into a file", _FLOOD / 1e6 / plain.wall, "MB/s")
-    bench = fresh(folder / "search", TRAIN.replace("train", "train"))
-    yield from _search_memory(bench)
+    yield from _search_memory(fresh(folder / "search"))
 
 
 def _search_memory(bench: Bench) -> Iterator[Row]:
-    """The loop with the embedded search, which brings libraries of its own."""
-    (bench.repository / "train.py").write_text('import argparse\nlr = 0.1\nprint(f"fitness: {lr}")\nprint("x" * 99 + "\\n", end="")\n')
-    add = ["sh", "-c", "git add train.py && git commit -q -m train"]
-    spend(add, bench.repository, bench.env, bench.output)
-    words = [
-        "run",
-        "--tag",
-        "search",
-        "--metric",
-        "fitness",
-        "--direction",
-        "maximize",
-        "--editable",
-        "train.py",
-        "--budget",
-        "3",
-        "--state",
-        "../state",
-    ]
-    command = [*program(), *words, "--", sys.executable, "train.py"]
+    """The loop with the embedded search, which brings libraries of its own, once it models what it has seen."""
+    (bench.repository / "train.py").write_text("lr = 0.1\nwidth = 64\nprint(f'fitness: {lr * width}')\n")
+    spend(["sh", "-c", "git add train.py && git commit -q -m train"], bench.repository, bench.env, bench.output)
+    words = ["--tag", "search", "--metric", "fitness", "--direction", "maximize", "--editable", "train.py", "--budget", "14"]
+    command = [*program(), "run", *words, "--state", str(bench.folder / "state"), "--", sys.executable, "train.py"]
     spent = spend(command, bench.repository, bench.env, bench.output)
     yield Row("memory of the loop with the embedded search", spent.memory_mb, "MB")
 

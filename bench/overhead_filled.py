@@ -19,7 +19,6 @@ from pathlib import Path
 
 from overhead_counting import spend
 from overhead_loops import Bench, fresh, overnight
-
 from overnight.decide import code_lines
 from overnight.ledger import Ledger
 from overnight.models import Decision, Idea, JobState, JobStatus, MetricPoint, MetricSummary, Operator, Proposal, Study

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -233,7 +234,7 @@ def field(root: Path, **more: Any) -> Iterator[Field]:
         udp.bind(("127.0.0.1", 0))
         udp.setblocking(False)
         place = tempfile.mkdtemp(prefix="s")  # the path of a socket must be short
-        stack.callback(lambda: (os.unlink(f"{place}/s"), os.rmdir(place)))
+        stack.callback(shutil.rmtree, place)
         name = f"overnight-attacks-{os.getpid()}-{time.monotonic_ns()}"
         for address in (f"{place}/s", f"\0{name}"):
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))

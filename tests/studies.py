@@ -6,17 +6,22 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from overnight.testing import git, repository
 
-PATIENCE = 60.0  # seconds after which a test gives up
+PATIENCE = 30.0  # seconds after which a test gives up
+# Walls and noise have tests of their own. Here runs write to ``out``, and the agent is asked when its turn has come.
+PLAIN = ("--unsafe-no-sandbox", "--baseline-runs", "1", "--no-ahead")
 PYTHON = shlex.quote(sys.executable) + " -I -S"
 
 # Counts every training in a file outside, whatever train.py does.
@@ -127,16 +132,7 @@ class Study:
 
     def survivors(self) -> list[str]:
         """Processes that have anything to do with the study: by folder, command line or environment."""
-        found = []
-        mark = os.fsencode(self.root.parent)
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (folder / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z":
-                    continue
-                told = [(folder / "cmdline").read_bytes(), os.fsencode(os.readlink(folder / "cwd")), (folder / "environ").read_bytes()]
-                if folder.name != str(os.getpid()) and any(mark in text for text in told):
-                    found.append(f"{folder.name}: {told[0].decode('utf-8', 'replace')}")
-        return found
+        return [f"{pid}: {line}" for pid, line in bearers(str(self.root.parent)).items()]
 
     def gate(self, number: int, value: float) -> None:
         """Make the agent's n-th call leave a train.py that notes its process id in ``out/pids`` and ends when ``out/go`` appears."""
@@ -196,7 +192,7 @@ def study(
         "loss",
         "--direction",
         "minimize",
-        "--no-ahead",
+        *PLAIN,
         "--proposer-command",
         f"sh {place['out']}/agent.sh",
         *words,
@@ -205,6 +201,30 @@ def study(
     made = Study(root, out, env, [*given, "--", "sh", "run.sh"])
     made.before.update(made.checkout())
     return made
+
+
+def bearers(mark: str) -> dict[int, str]:
+    """Process id and command line of every living process whose folder, command line or environment holds ``mark``."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z":
+                continue
+            line = (folder / "cmdline").read_bytes()
+            told = (line, os.fsencode(os.readlink(folder / "cwd")), (folder / "environ").read_bytes())
+            if int(folder.name) != os.getpid() and any(mark.encode() in text for text in told):
+                found[int(folder.name)] = line.decode("utf-8", "replace")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def ended(tmp_path: Path) -> Iterator[None]:
+    """Whatever a failed test has left running is ended."""
+    yield
+    while left := bearers(str(tmp_path)):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def until(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -18,27 +18,27 @@ def same(one: object, other: object) -> bool:
     return repr(one) == repr(other)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(TEXTS).map(tuple), st.dictionaries(TEXTS, TEXTS), st.floats(min_value=0, allow_nan=False))
 def test_a_spec_is_the_same_after_a_journey_through_its_text(argv: tuple[str, ...], env: dict[str, str], limit: float) -> None:
     spec = JobSpec(id="x", argv=argv, cwd="/", env=env, time_limit=limit if math.isfinite(limit) else 0.0, gpus=("0",))
     assert same(jobs.spec_from_json(jobs.spec_to_json(spec)), spec)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(TEXTS, NUMBERS, NUMBERS, st.sampled_from(JobState))
 def test_a_status_is_the_same_after_a_journey_through_its_text(cause: str, last: float, low: float, state: JobState) -> None:
     status = JobStatus(state, cause, exit_code=3, metrics={cause: MetricSummary(last, low, math.inf, 2)})
     assert same(jobs.status_from_json(jobs.status_to_json(status)), status)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(TEXTS, NUMBERS, NUMBERS)
 def test_a_point_is_the_same_after_a_journey_through_its_text(name: str, value: float, step: float) -> None:
     assert same(jobs.point_from_json(jobs.point_to_json(MetricPoint(name, value, step, 1.5))), MetricPoint(name, value, step, 1.5))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.text()
     | st.sampled_from(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import Study, study
+from studies import ended, study, Study  # noqa: F401 - ended is used by every test
 
 LIMIT = ("--time-limit", "1.5")  # of a run that is to reach it
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,15 +114,11 @@ def test_a_table_that_was_taken_away_gets_its_header_again(tmp_path: Path) -> No
     assert [line.split("\t")[0] for line in (tmp_path / "results.tsv").read_text().splitlines()] == ["commit", "a1b2c3d", "a1b2c3d"]
 
 
-def test_a_table_that_cannot_be_written_says_where_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [lambda table: table.write([]), lambda table: table.add(_tried("x"))], ids=["write", "add"])
+def test_a_table_that_cannot_be_written_says_where_and_leaves_nothing(tmp_path: Path, write: Callable[[Table], None]) -> None:
     path = tmp_path / "results.tsv"
     (path / "inside").mkdir(parents=True)
-    codes = []
-    for write in (lambda: Table(path).write([]), lambda: Table(path).add(_tried("x"))):
-        with pytest.raises(StorageError) as caught:
-            write()
-        codes.append((caught.value.code, caught.value.message))
-    assert (codes, [item.name for item in tmp_path.iterdir()]) == (
-        [("E-RESULTS", f"{path} cannot be written: Is a directory")] * 2,
-        ["results.tsv"],
-    )
+    with pytest.raises(StorageError) as caught:
+        write(Table(path))
+    left = [item.name for item in tmp_path.iterdir()]
+    assert (caught.value.code, caught.value.message, left) == ("E-RESULTS", f"{path} cannot be written: Is a directory", ["results.tsv"])

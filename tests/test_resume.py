@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import Study, study, until
+from studies import ended, study, Study, until  # noqa: F401 - ended is used by every test
 
 from overnight.testing import git
 

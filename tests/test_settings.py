@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from overnight.settings import KINDS, Budget, Settings, as_dict, convert, from_dict, parse_budget, parse_duration, parse_size, table
 
-_ODD = (
+_ODD: tuple[object, ...] = (
     None,
     True,
     -1,

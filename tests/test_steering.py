@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from studies import Study, study, until
+from studies import ended, study, Study, until  # noqa: F401 - ended is used by every test
 
 KEPT = [("keep", 1.0), ("keep", 0.5)]
 

@@ -272,7 +272,11 @@ def _converted(name: str, value: object, where: str, fix: str) -> Any:
         wanted = "the number is too large" if isinstance(exc, OverflowError) else _shown(str(exc))
         example = table()[name]["example"]
         hint = f"{fix}     (for example: {name} = {example})" if example else fix
-        raise UsageError("E-BAD-SETTING", f"{where}: {name}: {wanted}", where=where, fix=hint) from exc
+        if where.startswith("--"):
+            shown = tomllib.loads(f"it = {example}")["it"] if example else ""
+            hint = f"overnight run {where} {shlex.quote(str(shown[0] if isinstance(shown, list) else shown))}" if example else fix
+        subject = where if where.startswith(("--", "OVERNIGHT_")) else f"{where}: {name}"
+        raise UsageError("E-BAD-SETTING", f"{subject}: {wanted}", where=where, fix=hint) from exc
 
 
 def _label(path: Path, root: Path, environ: Mapping[str, str]) -> str:

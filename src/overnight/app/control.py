@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,13 @@ from overnight.app import place as places
 from overnight.app import prepare
 from overnight.errors import NotFoundError, OvernightError
 from overnight.store import Store
+
+
+_ERROR = re.compile(
+    r"^error\[(?P<code>E-[A-Z-]+)\]: (?P<message>.*)$"
+    + "".join(rf"(?:\n  {label + ':':<7}(?P<{label}>.*(?:\n {{9}}.*)*)$)?" for label in ("where", "why", "fix")),
+    re.MULTILINE,
+)
 
 
 def ask(start: Path, state: Path | None, environ: Mapping[str, str], wanted: str, tag: str = "") -> str:
@@ -65,9 +73,18 @@ def start(options: prepare.Options, words: list[str]) -> tuple[int, Path]:
     text = _since(log, begin).decode("utf-8", "replace")
     if process.returncode == 0:
         return process.pid, log
-    error = OvernightError("E-START", "the loop did not start", where=str(log), why=text.strip()[-2000:])
+    error = _told(text) or OvernightError("E-START", "the loop did not start", where=str(log), why=text.strip()[-2000:])
     error.exit_code = process.returncode if process.returncode > 0 else 1
     raise error
+
+
+def _told(text: str) -> OvernightError | None:
+    """The last error in the text, as it was before it was printed."""
+    found = list(_ERROR.finditer(text))
+    if not found:
+        return None
+    parts = {name: (found[-1][name] or "").replace("\n         ", "\n") for name in ("where", "why", "fix")}
+    return OvernightError(found[-1]["code"], found[-1]["message"], **parts)
 
 
 def _since(log: Path, begin: int) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import gpus
+from overnight.app import place as places
 from overnight.app import prepare, wiring
 from overnight.app.detect import AGENTS
 from overnight.errors import OvernightError
@@ -56,7 +57,7 @@ def look(options: prepare.Options) -> Iterator[Finding]:
         free > _ROOM, f"{free / 2**30:.1f} GiB free on the disk", "" if free > _ROOM else "make room: a night needs 1 GiB at least"
     )
     try:
-        with Workspace.open(options.folder, place.state) as workspace:
+        with places.workspace(options.folder, place) as workspace:
             base = workspace.head()
             yield Finding(True, f"git repository, the study starts from {base[:7]}")
             settings, notes = prepare.settle(options, workspace)

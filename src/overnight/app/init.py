@@ -126,7 +126,7 @@ def config_text(findings: Findings) -> str:
     groups = [*_GROUPS, ("More", tuple(name for name in known if name not in grouped))]
     lines = [
         "# Settings of this study, written by `overnight init`. A line that begins with # is not in force.",
-        "# Origin of each value in force: overnight config show",
+        "# Origin of each value in force: overnight config",
     ]
     found = values(findings)
     for title, names in groups:

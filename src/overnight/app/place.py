@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,10 @@ from pathlib import Path
 
 from overnight.errors import BusyError, NotFoundError, StorageError, UsageError
 from overnight.store import Store
+from overnight.workspace import Workspace
 
 STATE = ".overnight"
+_OWN = {".gitignore", "copies", "git", "jobs", "lock", "loop.log", "lost+found", "runs"}  # what a state folder can hold without a record
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,21 @@ class Place:
         return int(words[1]) if len(words) > 1 and words[0] == "pid" and words[1].isdigit() else 0
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a process holds this lock."""
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def find(start: Path, state: Path | None, environ: Mapping[str, str]) -> Place:
     """The state folder named, or the nearest ``.overnight`` at or above ``start``. Raises ``NotFoundError``."""
     named = state or (Path(environ["OVERNIGHT_STATE"]) if environ.get("OVERNIGHT_STATE") else None)
@@ -70,6 +88,42 @@ def find(start: Path, state: Path | None, environ: Mapping[str, str]) -> Place:
         why=f"no {STATE}/overnight.db was found",
         fix="overnight run -- python train.py",
     )
+
+
+def default(folder: Path) -> Place:
+    """``.overnight`` at the top of the checkout that holds ``folder``."""
+    above = (folder.absolute(), *folder.absolute().parents)
+    return Place(next((each for each in above if (each / ".git").exists()), above[0]) / STATE)
+
+
+@contextlib.contextmanager
+def workspace(folder: Path, place: Place) -> Iterator[Workspace]:
+    """The repository that holds ``folder``, with the state folder made.
+
+    Raises ``UsageError``: no repository, or a state folder that cannot be made or belongs to somebody else.
+    """
+    _refuse_foreign(place)
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(Workspace.open(folder, place.state))
+        except StorageError:
+            make(place)  # says it better when it is the state folder that cannot be written
+            raise
+        make(place)
+        yield opened
+
+
+def _refuse_foreign(place: Place) -> None:
+    """A folder full of other things is no state folder: ours would be mixed with them."""
+    with contextlib.suppress(OSError):
+        names = {path.name for path in place.state.iterdir()}
+        if names - _OWN and "overnight.db" not in names:
+            raise UsageError(
+                "E-STATE-FOLDER",
+                f"{place.state} holds other files",
+                why="a state folder must be new, empty, or one of an earlier run",
+                fix=f"overnight run --state {shlex.quote(str(place.state / 'overnight'))}",
+            )
 
 
 def make(place: Place) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import shlex
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from overnight import config, gpus
+from overnight import config, constants, gpus
 from overnight.app import place as places
 from overnight.app.data import check_data, env_names
 from overnight.app.detect import Findings
@@ -25,6 +26,7 @@ from overnight.settings import Settings
 from overnight.store import Store
 from overnight.workspace import Scope, Workspace
 
+_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+@-]{0,62}[A-Za-z0-9_+-])?")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
@@ -59,20 +61,24 @@ def locate(options: Options) -> places.Place:
     named = options.state or (Path(options.environ["OVERNIGHT_STATE"]) if options.environ.get("OVERNIGHT_STATE") else None)
     if named is not None:
         return places.Place((options.folder / named.expanduser()).absolute())
-    for folder in (options.folder.absolute(), *options.folder.absolute().parents):
-        if (folder / ".git").exists():
-            return places.Place(folder / places.STATE)
-    return places.Place(options.folder.absolute() / places.STATE)
+    return places.default(options.folder)
+
+
+def resolved(options: Options) -> config.Loaded:
+    """The settings as files, variables and flags give them, each with its origin; no repository is needed."""
+    return config.load(places.default(options.folder).state.parent, options.flags, options.environ, options.config)
 
 
 def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]:
     """The settings, completed by what the repository shows; and what is to be said about it."""
     loaded = config.load(workspace.root, options.flags, options.environ, options.config)
     settings, notes = loaded.settings, list(loaded.warnings)
+    if not any(part.strip() for part in settings.command):
+        settings = replace(settings, command=())
     base = workspace.head()
     known = workspace.entries(base)
     if loaded.origin["editable"] == "default" and not set(settings.editable) & set(known):
-        scripts = [word for part in settings.command for word in part.split() if word.endswith(".py") and word in known]
+        scripts = [word for word in _words(settings.command) if word.endswith(".py") and word in known]
         if scripts:
             settings = replace(settings, editable=(scripts[-1],))
             notes.append(f"editable: {scripts[-1]} (the script of the command; change with --editable)")
@@ -88,6 +94,14 @@ def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]
     if not settings.time_limit and not settings.time_budget:
         notes.append(f"time limit: {settings.limit / 60:g} min a run (default; change with --time-limit)")
     return settings, notes
+
+
+def _words(command: tuple[str, ...]) -> list[str]:
+    """The words of a command; one that only a shell understands has none."""
+    try:
+        return list(command) if len(command) != 1 else shlex.split(command[0])
+    except ValueError:
+        return []
 
 
 def _completed(settings: Settings, found: Findings, notes: list[str]) -> Settings:
@@ -110,23 +124,34 @@ def direction_of(settings: Settings, metric: str) -> tuple[Direction, str]:
             "E-DIRECTION",
             f"is a higher or a lower {metric} better?",
             why="the name of the metric does not tell",
-            fix="add --direction maximize   (or minimize)",
+            fix=f"overnight run --metric {shlex.quote(metric)} --direction maximize   # or: minimize",
         )
     word = "higher" if guessed == "maximize" else "lower"
     return Direction(guessed), f"direction: {guessed} ({word} {metric} is better: guessed from its name; change with --direction)"
 
 
-def name_goal(settings: Settings, metrics: Mapping[str, float | None]) -> tuple[str, Direction]:
-    """The goal metric among those that the baseline printed: the only one, or the field's usual names. Raises ``UsageError``."""
+def name_goal(settings: Settings, metrics: Mapping[str, float | None], say: Callable[[str, str], None] = lambda _event, _text: None) -> tuple[str, Direction]:
+    """The goal metric among those that the baseline printed: the only one, or the field's usual names.
+
+    ``say`` hears of it, and of a guessed direction. Raises ``UsageError``.
+    """
     names = [name for name, value in metrics.items() if value is not None and math.isfinite(value)]
     usual = [name for name in ("val_bpb", "fitness") if name in names]
+    if settings.metric in names:
+        return settings.metric, direction_of(settings, settings.metric)[0]
     if len(names) != 1 and not usual:
+        hint = f"overnight run --metric {names[-1] if names else 'NAME'}"
         raise UsageError(
             "E-METRIC-AMBIGUOUS", f"which of {len(names)} metrics is the goal?", why="the baseline printed: " + ", ".join(sorted(names)[:12]),
-            fix=f"overnight run --metric {names[-1] if names else 'NAME'}",
+            fix=hint if names and (settings.direction or guess_direction(names[-1])) else f"{hint} --direction minimize   # or: maximize",
         )  # fmt: skip
     name = usual[0] if usual else names[0]
-    return name, direction_of(settings, name)[0]
+    direction, said = direction_of(settings, name)
+    say("metric", name)
+    say("note", f"metric: {name} (printed by the baseline; change with --metric)")
+    if said:
+        say("note", said)
+    return name, direction
 
 
 def open_study(options: Options, workspace: Workspace, store: Store, now: float) -> Prepared:
@@ -193,8 +218,7 @@ def _check_command(command: tuple[str, ...], workspace: Workspace, base: str, op
     found = shutil.which(program, path=for_run(options.environ)["PATH"])
     if (
         found
-        or program in workspace.entries(base)
-        or program.startswith("./")
+        or program.removeprefix("./") in workspace.entries(base)
         or (workspace.root / program).exists()
         or program in _BUILT_IN
     ):
@@ -247,24 +271,14 @@ def _check_proposer(settings: Settings) -> None:
 def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Workspace, store: Store, now: float) -> Prepared:
     base = workspace.head()
     settings = replace(settings, tag=settings.tag or today(now))
+    _check_names(settings, workspace)
     check(options, settings, workspace, base)
     direction = Direction(settings.direction) if settings.direction else Direction.MINIMIZE
     if settings.metric:
         direction, said = direction_of(settings, settings.metric)
         notes += [said] if said else []
+    _check_constants(settings, workspace, base)
     branch = settings.branch_prefix + settings.tag
-    if workspace.branch_exists(branch) or workspace.refs(f"refs/overnight/{settings.tag}/"):
-        free = next(
-            f"{settings.tag}{letter}"
-            for letter in (*"bcdefghijklmnopqrstuvwxyz", "-new")
-            if not workspace.branch_exists(f"{settings.branch_prefix}{settings.tag}{letter}")
-        )
-        raise UsageError(
-            "E-BRANCH-EXISTS",
-            f"the branch {branch} exists already",
-            why="a fresh study makes a branch of its own",
-            fix=f"overnight run --tag {free}",
-        )
     notes += _uncommitted(workspace, base, Scope(settings.editable, settings.protect))
     study = store.create_study(settings.tag, base, direction, settings, now)
     try:
@@ -273,6 +287,45 @@ def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Wo
         store.drop_study(study.id)
         raise
     return Prepared(study, fresh=True, notes=tuple(notes))
+
+
+def _check_names(settings: Settings, workspace: Workspace) -> None:
+    """Refuse a tag that cannot name branch, refs and job folders, or whose branch or experiments are there already."""
+    tag, prefix = settings.tag, settings.branch_prefix
+    if not _TAG.fullmatch(tag) or ".." in tag or tag.endswith((".", ".lock")):
+        fit = re.sub(r"[^A-Za-z0-9_+-]+", "-", tag)[:60].strip("-+_") or "nov21"
+        why = "letters and digits of ASCII and . _ + @ - between them are allowed, 64 at most"
+        raise UsageError("E-BAD-TAG", f"'{tag}' cannot be the name of a study", why=why, fix=f"overnight run --tag {fit}")
+
+    def taken(name: str) -> str:
+        if workspace.branch_exists(prefix + name) or workspace.refs(f"refs/heads/{prefix}{name}/"):
+            return f"the branch {prefix}{name} exists already"
+        return f"there are experiments of an earlier study under refs/overnight/{name}" if workspace.refs(f"refs/overnight/{name}/") else ""
+
+    if found := taken(tag):
+        free = next(name for name in (*(f"{tag}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz"), f"{tag}-new") if not taken(name))
+        why = "a fresh study makes a branch of its own; to go on with the one that made it, name its --state folder"
+        raise UsageError("E-BRANCH-EXISTS", found, why=why, fix=f"overnight run --tag {free}")
+    for end in (at for at, letter in enumerate(prefix) if letter == "/"):
+        if workspace.branch_exists(prefix[:end]):
+            why = f"git cannot hold {prefix}{tag} beside it"
+            raise UsageError("E-BRANCH-EXISTS", f"there is a branch named {prefix[:end]}", why=why, fix="overnight run --branch-prefix research/")
+
+
+def _check_constants(settings: Settings, workspace: Workspace, base: str) -> None:
+    """Refuse to begin a search where there is nothing to search: the baseline would be run in vain."""
+    chosen = settings.proposer[0] if settings.proposer else "command" if settings.proposer_command else "optuna"
+    if chosen != "optuna" or settings.bounds.experiments == 0:
+        return
+    files = workspace.editable(base, Scope(settings.editable, settings.protect))
+    if any(constants.find(code.decode("utf-8", "ignore"), path) for path, code in files.items() if path.endswith(".py")):
+        return
+    raise UsageError(
+        "E-NO-CONSTANTS",
+        f"no tunable constants in {', '.join(files)}",
+        why="the embedded search changes literals at module level (LR = 0.1) and defaults of options (add_argument)",
+        fix="give names to the constants and commit, or let an agent propose: overnight run --proposer-command 'claude -p'",
+    )
 
 
 def _uncommitted(workspace: Workspace, base: str, scope: Scope) -> list[str]:
@@ -304,6 +357,9 @@ def _again(options: Options, known: Study, settings: Settings, notes: list[str],
         )
     base = known.base_commit if measured or store.unfinished(known.id) else workspace.head()
     check(options, settings, workspace, base)
+    if not measured:
+        _check_constants(settings, workspace, base)
+        notes += _uncommitted(workspace, base, Scope(settings.editable, settings.protect))
     if base != known.base_commit:
         workspace.move_branch(known.branch, base, known.base_commit)
         notes.append(f"the study starts anew from {base[:7]}: its first baseline did not work")

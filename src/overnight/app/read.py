@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from overnight import jobs
 from overnight.app import place as places
 from overnight.errors import NotFoundError
 from overnight.models import Decision, Experiment, Operator, Study, Summary
@@ -102,15 +103,26 @@ def log_file(found: Open, experiment: Experiment) -> Path:
 
 
 def follow(found: Open, experiment: Experiment, wait: Callable[[], None]) -> Iterator[bytes]:
-    """The output as it grows, until the experiment has been measured; ``wait`` is called when there is nothing new."""
-    with log_file(found, experiment).open("rb") as file:
+    """The output as it grows, until the run is over; ``wait`` is called when there is nothing new."""
+    path = log_file(found, experiment)
+    with path.open("rb") as file:
         while True:
-            over = found.store.experiment(found.study.id, experiment.number).finished is not None
+            over = _over(found, experiment, path.parent)
             while chunk := file.read(65536):
                 yield chunk
             if over:
                 return
             wait()
+
+
+def _over(found: Open, experiment: Experiment, job: Path) -> bool:
+    """Whether the run's output will not grow: settled, ended, or left by a supervisor that died while no loop is there to see it."""
+    if found.store.experiment(found.study.id, experiment.number).finished is not None:
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        if jobs.status_from_json((job / jobs.STATUS).read_bytes()).state.over:
+            return True
+    return not found.place.holder() and not places.is_held(job / jobs.LOCK)
 
 
 def moment(when: float | None) -> str | None:

@@ -18,8 +18,8 @@ from overnight.app.wiring import Listen
 from overnight.errors import OvernightError
 from overnight.loop import Loop
 from overnight.models import Study, Summary
+from overnight.printable import one_line
 from overnight.store import Store
-from overnight.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,7 @@ def run(options: prepare.Options, listen: Listen, begin: Callable[[Study, float 
     """
     place = prepare.locate(options)
     with contextlib.ExitStack() as stack:
-        workspace = stack.enter_context(Workspace.open(options.folder, place.state))
-        places.make(place)
+        workspace = stack.enter_context(places.workspace(options.folder, place))
         stack.enter_context(places.held(place))
         store = stack.enter_context(contextlib.closing(Store(place.database)))
         store.check()
@@ -111,12 +110,21 @@ def _baseline_error(study: Study, store: Store, place: places.Place) -> Overnigh
             "E-METRIC-MISSING", f"the baseline ended (exit 0, {item.seconds:.1f} s) but printed no {study.metric or 'metric'}",
             where=str(log), why=f"metrics found: {names}", fix=fix,
         )  # fmt: skip
+    last = _last_line(log)
     fixes = {
         "timeout": "overnight run --time-limit 30m",
         "command": "overnight run -- python train.py",
         "oom": "make the baseline fit, then: overnight run",
     }
     return OvernightError(
-        "E-BASELINE", f"the baseline did not work: {item.cause}", where=str(log), why="without a baseline nothing can be compared",
+        "E-BASELINE", f"the baseline did not work: {item.cause}", where=f"{log}{last and f', last line: {last}'}", why="without a baseline nothing can be compared",
         fix=fixes.get(item.crash_kind, f"overnight log {item.number}   # read it, mend the code, commit, then: overnight run"),
     )  # fmt: skip
+
+
+def _last_line(log: Path) -> str:
+    """The last line that a run has printed, in quotes; empty if there is none."""
+    with contextlib.suppress(OSError):
+        lines = log.read_bytes()[-4096:].decode("utf-8", "replace").split("\n")
+        return next((f'"{shown}"' for line in reversed(lines) if (shown := one_line(line))), "")
+    return ""

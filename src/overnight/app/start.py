@@ -25,7 +25,7 @@ def findings(workspace: Workspace) -> Findings:
 
 def init(folder: Path, *, force: bool) -> tuple[Findings, writing.Written]:
     """Look at the repository that holds ``folder`` and write its settings. Raises ``UsageError``."""
-    with Workspace.open(folder, folder / places.STATE) as workspace:
+    with places.workspace(folder, places.default(folder)) as workspace:
         found = findings(workspace)
         written = writing.write(found, workspace.root, force=force)
         workspace.exclude(f"/{places.STATE}/", "/results.tsv")

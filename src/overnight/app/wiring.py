@@ -50,7 +50,7 @@ def assembled(options: prepare.Options, place: places.Place, study: Study, doors
         store.propose(study.id, files, prepare.lines(files), time.time())
     _recall(store, study, proposer)
     parts = Parts(
-        store, runner, thinker, ledger, proposer.tell, listen, lambda metrics: prepare.name_goal(settings, metrics), time.time,
+        store, runner, thinker, ledger, proposer.tell, listen, lambda metrics: prepare.name_goal(settings, metrics, lambda event, text: listen(event, None, text)), time.time,
         prepare.slot_gpus(settings, options.environ),
     )  # fmt: skip
     return Loop(study, parts)
@@ -123,6 +123,8 @@ def _tables(place: places.Place, study: Study, workspace: Workspace) -> list[Tab
 
 def _put_aside(path: Path, place: places.Place) -> None:
     """Keep a copy of a table that somebody else wrote before it is replaced."""
+    if path.is_dir():
+        raise UsageError("E-RESULTS", f"{path} is a folder", why="the table of all experiments goes there", fix=f"mv {path} {path}.folder")
     with contextlib.suppress(FileNotFoundError):
         old = path.read_bytes()
         ours = [item.read_bytes() for item in place.state.glob("results-*.tsv")]

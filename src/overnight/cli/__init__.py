@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -16,7 +16,7 @@ from overnight import __version__
 from overnight.errors import OvernightError
 
 VERBS: dict[str, tuple[str, str]] = {
-    "demo": ("overnight.cli.run:demo", "Twelve real experiments on this CPU: no key, no network."),
+    "demo": ("overnight.cli.run:demo", "Real experiments on this CPU: no key, no network."),
     "init": ("overnight.cli.init:init", "Look at this repository and write overnight.toml; runs nothing."),
     "doctor": ("overnight.cli.doctor:doctor", "Is everything there for a night? --run measures the noise."),
     "run": ("overnight.cli.run:run", "Run the study here, until its goal or budget is reached or you stop it."),
@@ -67,7 +67,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def group() -> None:
     """Run experiments while you sleep: propose a change, run it under a fixed budget, keep it only if it is measurably better."""
@@ -75,17 +75,15 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command; exits with the code that the documentation promises, never with a traceback unless OVERNIGHT_DEBUG=1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    _open_streams()
     words = sys.argv[1:] if args is None else args
     try:
-        code = group.main(args=words, prog_name="overnight", standalone_mode=False)
+        code = group.main(args=words or ["--help"], prog_name="overnight", standalone_mode=False)
         _leave(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as exc:
         _leave(exc.exit_code)
     except click.ClickException as exc:
-        _complain(OvernightError("E-USAGE", exc.format_message(), fix=f"{_called(exc)} --help"), words)
+        _complain(_usage(exc), words)
         _leave(2)
     except OvernightError as exc:
         _complain(exc, words)
@@ -93,12 +91,15 @@ def main(args: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         _leave(130)
     except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        silence(sys.stdout)
         _leave(0)
     except Exception as exc:
         if os.environ.get("OVERNIGHT_DEBUG"):
             raise
+        if isinstance(exc, OSError) and exc.strerror:
+            what = f"{exc.filename or 'the output'}: {exc.strerror}"
+            _complain(OvernightError("E-SYSTEM", what, why="the system refused it", fix="df -h .   # is there room, and may you write?"), words)
+            _leave(1)
         _complain(
             OvernightError(
                 "E-UNEXPECTED",
@@ -111,20 +112,48 @@ def main(args: list[str] | None = None) -> None:
         _leave(1)
 
 
-def _called(exc: click.ClickException) -> str:
+def _open_streams() -> None:
+    """Make all three streams usable: one that is closed leads nowhere, and no letter is unprintable."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass  # a file opened later must not take the place of a closed stream
+    os.close(handle)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream whose reader is gone lead nowhere from now on."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        stream.flush()
+
+
+def _usage(exc: click.ClickException) -> OvernightError:
+    """The error for words that the parser refused."""
     context = getattr(exc, "ctx", None)
-    return context.command_path if isinstance(context, click.Context) else "overnight"
+    called = context.command_path if isinstance(context, click.Context) else "overnight"
+    own = isinstance(exc, click.NoSuchOption) and called.endswith((" run", " start"))
+    why = f"options of the experiment's own command follow --, as in: {called} -- python train.py --lr 3" if own else ""
+    return OvernightError("E-USAGE", exc.format_message(), why=why, fix=f"{called} --help")
 
 
 def _complain(error: OvernightError, words: list[str]) -> None:
     before = words[: words.index("--")] if "--" in words else words
     if "--json" in before:
         found: dict[str, Any] = {"ok": False, "error": error.as_dict()}
-        click.echo(json.dumps(found))
-    click.echo(str(error), err=True)
+        with contextlib.suppress(OSError):
+            click.echo(json.dumps(found))
+    with contextlib.suppress(OSError):
+        click.echo(str(error), err=True)
 
 
 def _leave(code: int) -> None:
-    with contextlib.suppress(BrokenPipeError, ValueError):
-        sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # what could not be written was said; the interpreter must not try it again
+            silence(stream)
     sys.exit(code)

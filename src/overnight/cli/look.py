@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from overnight.app import read
+from overnight.app import prepare, read
 from overnight.cli import plot, table
 from overnight.cli.options import json_option, options_of, place_options, state_option
 from overnight.models import Experiment
@@ -118,8 +119,9 @@ def log(experiment: str, follow: bool, state: Path | None, tag: str, as_json: bo
     with _opened(state, tag) as found:
         item = read.which(found, experiment)
         if follow and not as_json:
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
             for chunk in read.follow(found, item, lambda: time.sleep(0.2)):
-                click.echo(clean(chunk.decode("utf-8", "replace"), lines=True), nl=False)
+                click.echo(clean(decoder.decode(chunk).replace("\r", "\n"), lines=True), nl=False)
             return
         path = read.log_file(found, item)
         text = path.read_bytes().decode("utf-8", "replace")
@@ -134,10 +136,7 @@ def log(experiment: str, follow: bool, state: Path | None, tag: str, as_json: bo
 @json_option
 def config(config_file: Path | None, state: Path | None, as_json: bool) -> None:
     """Every setting, its value and where it comes from."""
-    from overnight import config as files
-
-    options = options_of(config_file, state, (), {})
-    loaded = files.load(options.folder, {}, os.environ, config_file)
+    loaded = prepare.resolved(options_of(config_file, state, (), {}))
     values = read.settings_json(loaded.settings)
     if as_json:
         click.echo(json.dumps({name: {"value": value, "origin": loaded.origin[name]} for name, value in values.items()}))

@@ -40,7 +40,9 @@ class Lines:
     def __call__(self, event: str, item: Experiment | None, text: str) -> None:
         """Print what happened."""
         with self._lock:
-            if event == "note":
+            if event == "metric":
+                self.metric = text
+            elif event == "note":
                 self._say(f"[loop] {one_line(text, 400)}")
             elif event in ("begin", "resume"):
                 self._say(f"[loop] study {text}: " + ("the baseline comes first" if event == "begin" else "going on"))

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,25 @@ from overnight.app import control, read
 from overnight.app import demo as demonstration
 from overnight.app import run as running
 from overnight.app.prepare import Options
-from overnight.cli import plot, table
+from overnight.cli import plot, silence, table
 from overnight.cli.options import json_option, options_of, place_options, settings_options
 from overnight.cli.plain import Lines
 
 
+def _say(*, err: bool) -> Callable[[str], None]:
+    """Prints lines until nobody reads them: `| head` or a lost terminal must not end the night."""
+
+    def say(line: str) -> None:
+        try:
+            click.echo(line, err=err)
+        except OSError:
+            silence(sys.stderr if err else sys.stdout)
+
+    return say
+
+
 def _run(options: Options, *, as_json: bool, live: bool) -> running.Ended:
-    lines = Lines(lambda line: click.echo(line, err=as_json))
+    lines = Lines(_say(err=as_json))
     if live and not as_json and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("CI"):
         from overnight.cli.live import Screen
 
@@ -83,17 +96,19 @@ def _words(argv: list[str]) -> list[str]:
 
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), metavar="DIR", help="Where the study goes (default ~/overnight-demo).")
-@click.option("--budget", default="14", metavar="N", show_default=True, help="How many experiments after the baseline.")
-@click.option("--seed", default="0", metavar="N", help="Seed of the search.")
+@click.option(
+    "--budget", default=14, type=click.IntRange(min=0), metavar="N", show_default=True, help="How many experiments after the baseline."
+)
+@click.option("--seed", default=0, type=click.IntRange(min=0), metavar="N", show_default=True, help="Seed of the search.")
 @json_option
-def demo(folder: Path | None, budget: str, seed: str, as_json: bool) -> int:
+def demo(folder: Path | None, budget: int, seed: int, as_json: bool) -> int:
     """Real experiments on this CPU with the embedded search: no key, no network."""
     target = demonstration.folder(folder, os.environ)
     click.echo(f"overnight demo: {budget} real experiments on this CPU, no API key, nothing leaves this machine", err=as_json)
     demonstration.make(target, os.environ)
     click.echo(f"  a small network on handwritten digits was copied to {target}", err=as_json)
-    options = Options(target, {"budget": (budget,), "seed": seed, "slots": str(min(2, os.cpu_count() or 1))}, os.environ)
-    lines = Lines(lambda line: click.echo(line, err=as_json))
+    options = Options(target, {"budget": (str(budget),), "seed": seed, "slots": str(min(2, os.cpu_count() or 1))}, os.environ)
+    lines = Lines(_say(err=as_json))
     ended = running.run(options, lines, lines.learn)
     told = ended.summary
     with read.opened(target, None, {}) as found:

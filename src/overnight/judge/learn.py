@@ -16,8 +16,8 @@ from overnight.judge.records import FIRST_COUNTS, NOISE, SCALES, SHARED, Action,
 
 _FADE = 0.985  # of what was learned of edits, at each new one: a night's edits change as it goes
 _EARN_FADE = 0.95
-_CHILD_TRUST = 0.5  # how much of what a candidate says about its incumbent's level is believed
-_LEAST_VAR = 0.05  # of a level, in variances of one run: what candidates alone can never narrow down
+_CHILD_TRUST = 1.0
+_LEAST_VAR = 0.02  # of a level, in variances of one run: what candidates alone can never narrow down
 
 
 def learn_run(knowledge: Knowledge, node: Node, rules: Rules) -> Knowledge:

@@ -74,7 +74,7 @@ class Walls:
     folder: Path = Path("/nonexistent")
     inside: Inside = Inside.RUN
     readable: tuple[Path, ...] = ()
-    writable: tuple[Path, ...] = ()  # declared caches
+    writable: tuple[Path, ...] = ()  # declared caches: made if need be and, as root, given to the user that all who write them become
     hidden: tuple[Path, ...] = ()  # covered where they would be visible, unless declared above or the folder itself
     devices: tuple[Path, ...] = ()
     network: bool = False
@@ -104,11 +104,16 @@ def confined(walls: Walls, spec: JobSpec) -> JobSpec:
         readable=(*walls.readable, *map(Path, spec.readable)),
         writable=(*walls.writable, *map(Path, spec.writable)),
         devices=(*walls.devices, *gpu_devices(spec.gpus)),
-        uid=uid_for(spec.id) if walls.inside is Inside.RUN else 0,
+        # What a cache holds must belong to all who write it.
+        uid=(min(uid_for(spec.id), FIRST_UID) if walls.writable else uid_for(spec.id)) if walls.inside is Inside.RUN else 0,
         environ=spec.env,
         limits=Limits(spec.memory_limit, spec.disk_limit, spec.process_limit),
     )
     try:
+        for cache in own.writable:
+            cache.mkdir(parents=True, exist_ok=True)
+            if own.uid and cache.stat().st_uid != own.uid:
+                _hand_over(str(cache), own.uid)
         wrap = prefix(own)
         if own.uid:
             _hand_over(spec.cwd, own.uid)
@@ -139,7 +144,19 @@ def prefix(walls: Walls) -> Wrap:
     layout = Layout(_kept(walls.keep, "blank", b""))
     (_lay_out_run if walls.inside is Inside.RUN else _lay_out_agent)(walls, layout)
     argv = [str(program), *_namespaces(walls), *layout.options(), *_closing(walls), *_own_user(walls)]
-    return Wrap(tuple(argv), (str(_filter(walls.keep)),), {} if walls.network else _NO_NETWORK)
+    return Wrap(tuple(argv), (str(_filter(walls.keep)),), _environment(walls))
+
+
+def _environment(walls: Walls) -> dict[str, str]:
+    """What spares a command from trying what the walls refuse."""
+    found = {} if walls.network else dict(_NO_NETWORK)
+    if walls.inside is Inside.RUN:
+        cache = Path(walls.environ.get("UV_CACHE_DIR") or walls.home / ".cache" / "uv")
+        if cache not in walls.writable:  # uv does not start if it cannot write there
+            found["UV_CACHE_DIR"] = str(_TMP / ".uv")
+        if (walls.folder / ".venv").is_symlink():
+            found["UV_NO_SYNC"] = "1"
+    return found
 
 
 def _namespaces(walls: Walls) -> Iterator[str]:
@@ -175,8 +192,8 @@ def _lay_out_agent(walls: Walls, layout: Layout) -> None:
     layout.show(Path("/"))
     for path in (_TMP, _VAR_TMP, *home.agent_folders(walls.home)):
         layout.show(path, Kind.WRITE)
-    for path in home.agent_rules(walls.home):
-        layout.show(path)
+    for path in (*home.agent_rules(walls.home), *([] if walls.home in (_TMP, _VAR_TMP) else [walls.home])):
+        layout.show(path)  # also where it lies in a shared folder
     for path in (*_GUARDED, *home.sockets(_TMP)):
         layout.hide(path)
     layout.show(Path("/etc/resolv.conf"))  # often a link into /run

@@ -44,7 +44,8 @@ class Store(Jobs):
         if not rows:
             known = ", ".join(row["tag"] for row in self._rows("SELECT tag FROM study ORDER BY id DESC LIMIT 5"))
             what = f"there is no study '{tag}'" if tag else "there is no study here yet"
-            raise NotFoundError("E-NO-STUDY", what, why=f"known: {known}" if known else "", fix="overnight run -- python train.py")
+            fix = f"overnight status --tag {known.split(',')[0]}" if known else "overnight run -- python train.py"
+            raise NotFoundError("E-NO-STUDY", what, why=f"known: {known}" if known else "", fix=fix)
         return study_from(rows[0])
 
     def drop_study(self, study: int) -> None:

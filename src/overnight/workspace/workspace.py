@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -152,7 +153,7 @@ class Workspace:
         """Make a branch at a commit. Raises ``UsageError`` (E-BRANCH-EXISTS, E-BRANCH-NAME), ``GitError``."""
         ref = f"refs/heads/{branch}"
         if self._git.run(("check-ref-format", ref), cwd=self._git.home).returncode != 0:
-            raise UsageError("E-BRANCH-NAME", f"'{branch}' cannot be the name of a branch", fix="overnight run --tag nov21")
+            raise UsageError("E-BRANCH-NAME", f"'{branch}' cannot be the name of a branch", fix="overnight run --branch-prefix autoresearch/")
         try:
             self._repository.set_ref(ref, commit, "0" * len(commit))
         except GitError as exc:
@@ -291,9 +292,11 @@ def _check_editable(pattern: str, scope: Scope, files: Mapping[str, Entry], root
                 "E-EDITABLE-LINK", f"the editable file {reading.shown(path)} is a symbolic link", fix="name the file it leads to"
             )
         if files[path].size > reading.FILE_LIMIT:
-            raise UsageError("E-TOO-LARGE", f"the editable file {reading.shown(path)} is larger than 1 MiB", fix="leave it out of editable")
+            raise UsageError("E-TOO-LARGE", f"the editable file {reading.shown(path)} is larger than 1 MiB", why="a proposal is text of that size at most", fix="overnight run --editable OTHER_FILE")
     if found:
         return
+    if any(Scope((pattern,)).matches(path) for path in files):
+        raise UsageError("E-SCOPE", f"{pattern} is editable and protected: nothing could be changed", fix="leave it out of editable or of protect")
     if (root / pattern).is_file():
         raise UsageError(
             "E-NOT-TRACKED",
@@ -304,7 +307,7 @@ def _check_editable(pattern: str, scope: Scope, files: Mapping[str, Entry], root
     close = difflib.get_close_matches(pattern, list(files), n=1)
     raise UsageError(
         "E-NOT-TRACKED",
-        f"no file of the commit matches editable = '{pattern}'" + (f"; did you mean '{close[0]}'?" if close else ""),
-        why=f"the commit holds {len(files)} files" + (f", among them {', '.join(sorted(files)[:5])}" if files else ""),
-        fix=f"overnight run --editable {close[0] if close else 'FILE'}",
+        f"no file of the commit matches editable = '{pattern}'" + (f"; did you mean '{reading.shown(close[0])}'?" if close else ""),
+        why=f"the commit holds {len(files)} files" + (f", among them {', '.join(map(reading.shown, sorted(files)[:5]))}" if files else ""),
+        fix=f"overnight run --editable {shlex.quote(reading.shown(close[0])) if close else 'FILE'}",
     )

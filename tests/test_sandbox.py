@@ -1,0 +1,482 @@
+"""The walls let through what training needs, say where they cannot stand, and are built from what is really there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attacks import Field, field
+from overnight import sandbox
+from overnight.errors import UsageError
+from overnight.jobs import spec_from_json, spec_to_json
+from overnight.models import JobSpec, JobState
+from overnight.sandbox import Inside, bubblewrap, home, seccomp
+from overnight.sandbox.mounts import Kind, Layout, trail
+
+needs_bubblewrap = pytest.mark.skipif(sandbox.find() is None, reason="there is no bubblewrap")
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Field]:
+    with field(tmp_path) as found:
+        yield found
+
+
+def output(ground: Field, script: str, *options: str, **more: object) -> str:
+    """What a Python script prints behind the walls."""
+    spec = replace(ground.spec("normal", ""), argv=(sys.executable, *options, "-c", script), **more)  # type: ignore[arg-type]
+    return ground.run(spec).end
+
+
+# ---------------------------------------------------------------- what training needs
+
+
+@needs_bubblewrap
+def test_numpy_computes_with_its_threads(ground: Field) -> None:
+    script = "import numpy, threading; a = numpy.ones((300, 300)); print((a @ a).sum())"
+    assert output(ground, script) == "27000000.0\n"
+
+
+WORKERS = """
+import multiprocessing as mp
+from multiprocessing import shared_memory
+def double(number):
+    return 2 * number
+def fill(name):
+    memory = shared_memory.SharedMemory(name)
+    memory.buf[0] = 7
+    memory.close()
+if __name__ == "__main__":
+    for way in ("fork", "spawn"):
+        with mp.get_context(way).Pool(2) as pool:
+            print(way, pool.map(double, [1, 2]))
+    memory = shared_memory.SharedMemory(create=True, size=2**20)
+    worker = mp.get_context("spawn").Process(target=fill, args=(memory.name,))
+    worker.start()
+    worker.join()
+    print(memory.buf[0])
+    memory.close()
+    memory.unlink()
+"""
+
+
+@needs_bubblewrap
+def test_worker_processes_and_shared_memory_work(ground: Field) -> None:
+    spec = ground.spec("workers", "")
+    (Path(spec.cwd) / "train.py").write_text(WORKERS, encoding="ascii")
+    status = ground.run(replace(spec, argv=(sys.executable, "train.py")))
+    assert (status.state, status.end) == (JobState.SUCCEEDED, "fork [2, 4]\nspawn [2, 4]\n7\n")
+
+
+COMMON = """
+import getpass, locale, os, socket, sqlite3, ssl, subprocess, sys, tempfile, threading, time
+with tempfile.NamedTemporaryFile() as file:
+    file.write(b"x")
+database = sqlite3.connect("runs.db")
+database.execute("create table t (x)")
+database.execute("insert into t values (1)")
+database.commit()
+assert subprocess.run(["sh", "-c", "echo child | cat"], capture_output=True, text=True, check=True).stdout == "child\\n"
+os.makedirs(os.path.expanduser("~/.cache/torch_extensions"))
+open(os.path.expanduser("~/.cache/torch_extensions/x"), "w").close()
+with socket.create_server(("127.0.0.1", 0)) as server:
+    socket.create_connection(("localhost", server.getsockname()[1])).close()
+socket.if_nameindex()
+ssl.create_default_context()
+os.sched_getaffinity(0), os.cpu_count(), time.localtime(), getpass.getuser(), os.getloadavg()
+os.environ.get("HOME"), os.path.expanduser("~")
+with open("/dev/shm/big", "wb") as file:
+    file.truncate(2**20)
+open("model.bin", "wb").close()
+os.rename("model.bin", "best.bin")
+os.symlink("best.bin", "latest.bin")
+thread = threading.Thread(target=print, args=("all well",))
+thread.start()
+thread.join()
+"""
+
+
+@needs_bubblewrap
+def test_files_databases_children_sockets_of_its_own_and_caches_work(ground: Field) -> None:
+    assert output(ground, COMMON) == "all well\n"
+
+
+@needs_bubblewrap
+def test_declared_data_is_read_through_a_link_and_cannot_be_changed(ground: Field) -> None:
+    data = ground.root / "disk" / "data"
+    data.mkdir(parents=True)
+    (data / "train.bin").write_text("tokens", encoding="ascii")
+    spec = ground.spec("data", 'won += [open("data/train.bin").read()]; can("write", lambda: open("data/train.bin", "w"))')
+    (Path(spec.cwd) / "data").symlink_to(data)
+    assert ground.run(replace(spec, readable=(str(data),))).end == 'WON ["tokens"]\n'
+
+
+@needs_bubblewrap
+def test_a_declared_cache_is_written_and_found_again(ground: Field) -> None:
+    cache = ground.root / "home" / "cache"
+    ground = replace(ground, walls=replace(ground.walls, writable=(cache,)))
+    ground.run(ground.spec("first", f"open({str(cache / 'kernel')!r}, 'w').write('compiled')"))
+    assert ground.run(ground.spec("second", f"won.append(open({str(cache / 'kernel')!r}).read())")).end == 'WON ["compiled"]\n'
+
+
+@needs_bubblewrap
+def test_a_virtual_environment_in_the_home_folder_is_found_by_its_link(ground: Field) -> None:
+    place = ground.root / "home" / "envs" / "study"
+    venv.create(place, symlinks=True, with_pip=False)
+    repo = ground.root / "repo"
+    (repo / ".venv").symlink_to(place)
+    inside = sandbox.interpreters(dict(os.environ), ("sh", "-c", ".venv/bin/python train.py"), repo)
+    ground = replace(ground, walls=replace(ground.walls, readable=tuple(inside)))
+    spec = replace(ground.spec("venv", ""), argv=(".venv/bin/python", "-c", "import sys; print(sys.prefix)"))
+    (Path(spec.cwd) / ".venv").symlink_to(place)
+    assert ground.run(spec).end == f"{spec.cwd}/.venv\n"
+
+
+@needs_bubblewrap
+def test_uv_runs_a_project_in_the_linked_environment(ground: Field) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("there is no uv")
+    repo = ground.root / "repo"
+    (repo / "pyproject.toml").write_text('[project]\nname = "study"\nversion = "0"\nrequires-python = ">=3.11"\n', encoding="ascii")
+    env = {**os.environ, "HOME": str(ground.walls.home)}
+    subprocess.run([uv, "sync", "-q", "--offline", "--no-python-downloads", "--python", sys.executable], cwd=repo, env=env, check=True)
+    walls = replace(ground.walls, readable=tuple(sandbox.interpreters(env, (uv,), repo)))
+    spec = replace(ground.spec("uv", ""), argv=(uv, "run", "train.py"))
+    (Path(spec.cwd) / ".venv").symlink_to(repo / ".venv")
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(repo / name, spec.cwd)
+    (Path(spec.cwd) / "train.py").write_text("print('@loss=1')", encoding="ascii")
+    assert replace(ground, walls=walls).run(spec).end == "@loss=1\n"
+
+
+@needs_bubblewrap
+def test_the_network_is_there_when_it_was_asked_for(ground: Field) -> None:
+    script = 'socket.create_connection(("127.0.0.1", T["tcp"])).close(); won.append(os.path.exists("/etc/resolv.conf"))'
+    ground = replace(ground, walls=replace(ground.walls, network=True))
+    assert ground.run(ground.spec("network", script)).end == f"WON [{str(Path('/etc/resolv.conf').exists()).lower()}]\n"
+
+
+@needs_bubblewrap
+def test_model_libraries_are_told_that_they_are_offline(ground: Field) -> None:
+    walled = [
+        sandbox.confined(replace(ground.walls, network=way), ground.spec(f"job{way}", "")).env.get("HF_HUB_OFFLINE")
+        for way in (False, True)
+    ]
+    assert walled == ["1", None]
+
+
+# ---------------------------------------------------------------- agents
+
+
+@pytest.fixture
+def agent(ground: Field) -> Field:
+    """The field as an agent sees it: its copy is the folder of its job."""
+    root = ground.root
+    (root / "home" / ".claude").mkdir()
+    (root / "home" / ".claude" / "settings.json").write_text("{}", encoding="ascii")
+    hidden = (root / "repo" / ".git", root / "repo" / ".overnight", root / "repo" / "holdout.csv")
+    walls = replace(ground.walls, inside=Inside.AGENT, hidden=hidden, network=True, readable=(root / "repo",))
+    return replace(ground, walls=walls)
+
+
+@needs_bubblewrap
+def test_the_walls_around_an_agent_stand(agent: Field) -> None:
+    assert sandbox.check(agent.walls) == []
+
+
+@needs_bubblewrap
+def test_an_agent_reads_the_repository_but_neither_git_nor_state_nor_holdout(agent: Field) -> None:
+    script = """
+for path in T["files"]:
+    can(os.path.basename(path), lambda: open(path).read() != "")
+won.append(os.listdir(os.path.dirname(T["files"][1])))
+"""
+    assert agent.run(agent.spec("agent", script)).end == 'WON ["train.py", []]\n'
+
+
+@needs_bubblewrap
+def test_an_agent_finds_no_key_and_changes_nothing_but_its_own(agent: Field) -> None:
+    script = """
+for path in T["secrets"]:
+    can(os.path.basename(path), lambda: open(path).read() != "")
+for path in ("~/x", "~/.bashrc", "~/.claude/settings.json", T["files"][0], "/etc/x", "/usr/x", "/var/x"):
+    can(path, lambda: open(os.path.expanduser(path), "a").close())
+for path in ("~/.claude/session", "new.py", f"/tmp/{T['abstract']}"):
+    with open(os.path.expanduser(path), "w") as file:
+        file.write("x")
+os.unlink(f"/tmp/{T['abstract']}")
+"""
+    status = agent.run(agent.spec("agent", script))
+    assert (status.end, (agent.root / "home" / ".claude" / "session").read_text(encoding="ascii")) == ('WON ["notes.txt"]\n', "x")
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "name", ["reach processes of the machine", "forbidden system calls", "gain rights", "turn the knobs of the kernel"]
+)
+def test_an_agent_has_no_more_rights_than_a_run(agent: Field, name: str) -> None:
+    won = agent.attack(name)
+    # Root without a capability is still who it was, and may call itself so.
+    assert json.loads(won) in ([], ["root"])
+
+
+@needs_bubblewrap
+def test_node_runs_behind_the_walls_of_an_agent(agent: Field) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no node")
+    script = "require('fs').promises.readFile('mine').then(() => require('child_process').exec('echo child', (e, out) => console.log(out.trim())))"
+    status = agent.run(replace(agent.spec("node", ""), argv=(node, "-e", script)))
+    assert status.end == "child\n"
+
+
+# ---------------------------------------------------------------- whether they stand
+
+
+@needs_bubblewrap
+def test_the_self_check_finds_nothing_wrong_here(ground: Field) -> None:
+    assert sandbox.check(ground.walls) == []
+
+
+HOLES = {
+    "--unshare-net": "the network is reachable",
+    "--unshare-pid": "other processes are visible",
+}
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("option", HOLES)
+def test_the_self_check_sees_a_wall_that_is_missing(ground: Field, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "bwrap"
+    words = f'for word; do shift; [ "$word" = {option} ] || set -- "$@" "$word"; done; exec {sandbox.find()} "$@"'
+    fake.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
+    fake.chmod(0o755)
+    monkeypatch.setattr(bubblewrap, "find", lambda: fake)
+    assert HOLES[option] in sandbox.check(ground.walls)
+
+
+@needs_bubblewrap
+def test_the_self_check_sees_a_filter_that_lets_everything_through(ground: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seccomp, "program", lambda _machine: struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000))
+    assert "the system call filter does not work" in sandbox.check(ground.walls)
+
+
+@needs_bubblewrap
+def test_the_self_check_sees_what_is_not_hidden(ground: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Layout, "hide", lambda _layout, _path: None)
+    assert "files outside can be read" in sandbox.check(replace(ground.walls, readable=(*ground.walls.readable, ground.root / "repo")))
+
+
+@needs_bubblewrap
+def test_the_self_check_sees_what_can_be_written(ground: Field) -> None:
+    ours = ground.root / "home"
+    ours.chmod(0o777)
+    assert f"files can be written in {ours}" in sandbox.check(replace(ground.walls, writable=(ours,)))
+
+
+def test_a_machine_without_bubblewrap_is_refused_with_a_way_out(ground: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap, "find", lambda: None)
+    with pytest.raises(UsageError) as caught:
+        sandbox.prove(ground.walls)
+    assert (caught.value.code, "bubblewrap" in caught.value.fix, "--unsafe-no-sandbox" in caught.value.fix) == ("E-NO-SANDBOX", True, True)
+
+
+def test_a_bwrap_that_cannot_make_namespaces_is_refused_with_its_own_words(
+    ground: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n", encoding="ascii")
+    fake.chmod(0o755)
+    monkeypatch.setattr(bubblewrap, "find", lambda: fake)
+    with pytest.raises(UsageError, match="setting up uid map: Permission denied"):
+        sandbox.prove(ground.walls)
+
+
+def test_an_old_bwrap_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho bubblewrap 0.4.1\n", encoding="ascii")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(bubblewrap, "_bundled", lambda: None)
+    assert bubblewrap.find.__wrapped__() is None
+
+
+# ---------------------------------------------------------------- the filter
+
+
+ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+
+
+def verdict(machine: str, number: int, *arguments: int, arch: int = 0) -> int:
+    """What the kernel would make of a call: the program run by hand (errno for an error)."""
+    data = struct.pack("<IIQ6Q", number, arch or ARCH[machine], 0, *(arguments + (0,) * 6)[:6])
+    steps = list(struct.iter_unpack("<HBBI", seccomp.program(machine)))
+    at, held = 0, 0
+    while True:
+        code, true, false, value = steps[at]
+        at += 1
+        if code == 0x20:
+            held = struct.unpack_from("<I", data, value)[0]
+        elif code == 0x06:
+            return int(value & 0xFFFF if value & 0xFFFF0000 == 0x50000 else value)
+        else:
+            at += true if {0x15: held == value, 0x25: held > value, 0x45: bool(held & value)}[code] else false
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "expected"),
+    [
+        ((0, 63), (), ALLOW),  # read
+        ((59, 221), (), ALLOW),  # execve
+        ((101, 117), (), errno.EPERM),  # ptrace
+        ((435, 435), (), errno.ENOSYS),  # clone3
+        ((56, 220), (0x3D0F00,), ALLOW),  # clone of a thread
+        ((56, 220), (0x10000011,), errno.EPERM),  # clone into a user namespace
+        ((272, 97), (0x400,), ALLOW),  # unshare of open files
+        ((272, 97), (0x40000000,), errno.EPERM),  # unshare of the network
+        ((41, 198), (2, 1, 0), ALLOW),  # AF_INET
+        ((41, 198), (16, 3, 0), ALLOW),  # AF_NETLINK, ROUTE
+        ((41, 198), (16, 3, 9), errno.EAFNOSUPPORT),  # AF_NETLINK, AUDIT
+        ((41, 198), (17, 3, 0), errno.EAFNOSUPPORT),  # AF_PACKET
+        ((41, 198), (38, 5, 0), errno.EAFNOSUPPORT),  # AF_ALG
+        ((16, 29), (0, 0x5413), ALLOW),  # TIOCGWINSZ
+        ((16, 29), (0, 0x5412), errno.EPERM),  # TIOCSTI
+        ((16, 29), (0, 0x5412 | 1 << 32), errno.EPERM),  # the same to the kernel
+        ((471, 471), (), errno.ENOSYS),  # not known yet
+        ((0x40000000 + 59, 0x40000000), (), errno.ENOSYS),  # x32
+    ],
+)
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_judges_each_call(machine: str, number: tuple[int, int], arguments: tuple[int, ...], expected: int) -> None:
+    assert verdict(machine, number[list(ARCH).index(machine)], *arguments) == expected
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_foreign_abi_ends_the_process(machine: str) -> None:
+    assert verdict(machine, 1, arch=0x40000003) == KILL
+
+
+def test_the_filter_of_an_unknown_machine_is_an_error() -> None:
+    with pytest.raises(ValueError, match="riscv64"):
+        seccomp.program("riscv64")
+
+
+def test_the_numbers_of_the_filter_are_those_of_this_machine() -> None:
+    if shutil.which("cc") is None or os.uname().machine not in ARCH:
+        pytest.skip("no C compiler, or no filter for this machine")
+    names = [name for name in seccomp._DENIED if name != "sysctl"]
+    source = "#include <sys/syscall.h>\n" + "\n".join(f"#ifdef SYS_{name}\n{name} SYS_{name}\n#endif" for name in names)
+    said = subprocess.run(["cc", "-E", "-P", "-"], input=source, capture_output=True, text=True, check=True).stdout
+    here = {
+        name: int(number) for name, _, number in (line.partition(" ") for line in said.splitlines()) if number.isdigit() and name in names
+    }
+    column = list(ARCH).index(os.uname().machine)
+    assert here == {name: seccomp._DENIED[name][column] for name in here}
+
+
+# ---------------------------------------------------------------- what is shown and hidden
+
+
+def test_what_lies_deeper_lies_on_top(tmp_path: Path) -> None:
+    for name in ("repo/.venv/bin", "repo/data", "blank"):
+        (tmp_path / name).mkdir(parents=True)
+    layout = Layout(tmp_path / "blank")
+    layout.show(tmp_path / "repo" / ".venv")
+    layout.show(tmp_path)
+    layout.hide(tmp_path / "repo")
+    words = [word for word in layout.options() if word.startswith((str(tmp_path), "--ro-bind", "--tmpfs"))]
+    top, repo = str(tmp_path), f"{tmp_path}/repo"
+    assert words == ["--ro-bind", top, top, "--tmpfs", repo, "--ro-bind", f"{repo}/.venv", f"{repo}/.venv", repo]
+
+
+def test_what_nobody_sees_needs_no_cover(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.hide(tmp_path)
+    assert list(layout.options()) == []
+
+
+def test_a_path_through_links_is_reachable_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "real" / "data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "far").symlink_to(tmp_path / "link" / "data")
+    assert trail(tmp_path / "far") == (
+        [(f"{tmp_path}/far", f"{tmp_path}/link/data"), (f"{tmp_path}/link", "real")], f"{tmp_path}/real/data",
+    )  # fmt: skip
+
+
+def test_links_that_go_in_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert trail(tmp_path / "a")[1].startswith(str(tmp_path))
+
+
+def test_a_path_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.show(tmp_path / "nothing", Kind.WRITE)
+    assert list(layout.options()) == []
+
+
+def test_the_home_folder_is_never_shown_as_a_whole(tmp_path: Path) -> None:
+    for name in ("bin", ".local/bin", ".local/lib/python3.12", ".cargo/bin", "miniconda3/bin", "miniconda3/conda-meta"):
+        (tmp_path / name).mkdir(parents=True)
+    path = ":".join(str(tmp_path / name) for name in ("bin", ".local/bin", ".cargo/bin", "miniconda3/bin", "gone/bin"))
+    found = sandbox.interpreters({"HOME": str(tmp_path), "PATH": path}, ("python",), tmp_path / "repo")
+    assert {str(item.relative_to(tmp_path)) for item in found if item.is_relative_to(tmp_path)} == {
+        "bin", ".local/bin", ".local/lib", ".cargo/bin", "miniconda3",
+    }  # fmt: skip
+
+
+def test_the_interpreter_behind_an_environment_is_found(tmp_path: Path) -> None:
+    base = tmp_path / "uv" / "cpython-3.12.5"
+    (base / "bin").mkdir(parents=True)
+    (base / "lib" / "python3.12").mkdir(parents=True)
+    (base / "bin" / "python3.12").touch(mode=0o755)
+    (tmp_path / "uv" / "cpython-3.12").symlink_to(base.name)
+    bin_folder = tmp_path / "repo" / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    (bin_folder / "python").symlink_to(tmp_path / "uv" / "cpython-3.12" / "bin" / "python3.12")
+    (bin_folder.parent / "pyvenv.cfg").write_text(f"home = {tmp_path}/uv/cpython-3.12/bin\n", encoding="ascii")
+    found = sandbox.interpreters({"HOME": "/nonexistent", "PATH": "/usr/bin"}, ("python",), tmp_path / "repo")
+    assert {tmp_path / "repo" / ".venv", tmp_path / "uv" / "cpython-3.12", base} <= set(found)
+
+
+def test_tokens_histories_and_profiles_are_secrets(tmp_path: Path) -> None:
+    names = [".ssh", ".netrc", ".python_history", ".config/gh", ".mozilla", ".cache/huggingface/token", "models/token"]
+    for name in (*names, "notes.txt", ".cache/huggingface/hub"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = home.secrets(tmp_path, {"HF_HOME": str(tmp_path / "models")})
+    assert {str(path.relative_to(tmp_path)) for path in found} == set(names)
+
+
+def test_only_the_devices_of_the_assigned_gpus_are_given(tmp_path: Path) -> None:
+    dev, cards = tmp_path / "dev", tmp_path / "cards"
+    for name in ("nvidiactl", "nvidia-uvm", "nvidia0", "nvidia1", "nvidia2"):
+        (dev / name).parent.mkdir(exist_ok=True)
+        (dev / name).touch()
+    for place, minor in (("0000:01:00.0", 2), ("0000:02:00.0", 0), ("0000:81:00.0", 1)):
+        (cards / place).mkdir(parents=True)
+        (cards / place / "information").write_text(f"GPU UUID: \t GPU-{minor}\nDevice Minor: \t {minor}\n", encoding="ascii")
+    given = [[path.name for path in sandbox.gpu_devices(gpus, dev, cards)] for gpus in ((), ("0",), ("2", "GPU-0"))]
+    assert given == [[], ["nvidiactl", "nvidia-uvm", "nvidia2"], ["nvidiactl", "nvidia-uvm", "nvidia0", "nvidia1"]]
+
+
+def test_files_of_a_job_reach_its_command_as_descriptors(ground: Field) -> None:
+    path = ground.root / "given"
+    path.write_text("content", encoding="ascii")
+    spec = JobSpec(id="files", argv=("sh", "-c", "cat /dev/fd/100"), cwd="/", env={"PATH": os.defpath}, files=(str(path),))
+    ground.executor.submit(spec)
+    assert (ground.executor.poll("files", 30).end, spec_from_json(spec_to_json(spec))) == ("content", spec)
