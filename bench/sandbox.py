@@ -33,6 +33,7 @@ def median(count: int, deed: Callable[[int], object]) -> float:
 
 
 def main() -> None:
+    """Print all figures."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     environ = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder, LocalExecutor(Path(folder, "jobs")) as executor:
@@ -48,12 +49,17 @@ def main() -> None:
             seconds = executor.poll(name, 60).metrics.get("seconds")
             return seconds.last if seconds else 0.0
 
+        def times(label: str, *, walled: bool) -> float:
+            return median(count, lambda number: run(f"{label}-{walled}-{number}", COMMANDS[label], walled=walled))
+
         for label, argv in COMMANDS.items():
             run(f"first-{label}", argv, walled=True)
-            bare, walled = (median(count, lambda n, w=way: run(f"{label}-{w}-{n}", argv, walled=w)) for way in (False, True))  # type: ignore[misc] # binds the way
+            bare, walled = times(label, walled=False), times(label, walled=True)
             print(f"{label:<12} without {bare:6.1f} ms   with {walled:6.1f} ms   difference {walled - bare:6.1f} ms")
+        (root / "desk").mkdir()
+        spec = JobSpec("x", (), str(root / "desk"))
+        print(f"command line {median(100, lambda _: sandbox.confined(walls, spec)):6.1f} ms   (part of the difference)")
         print(f"self-check   {median(10, lambda _: sandbox.prove(walls)):6.1f} ms")
-        print(f"command line {median(100, lambda _: sandbox.confined(walls, JobSpec('x', (), folder))):6.1f} ms")
         bare, inside_walls = (
             min(run(f"train-{way}-{n}", (sys.executable, "-c", TRAIN), walled=way) for n in range(5)) for way in (False, True)
         )

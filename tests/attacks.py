@@ -124,7 +124,7 @@ calls = {  # number on x86_64 and aarch64, arguments
     "init_module": (175, 105, 0, 0, b""), "sethostname": (170, 161, b"x", 1), "open_by_handle_at": (304, 265, -1, page, 0),
     "fsopen": (430, 430, b"tmpfs", 0), "open_tree": (428, 428, -100, b"/", 1), "move_mount": (429, 429, -1, b"", -1, b"", 0),
     "mount_setattr": (442, 442, -1, b"", 0, page, 0), "swapon": (167, 224, b"x", 0), "reboot": (169, 142, 0, 0, 0, 0), "acct": (163, 89, 0),
-    "syslog": (103, 116, 3, page, 100), "quotactl": (179, 60, 0, 0, 0, 0), "pidfd_getfd": (438, 438, -1, 0, 0), "kcmp": (312, 272, 1, 1, 0, 0, 0),
+    "syslog": (103, 116, 3, page, 100), "quotactl": (179, 60, 0, 0, 0, 0), "kcmp": (312, 272, 1, 1, 0, 0, 0),
     "fanotify_init": (300, 262, 0, 0), "not yet known": (600, 600),
 }
 for name, (*numbers, first) in ((name, (*words[:2], words[2:])) for name, words in calls.items()):

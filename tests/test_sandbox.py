@@ -186,6 +186,7 @@ def agent(ground: Field) -> Field:
     root = ground.root
     (root / "home" / ".claude").mkdir()
     (root / "home" / ".claude" / "settings.json").write_text("{}", encoding="ascii")
+    (root / "repo" / ".env").write_text("KEY=1", encoding="ascii")
     hidden = (root / "repo" / ".git", root / "repo" / ".overnight", root / "repo" / "holdout.csv")
     walls = replace(ground.walls, inside=Inside.AGENT, hidden=hidden, network=True, readable=(root / "repo",))
     return replace(ground, walls=walls)
@@ -202,8 +203,9 @@ def test_an_agent_reads_the_repository_but_neither_git_nor_state_nor_holdout(age
 for path in T["files"]:
     can(os.path.basename(path), lambda: open(path).read() != "")
 won.append(os.listdir(os.path.dirname(T["files"][1])))
+won.append(open(T["folders"][0] + "/.env").read())
 """
-    assert agent.run(agent.spec("agent", script)).end == 'WON ["train.py", []]\n'
+    assert agent.run(agent.spec("agent", script)).end == 'WON ["train.py", [], ""]\n'
 
 
 @needs_bubblewrap

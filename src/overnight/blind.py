@@ -48,12 +48,12 @@ def _start(side: dict[str, Any], stdin: int, stdout: int, stderr: int, *, said: 
             if handle != number:
                 os.dup2(handle, number)
                 os.close(handle)
-            os.set_inheritable(number, True)  # noqa: FBT003 - os has no keyword for it
+            os.set_inheritable(number, True)
         if said:
             resource.setrlimit(resource.RLIMIT_FSIZE, (said, said))
 
     keep = tuple(range(_FIRST_FILE, _FIRST_FILE + len(side.get("files", ()))))
-    return subprocess.Popen(  # noqa: PLW1509 - this program has one thread
+    return subprocess.Popen(
         side["argv"], cwd=side["cwd"], env=side["env"], stdin=stdin, stdout=stdout, stderr=stderr,
         close_fds=not keep, preexec_fn=prepare, start_new_session=True,
     )  # fmt: skip

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
+
+from overnight.redact import SECRET_WORDS
 
 _NAMES = {
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
@@ -33,7 +36,7 @@ _PREFIXES = (
     "UV_",
     "PIP_",
 )
-_SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "CREDENTIAL", "PRIVATE_KEY")
+_USER_IN_URL = re.compile(r"://[^/@\s]+@")
 
 
 def for_run(environ: Mapping[str, str], extra: Iterable[str] = ()) -> dict[str, str]:
@@ -45,10 +48,15 @@ def for_run(environ: Mapping[str, str], extra: Iterable[str] = ()) -> dict[str, 
     found = {
         name: value
         for name, value in environ.items()
-        if name in named or ((name in _NAMES or name.startswith(_PREFIXES)) and not any(word in name.upper() for word in _SECRET))
+        if name in named or ((name in _NAMES or name.startswith(_PREFIXES)) and _harmless(name, value))
     }
     found["PATH"] = os.pathsep.join(filter(None, [environ.get("PATH", os.defpath), os.path.dirname(sys.executable)]))
     return {**found, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _harmless(name: str, value: str) -> bool:
+    """No secret by its name, and no user or password within an address."""
+    return not any(word in name.upper() for word in SECRET_WORDS) and not _USER_IN_URL.search(value)
 
 
 def for_proposer(environ: Mapping[str, str]) -> dict[str, str]:

@@ -52,7 +52,12 @@ class Loop:
     def __init__(self, study: Study, parts: Parts) -> None:
         self._parts = parts
         self._store: Store = parts.store
-        self._pace = Pace(study.settings, self._store.totals(study.id), self._store.ran_seconds(study.id), self._store.count(study.id))
+        self._pace = Pace(
+            (study.settings, max(1, len(parts.gpus[0]))),
+            self._store.totals(study.id, settled=True),
+            self._store.ran_seconds(study.id),
+            self._store.count(study.id),
+        )
         self._steps = Steps(study, parts, self._reason_to_put_back, self._pace.runs_left)
         self._patience = Patience()
         self._begun = time.monotonic()
@@ -118,6 +123,7 @@ class Loop:
             self._end = self._end or self._pace.used_up(self._elapsed())
             ending = bool(self._end or self._stop)
             if ending and not self._running and (self._stop or not self._resume):
+                self._end = self._steps.goal_reached() or self._end
                 return
             if not self._stop and not paused:
                 self._fill(cycles, thoughts)
@@ -176,7 +182,7 @@ class Loop:
                 return None
             if same:
                 proposal = replace(proposal, rejected=f"same files as #{same}, which was tried already")
-        if proposal.rejected:
+        if proposal.rejected and not self._patience.streak:
             self._patience.rejected(self._elapsed())
         self._pace.begun()
         return self._store.propose(self.study.id, proposal, code_lines(proposal.files), self._parts.clock())

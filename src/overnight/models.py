@@ -250,7 +250,6 @@ class Summary:
     baseline: Experiment | None
     best: Experiment | None
     seconds: float  # since the study began running, this and earlier loops
-    gpu_seconds: float
     train_seconds: float
     think_seconds: float
     tokens: int

@@ -16,14 +16,14 @@ _THINKERS = 16
 class Pace:
     """Running totals against the budget, and the measured rhythm of thinking and training.
 
-    ``totals`` are the sums of earlier loops, ``ran`` their seconds, ``count`` the experiments after the baseline.
+    ``settled`` are the settings and the GPUs of one slot (one where there is none), ``totals`` are the sums of earlier loops, ``ran`` their seconds, ``count`` the experiments after the baseline.
     """
 
-    def __init__(self, settings: Settings, totals: Mapping[str, float], ran: float, count: int) -> None:
+    def __init__(self, settled: tuple[Settings, int], totals: Mapping[str, float], ran: float, count: int) -> None:
+        settings, self._gpus = settled
         self._bounds = settings.bounds
         self._slots = settings.slots
         self._ahead = settings.ahead
-        self._gpus = max(1, len(settings.gpus) // settings.slots)
         self._train_total = totals["train_seconds"]
         self._cost = totals["cost"]
         self._ran = ran
@@ -92,12 +92,11 @@ class Pace:
 
 
 class Patience:
-    """Back-off after proposals that failed: 1, 2, 4 … 300 s. Every third failure in a row, then ever rarer, becomes a row."""
+    """Back-off after proposals that failed: 1, 2, 4 … 300 s. Every third failure in a row becomes a row, so rows grow rare as the pauses grow."""
 
     def __init__(self) -> None:
         self.streak = 0
         self._until = 0.0
-        self._row_at = 3
         self._empty = 0
 
     def failed(self, now: float) -> float:
@@ -107,21 +106,18 @@ class Patience:
 
     def row_due(self) -> bool:
         """Whether this failure is to be recorded as a row, so that a bounded study ends although its proposer never answers."""
-        if self.streak < self._row_at:
-            return False
-        self._row_at = self.streak * 2
-        return True
+        return self.streak % 3 == 0
 
     def rejected(self, now: float) -> None:
         """It answered, but with nothing that can be run; the third time in a row it is given a pause."""
-        self.streak, self._row_at = 0, 3
+        self.streak = 0
         self._empty += 1
         if self._empty > 2:
             self._wait(now, self._empty - 2)
 
     def worked(self) -> None:
         """It answered with something that can be run."""
-        self.streak, self._row_at, self._until, self._empty = 0, 3, 0.0, 0
+        self.streak, self._until, self._empty = 0, 0.0, 0
 
     def _wait(self, now: float, times: int) -> float:
         seconds = min(_LONGEST_WAIT, 0.5 * 2.0 ** min(times, 12))

@@ -128,7 +128,7 @@ class Runner:
         self._store.ran(
             (study.id, number, attempt),
             status,
-            thin(points),
+            thin(points, study.metric),
             self._clock(),
             value=value,
             reported=reported,

@@ -121,7 +121,12 @@ class Steps:
         if experiment.stage is Stage.COMMITTED:
             return store.decide(self.study.id, experiment.number, Decision.DISCARD, f"rejected: {experiment.cause}", None, now), None
         named = self.study.metric in experiment.metrics  # by a person, after the baseline had shown several
-        if experiment.operator is Operator.BASELINE and experiment.metrics and experiment.value is None and (named or not self.study.metric):
+        if (
+            experiment.operator is Operator.BASELINE
+            and experiment.metrics
+            and experiment.value is None
+            and (named or not self.study.metric)
+        ):
             experiment = self._name_goal(experiment)
         if experiment.crash_kind == "start":
             return store.decide(self.study.id, experiment.number, Decision.CRASH, experiment.cause, None, now), None

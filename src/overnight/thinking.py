@@ -17,6 +17,7 @@ from overnight.crashes import tail
 from overnight.errors import ProposalError
 from overnight.models import Experiment, Idea, Operator, Proposal, Study
 from overnight.protocols import Proposer, Request
+from overnight.redact import Redactor
 from overnight.store import Store
 from overnight.workspace import Scope, Workspace
 
@@ -46,12 +47,12 @@ class Talk:
 class Thinker:
     """Asks ``proposer`` in copies under ``folder``; safe to use from several threads."""
 
-    def __init__(self, store: Store, workspace: Workspace, proposer: Proposer, scope: Scope, folder: Path) -> None:
+    def __init__(self, store: Store, workspace: Workspace, proposer: Proposer, scope: Scope, where: tuple[Path, Redactor]) -> None:
         self._store = store
         self._workspace = workspace
         self._proposer = proposer
         self._scope = scope
-        self._folder = folder
+        self._folder, self._secrets = where
 
     def sweep(self) -> None:
         """Remove the copies of an earlier loop."""
@@ -76,11 +77,12 @@ class Thinker:
             )
             begun = time.monotonic()
             idea, failed = self._ask(request)
-            idea = replace(idea, seconds=time.monotonic() - begun)
+            idea = replace(idea, seconds=time.monotonic() - begun, hypothesis=self._secrets.text(idea.hypothesis))
             found = self._workspace.collect(copy, study.base_commit, self._scope)
             if failed is not None and (failed.code == "E-CANCELLED" or (not found.rejected and found.files == start)):
                 raise failed
-        rejected = found.rejected
+        unfit = found.rejected or self._secret_in(found.files)
+        rejected = unfit
         if failed is not None:
             rejected = f"half an edit: {failed.message}" + (f" ({failed.why})" if failed.why else "")
         elif not rejected and found.files == start:
@@ -89,11 +91,15 @@ class Thinker:
             parent=wish.parent,
             operator=wish.operator,
             idea=idea,
-            files=start if found.rejected else found.files,
+            files=start if unfit else found.files,
             rejected=rejected,
             repairs=wish.crashed,
             notes=found.notes,
         )
+
+    def _secret_in(self, files: Mapping[str, bytes]) -> str:
+        bad = [path for path, content in files.items() if self._secrets.data(content) != content]
+        return f"it writes a secret of the environment into {', '.join(bad)}" if bad else ""
 
     def _ask(self, request: Request) -> tuple[Idea, ProposalError | None]:
         try:

@@ -16,7 +16,6 @@ from overnight.app import prepare
 from overnight.errors import NotFoundError, OvernightError
 from overnight.store import Store
 
-
 _ERROR = re.compile(
     r"^error\[(?P<code>E-[A-Z-]+)\]: (?P<message>.*)$"
     + "".join(rf"(?:\n  {label + ':':<7}(?P<{label}>.*(?:\n {{9}}.*)*)$)?" for label in ("where", "why", "fix")),

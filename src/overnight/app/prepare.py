@@ -130,7 +130,9 @@ def direction_of(settings: Settings, metric: str) -> tuple[Direction, str]:
     return Direction(guessed), f"direction: {guessed} ({word} {metric} is better: guessed from its name; change with --direction)"
 
 
-def name_goal(settings: Settings, metrics: Mapping[str, float | None], say: Callable[[str, str], None] = lambda _event, _text: None) -> tuple[str, Direction]:
+def name_goal(
+    settings: Settings, metrics: Mapping[str, float | None], say: Callable[[str, str], None] = lambda _event, _text: None
+) -> tuple[str, Direction]:
     """The goal metric among those that the baseline printed: the only one, or the field's usual names.
 
     ``say`` hears of it, and of a guessed direction. Raises ``UsageError``.
@@ -216,12 +218,7 @@ def _check_command(command: tuple[str, ...], workspace: Workspace, base: str, op
             return
     program = words[0]
     found = shutil.which(program, path=for_run(options.environ)["PATH"])
-    if (
-        found
-        or program.removeprefix("./") in workspace.entries(base)
-        or (workspace.root / program).exists()
-        or program in _BUILT_IN
-    ):
+    if found or program.removeprefix("./") in workspace.entries(base) or (workspace.root / program).exists() or program in _BUILT_IN:
         return
     raise UsageError(
         "E-NO-PROGRAM",
@@ -309,7 +306,9 @@ def _check_names(settings: Settings, workspace: Workspace) -> None:
     for end in (at for at, letter in enumerate(prefix) if letter == "/"):
         if workspace.branch_exists(prefix[:end]):
             why = f"git cannot hold {prefix}{tag} beside it"
-            raise UsageError("E-BRANCH-EXISTS", f"there is a branch named {prefix[:end]}", why=why, fix="overnight run --branch-prefix research/")
+            raise UsageError(
+                "E-BRANCH-EXISTS", f"there is a branch named {prefix[:end]}", why=why, fix="overnight run --branch-prefix research/"
+            )
 
 
 def _check_constants(settings: Settings, workspace: Workspace, base: str) -> None:

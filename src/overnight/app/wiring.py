@@ -21,6 +21,7 @@ from overnight.loop import Loop
 from overnight.models import Experiment, JobSpec, Stage, Study
 from overnight.proposers import PROPOSERS
 from overnight.protocols import Executor, Proposer
+from overnight.redact import Redactor
 from overnight.results import Table
 from overnight.runner import Place, Runner
 from overnight.steps import Parts
@@ -40,7 +41,7 @@ def assembled(options: prepare.Options, place: places.Place, study: Study, doors
     walls = walls_for(options, place.state, study, workspace)
     proposer = _proposer(study, executor, options.environ, walls.proposer)
     runner = runner_for(options, place.state, study, doors, (executor, walls))
-    thinker = Thinker(store, workspace, proposer, scope, place.state / "copies")
+    thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)))
     ledger = Ledger(store, workspace, scope, _tables(place, study, workspace))
     thinker.sweep()
     runner.sweep(study)

@@ -98,7 +98,9 @@ def main(args: list[str] | None = None) -> None:
             raise
         if isinstance(exc, OSError) and exc.strerror:
             what = f"{exc.filename or 'the output'}: {exc.strerror}"
-            _complain(OvernightError("E-SYSTEM", what, why="the system refused it", fix="df -h .   # is there room, and may you write?"), words)
+            _complain(
+                OvernightError("E-SYSTEM", what, why="the system refused it", fix="df -h .   # is there room, and may you write?"), words
+            )
             _leave(1)
         _complain(
             OvernightError(

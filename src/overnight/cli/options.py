@@ -14,6 +14,8 @@ from overnight.settings import table
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _METAVAR = {
+    "amount": "X",
+    "profile": "fast|balanced|strict",
     "count": "N",
     "positive": "N",
     "number": "X",

@@ -23,7 +23,10 @@ def retest(numbers: tuple[int, ...], unconfirmed: bool, runs: int, state: Path |
     options = options_of(None, state, (), {"tag": tag or None})
     found = again.retest(options, () if unconfirmed else numbers, runs, lambda line: click.echo(f"  {line}", err=True))
     if as_json:
-        rows = [{"number": item.experiment.number, "values": list(item.values), "p": item.p, "gain": item.gain, "word": item.word} for item in found]
+        rows = [
+            {"number": item.experiment.number, "values": list(item.values), "p": item.p, "gain": item.gain, "word": item.word}
+            for item in found
+        ]
         click.echo(json.dumps({"schema": "overnight/retest/1", "experiments": rows}))
         return
     for item in found:

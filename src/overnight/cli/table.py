@@ -62,7 +62,10 @@ def summary(told: Summary) -> list[str]:
     if told.sigma is not None:
         noise = f"sd {told.sigma:.2g} between seeds" if told.sigma else "none: runs repeat exactly"
         doubt = f"; of {told.kept - 1} keeps, {told.false_keeps:.1f} are expected to be luck" if told.sigma and told.kept > 1 else ""
-        lines.append(f"NOISE     {noise}{doubt}" + (f" ({told.unconfirmed} not confirmed: overnight retest --unconfirmed)" if told.unconfirmed else ""))
+        lines.append(
+            f"NOISE     {noise}{doubt}"
+            + (f" ({told.unconfirmed} not confirmed: overnight retest --unconfirmed)" if told.unconfirmed else "")
+        )
     cost = f", ${told.cost:.2f}" if told.cost else ""
     lines.append(f"TIME      {duration(told.train_seconds)} training, {duration(told.think_seconds)} thinking{cost}")
     if told.reason:

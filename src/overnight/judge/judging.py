@@ -196,17 +196,16 @@ def _unknown(run: Run, knowledge: Knowledge, view: Scene) -> bool:
 
 
 def next_seed(candidate: Node, knowledge: Knowledge, rules: Rules) -> int:
-    """The seed of the candidate's next run: one that the incumbents ran on while pairing helps, else a fresh one.
+    """The seed of the candidate's next run: one of the panel that the baseline ran on, while it has one left, else a fresh one.
 
     Candidates begin on different seeds of the panel, so that no edit is fitted to one of them.
     """
     used = {run.seed for run in candidate.runs}
     panel = sorted(knowledge.seeds)
-    if panel and correlation(knowledge, candidate.kind) > 0:
-        for i in range(len(panel)):
-            seed = panel[(candidate.number + i) % len(panel)]
-            if seed not in used:
-                return seed
+    for i in range(len(panel)):
+        seed = panel[(candidate.number + i) % len(panel)]
+        if seed not in used:
+            return seed
     seed = rules.seed + 16 * (candidate.number + 1)
     while seed in used or seed in knowledge.seeds:
         seed += 1

@@ -190,7 +190,7 @@ def _noise(knowledge: Knowledge, seen: float, var: float) -> tuple[float, ...]:
 def _shared(knowledge: Knowledge, candidate: Node, incumbent: Node, rules: Rules) -> dict[str, tuple[float, ...]]:
     """How well each share of the seed foresaw this result: by the spread of differences, and by pairs of runs on two seeds."""
     kind = candidate.kind
-    if not knowledge.seeds or not any(run.seed in knowledge.seeds for run in candidate.runs) or correlation(knowledge, kind) == 0:
+    if knowledge.ignores_seed or not any(run.seed in knowledge.seeds for run in candidate.runs):
         return dict(knowledge.shared)
     var, level = variance(knowledge), level_of(incumbent, knowledge, rules)
     logs = []

@@ -47,6 +47,7 @@ def check(walls: Walls) -> list[str]:
 
 
 def _try(walls: Walls, place: Path) -> list[str]:
+    place.chmod(0o755)  # the walls are to be tried, not the permissions
     inside = place / "inside"
     inside.mkdir()
     uid = uid_for("probe") if walls.inside is Inside.RUN else 0

@@ -59,6 +59,16 @@ def _histories(home: Path) -> Iterator[Path]:
     yield from (home / name for name in names if name.startswith(".") and name.endswith(("_history", "_hist", ".history", "-hsts")))
 
 
+def dotenv(folder: Path) -> list[Path]:
+    """What a project keeps its keys in, by custom: ``.env``, ``.env.local``, ``.envrc``."""
+    try:
+        return [
+            folder / name for name in os.listdir(folder) if name == ".envrc" or name.partition(".env")[::2] in (("", ""), ("", ".local"))
+        ]
+    except OSError:
+        return []
+
+
 def agent_folders(home: Path) -> list[Path]:
     """What agents write between two sessions."""
     return [home / name for name in _AGENTS if os.path.lexists(home / name)]

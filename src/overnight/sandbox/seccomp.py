@@ -24,7 +24,7 @@ _NETLINK = 16  # with protocol 0 (ROUTE), which glibc asks for its interfaces
 
 # name -> number on x86_64, on aarch64 (-1 = no such call): asm/unistd_64.h and asm-generic/unistd.h of Linux 6.
 _DENIED = {
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272), "pidfd_getfd": (438, 438),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "mount": (165, 40), "umount2": (166, 39), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432),
     "fspick": (433, 433), "open_tree": (428, 428), "mount_setattr": (442, 442), "open_tree_attr": (467, 467), "pivot_root": (155, 41),
     "chroot": (161, 51), "setns": (308, 268), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),

@@ -24,12 +24,10 @@ from overnight.sandbox import bubblewrap, home, seccomp
 from overnight.sandbox.devices import gpu_devices
 from overnight.sandbox.mounts import Kind, Layout
 
-FIRST_UID, _UIDS = 60000, 5000  # Debian's policy leaves 60000-64999 to whoever allocates them dynamically
+FIRST_UID, _UIDS = 60000, 200  # Debian's policy leaves 60000-64999 to whoever allocates them dynamically
 _ETC = (
-    "alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "debian_version", "fonts", "gai.conf", "group",
-    "host.conf", "hosts", "java-17-openjdk", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "locale.alias", "magic",
-    "matplotlibrc", "mime.types", "nsswitch.conf", "nvidia", "OpenCL", "os-release", "passwd", "pki", "protocols", "python3", "services",
-    "ssl", "terminfo", "timezone", "vulkan",
+    "alternatives", "crypto-policies", "fonts", "group", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
+    "nsswitch.conf", "nvidia", "OpenCL", "os-release", "passwd", "pki", "protocols", "services", "ssl", "vulkan",
 )  # fmt: skip
 _ROOTS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/sys")
 # What the owner may write although it has no capability left: the kernel's own settings.
@@ -194,11 +192,13 @@ def _lay_out_agent(walls: Walls, layout: Layout) -> None:
         layout.show(path, Kind.WRITE)
     for path in (*home.agent_rules(walls.home), *([] if walls.home in (_TMP, _VAR_TMP) else [walls.home])):
         layout.show(path)  # also where it lies in a shared folder
-    for path in (*_GUARDED, *home.sockets(_TMP)):
+    for path in (*_GUARDED, *home.sockets(_TMP), *home.sockets(walls.home)):
         layout.hide(path)
     layout.show(Path("/etc/resolv.conf"))  # often a link into /run
     for path in walls.readable:
         layout.show(path)
+        for secret in home.dotenv(path):
+            layout.hide(secret)
     _finish(walls, layout)
 
 

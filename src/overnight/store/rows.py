@@ -80,11 +80,11 @@ def experiment_from(row: sqlite3.Row) -> Experiment:
     )  # fmt: skip
 
 
-def thin(points: Sequence[MetricPoint], names: int = 20, each: int = 200) -> list[MetricPoint]:
-    """At most ``each`` (two or more) evenly spaced points, first and last included, of at most ``names`` metrics."""
+def thin(points: Sequence[MetricPoint], goal: str = "", names: int = 20, each: int = 200) -> list[MetricPoint]:
+    """At most ``each`` (two or more) evenly spaced points, first and last included, of the goal and of at most ``names`` metrics."""
     series: dict[str, list[MetricPoint]] = {}
     for point in points:
-        if point.name in series or len(series) < names:
+        if point.name in series or point.name == goal or len(series) < names:
             series.setdefault(point.name, []).append(point)
     kept: list[MetricPoint] = []
     for found in series.values():

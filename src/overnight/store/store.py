@@ -219,12 +219,13 @@ class Store(Jobs):
         rows = self._rows("SELECT * FROM event WHERE study=? AND seq>? ORDER BY seq LIMIT ?", study, since, limit)
         return [{**dict(row), "data": json.loads(row["data"])} for row in rows]
 
-    def totals(self, study: int) -> dict[str, float]:
-        """Sums over all experiments: train_seconds, think_seconds, tokens, cost."""
+    def totals(self, study: int, *, settled: bool = False) -> dict[str, float]:
+        """Sums over all experiments, or the settled ones: train_seconds, think_seconds, tokens, cost."""
         row = self._rows(
             "SELECT coalesce(sum(seconds),0) AS train_seconds, coalesce(sum(think_seconds),0) AS think_seconds,"
-            " coalesce(sum(tokens),0) AS tokens, coalesce(sum(cost),0) AS cost FROM experiment WHERE study=?",
+            " coalesce(sum(tokens),0) AS tokens, coalesce(sum(cost),0) AS cost FROM experiment WHERE study=? AND (stage='applied' OR NOT ?)",
             study,
+            settled,
         )[0]
         return {name: float(row[name]) for name in row.keys()}  # noqa: SIM118 - a sqlite row iterates over values
 
@@ -250,7 +251,7 @@ class Store(Jobs):
             study=replace(study, metric=row["metric"]), state=row["state"], reason=row["reason"],
             total=sum(item["n"] for item in counts), kept=by[Decision.KEEP], discarded=by[Decision.DISCARD], crashed=by[Decision.CRASH],
             running=tuple(item.number for item in unfinished), baseline=experiment_from(first[0]) if first else None, best=best,
-            seconds=row["ran_seconds"], gpu_seconds=totals["train_seconds"] * max(1, len(study.settings.gpus) // study.settings.slots),
+            seconds=row["ran_seconds"],
             train_seconds=totals["train_seconds"], think_seconds=totals["think_seconds"], tokens=int(totals["tokens"]), cost=totals["cost"],
             unconfirmed=int(self._rows("SELECT count(*) FROM experiment WHERE study=? AND decision='keep' AND NOT confirmed", study.id)[0][0]),
             false_keeps=self._false_keeps(study.id),

@@ -7,12 +7,14 @@ Must not know how the command is run.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import time
 
 from overnight import jobs
 from overnight.models import JobSpec, JobStatus
+from overnight.redact import Redactor
 
 _RESERVE = 64 * 1024  # bytes set aside at the start, so that the end can be told on a full disk
 _PATIENCE = 30.0  # seconds for which the last word is tried again
@@ -39,6 +41,32 @@ def lock(folder: str) -> int:
 def spec(folder: str) -> JobSpec:
     """Read what is to be run. Raises ``OSError``, ``ValueError``."""
     return jobs.spec_from_json(_read(f"{folder}/{jobs.SPEC}"))
+
+
+def forget_environment(folder: str, found: JobSpec) -> None:
+    """Take the variables out of the spec on disk, once the command has them: they may hold what no file should."""
+    kept = {jobs.TOKEN: found.env[jobs.TOKEN]} if jobs.TOKEN in found.env else {}
+    with contextlib.suppress(OSError):
+        fd = os.open(f"{folder}/spec.next", _NEW | os.O_TRUNC, 0o600)
+        try:
+            write(fd, jobs.spec_to_json(dataclasses.replace(found, env=kept)).encode())
+        finally:
+            os.close(fd)
+        os.rename(f"{folder}/spec.next", f"{folder}/{jobs.SPEC}")
+
+
+def redact(folder: str, secrets: Redactor) -> None:
+    """Take known secrets out of the log, once nobody writes to it any more."""
+    with contextlib.suppress(OSError):
+        found = _read(f"{folder}/{jobs.LOG}")
+        clean = secrets.data(found)
+        if clean != found:
+            fd = os.open(f"{folder}/output.next", _NEW | os.O_TRUNC, 0o600)
+            try:
+                write(fd, clean)
+            finally:
+                os.close(fd)
+            os.rename(f"{folder}/output.next", f"{folder}/{jobs.LOG}")
 
 
 def status(folder: str) -> JobStatus | None:

@@ -8,6 +8,7 @@ Must not know who asked for the job.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import resource
 import signal
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 from overnight.metrics import Scanner
 from overnight.models import JobSpec, JobState, JobStatus, MetricSummary
+from overnight.redact import Redactor
 from overnight.supervisor import command, disk, gpu, orphans, tree
 from overnight.supervisor import folder as job_folder
 from overnight.supervisor.output import Log, Output, Points
@@ -74,6 +76,10 @@ def supervise(job: Job) -> None:
     run = _Run(job, job.spec)
     try:
         status = run.live()
+        secrets = Redactor(job.spec.env)
+        if secrets:
+            job_folder.redact(job.folder, secrets)
+            status = dataclasses.replace(status, end=secrets.text(status.end), cause=secrets.text(status.cause))
     except Exception as exc:  # noqa: BLE001 - the edge of the process: the job must get its end whatever happens
         with contextlib.suppress(OSError), open(f"{job.folder}/supervisor.log", "w", encoding="utf-8") as file:
             traceback.print_exc(file=file)
@@ -112,6 +118,7 @@ class _Run:
         fd, into = command.pipe()
         self._began = time.monotonic()
         failed = None if self._is_cancelled() else self._start(into)
+        job_folder.forget_environment(self._job.folder, self._spec)
         os.close(into)
         job_folder.reserve(self._job.folder)
         log = Log(self._job.folder, self._spec.log_head, self._spec.log_tail)

@@ -153,7 +153,9 @@ class Workspace:
         """Make a branch at a commit. Raises ``UsageError`` (E-BRANCH-EXISTS, E-BRANCH-NAME), ``GitError``."""
         ref = f"refs/heads/{branch}"
         if self._git.run(("check-ref-format", ref), cwd=self._git.home).returncode != 0:
-            raise UsageError("E-BRANCH-NAME", f"'{branch}' cannot be the name of a branch", fix="overnight run --branch-prefix autoresearch/")
+            raise UsageError(
+                "E-BRANCH-NAME", f"'{branch}' cannot be the name of a branch", fix="overnight run --branch-prefix autoresearch/"
+            )
         try:
             self._repository.set_ref(ref, commit, "0" * len(commit))
         except GitError as exc:
@@ -292,11 +294,18 @@ def _check_editable(pattern: str, scope: Scope, files: Mapping[str, Entry], root
                 "E-EDITABLE-LINK", f"the editable file {reading.shown(path)} is a symbolic link", fix="name the file it leads to"
             )
         if files[path].size > reading.FILE_LIMIT:
-            raise UsageError("E-TOO-LARGE", f"the editable file {reading.shown(path)} is larger than 1 MiB", why="a proposal is text of that size at most", fix="overnight run --editable OTHER_FILE")
+            raise UsageError(
+                "E-TOO-LARGE",
+                f"the editable file {reading.shown(path)} is larger than 1 MiB",
+                why="a proposal is text of that size at most",
+                fix="overnight run --editable OTHER_FILE",
+            )
     if found:
         return
     if any(Scope((pattern,)).matches(path) for path in files):
-        raise UsageError("E-SCOPE", f"{pattern} is editable and protected: nothing could be changed", fix="leave it out of editable or of protect")
+        raise UsageError(
+            "E-SCOPE", f"{pattern} is editable and protected: nothing could be changed", fix="leave it out of editable or of protect"
+        )
     if (root / pattern).is_file():
         raise UsageError(
             "E-NOT-TRACKED",
