@@ -21,8 +21,9 @@ from overhead_counting import spend
 from overhead_loops import Bench, fresh, overnight
 from overnight.decide import code_lines
 from overnight.ledger import Ledger
-from overnight.models import Decision, Idea, JobState, JobStatus, MetricPoint, MetricSummary, Operator, Proposal, Study
+from overnight.models import Decision, Idea, JobState, JobStatus, MetricPoint, MetricSummary, Operator, Proposal, Stage, Study
 from overnight.results import Table
+from overnight.steps import summed
 from overnight.store import Store
 from overnight.workspace import Scope, Workspace
 
@@ -31,19 +32,18 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - a disk that needs no flushing: the st
 
 
 def filled(folder: Path, experiments: int) -> Bench:
-    """A study in ``folder`` with so many experiments behind it; the next proposal has the next number."""
+    """A study in ``folder`` with so many experiments behind it."""
     with tempfile.TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else folder.parent) as place:
         scratch = fresh(Path(place) / "filled")
         spend(overnight(scratch, 10), scratch.repository, scratch.env, scratch.output)
         spend([sys.executable, __file__, str(scratch.folder), str(experiments)], scratch.repository, scratch.env, scratch.output)
         shutil.copytree(scratch.folder, folder, symlinks=True)
-    bench = Bench(folder, {**scratch.env, "HOME": str(folder), "BENCH_NUMBERS": str(folder / "numbers")})
+    bench = Bench(folder, {**scratch.env, "HOME": str(folder / "home")})
     jobs = folder / "state" / "jobs"
     thought = next(jobs.glob("p*"))
     for number in range(12, experiments + 2):
         _copy_job(jobs / "bench-2.1", jobs / f"bench-{number}.1")
         _copy_job(thought, jobs / f"{thought.name}-{number}")
-    (folder / "numbers" / "next").write_text(f"{experiments + 1}\n")
     return bench
 
 
@@ -75,17 +75,17 @@ class _Night:
         experiment = store.propose(study, Proposal(best[0], Operator.IMPROVE, idea, files), code_lines(files), now)
         experiment = self._ledger.keep(self.study, experiment)
         attempt = store.attempt(study, experiment.number, 0, now)
-        value = 0.1 if x % 10 else x + 0.5
+        value = 0.1 if x % 10 else best[1] + 1.0
         metrics = {"fitness": value, "training_seconds": 0.0, "peak_vram_mb": 512.0}
         status = JobStatus(
             JobState.SUCCEEDED, pid=1, started=now, seconds=_TRAINING, exit_code=0,
             metrics={name: MetricSummary(found, found, found, 1) for name, found in metrics.items()},
         )  # fmt: skip
         points = [MetricPoint(name, found, 1.0, _TRAINING) for name, found in metrics.items()]
-        store.measured(
-            (study, experiment.number, attempt), status, points, now, value=value, seconds=_TRAINING, memory_gb=0.5, crash_kind="", cause="",
-            metrics=json.dumps(metrics),
-        )  # fmt: skip
+        job = (study, experiment.number, attempt)
+        store.ran(job, status, points, now, value=value, memory_gb=0.5, crash_kind="", cause="", metrics=json.dumps(metrics))
+        store.learned(study, experiment.number, [attempt], store.knowledge(study))
+        store.advance(study, experiment.number, Stage.MEASURED, **summed(store.runs(study, experiment.number), self.study))
         decision = Decision.KEEP if value > best[1] else Decision.DISCARD
         cause = (
             f"better than #{best[0]} by {value - best[1]:g}"

@@ -28,12 +28,10 @@ echo "training_seconds: $pause"
 echo "peak_vram_mb: 512.0"
 """
 
-# Every call takes another number, also when several think at once.
+# Every call takes a larger number than the one before, with nothing remembered: behind walls it could not.
 PROPOSE = """\
 [ "${BENCH_THINK:-0}" = 0 ] || sleep "$BENCH_THINK"
-read n < "$BENCH_NUMBERS/next"
-while ! (set -C; : > "$BENCH_NUMBERS/${n:=1}") 2> /dev/null; do n=$((n + 1)); done
-echo $((n + 1)) > "$BENCH_NUMBERS/next"
+n=$(date +%s%4N)
 sed -i "s/^x=.*/x=$n/" train.sh
 echo "x -> $n"
 """
@@ -112,9 +110,8 @@ class Bench:
 def fresh(folder: Path, train: str = TRAIN) -> Bench:
     """A new study in ``folder``, which must not exist; with ``PYTHONPATH`` another tree than the installed one is measured."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    bench = Bench(folder, {**kept, "HOME": str(folder), "BENCH_NUMBERS": str(folder / "numbers"), "LC_ALL": "C"})
-    (folder / "numbers").mkdir(parents=True)
-    (folder / "numbers" / "next").write_text("1\n")
+    bench = Bench(folder, {**kept, "HOME": str(folder / "home"), "LC_ALL": "C"})
+    (folder / "home").mkdir(parents=True)
     (folder / "propose.sh").write_text(PROPOSE)
     (folder / "shell.sh").write_text(SHELL)
     (folder / "alone.sh").write_text(ALONE)
@@ -141,10 +138,15 @@ def shell(bench: Bench, experiments: int) -> list[str]:
 
 
 def overnight(bench: Bench, experiments: int, *more: str) -> list[str]:
-    """Our loop, its state beside the study; run again with a larger number it goes on."""
+    """Our loop without walls, which the others do not have either, its state beside the study; with a larger number it goes on."""
+    return confined(bench, experiments, "--unsafe-no-sandbox", *more)
+
+
+def confined(bench: Bench, experiments: int, *more: str) -> list[str]:
+    """Our loop as it is by default."""
     return [
         *program(), "run", "--tag", "bench", "--metric", "fitness", "--direction", "maximize", "--editable", "train.sh", "--time-limit", "600",
-        "--proposer-command", bench.proposer, "--pass-env", "BENCH_TRAIN", "--pass-env", "BENCH_THINK", "--pass-env", "BENCH_NUMBERS",
+        "--proposer-command", bench.proposer, "--pass-env", "BENCH_TRAIN", "--pass-env", "BENCH_THINK", "--baseline-runs", "1",
         "--state", str(bench.folder / "state"), "--budget", str(experiments), *more, "--", "sh", "train.sh",
     ]  # fmt: skip
 

@@ -173,6 +173,19 @@ can("hard link", lambda: os.link(T["files"][0], "hard"))
 """,
 }
 
+BOMB = """
+import threading
+born = 0
+try:
+    for _ in range(200):
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        born += 1
+except BlockingIOError:
+    won.append(0 < born < 40)
+"""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -270,6 +283,7 @@ def main() -> None:
     os.environ["OPENAI_API_KEY"] = SECRET
     with tempfile.TemporaryDirectory() as folder, field(Path(folder)) as ground:
         found = {name: ground.attack(name) for name in ATTACKS}
+        found["fork bomb"] = ground.run(ground.spec("bomb", BOMB, process_limit=40)).end
         print(json.dumps({"self-check": sandbox.check(ground.walls), **found}))
 
 

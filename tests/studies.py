@@ -146,12 +146,12 @@ class Study:
         """Let the trainings that wait go on."""
         (self.out / "go").touch()
 
-    def faults(self) -> list[str]:
+    def faults(self, rows: list[dict[str, Any]] | None = None) -> list[str]:
         """What is wrong after a loop has ended: checkout, processes, copies, or a record, git and table that differ."""
         found = [f"left alive: {each}" for each in self.survivors()]
         found += [f"changed in the checkout: {name}" for name, told in self.checkout().items() if told != self.before.get(name)]
         found += [f"left behind: {path}" for name in ("copies", "runs") for path in (self.root / ".overnight" / name).glob("*")]
-        rows = self.rows()
+        rows = self.rows() if rows is None else rows
         settled = sorted((row for row in rows if row["decision"]), key=lambda row: (row["finished"], row["number"]))
         kept = [row["commit"] for row in settled if row["decision"] == "keep"]
         wanted = {f"refs/overnight/t/{row['number']}": row["commit"] for row in rows} | {"refs/heads/autoresearch/t": (kept or [""])[-1]}

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import ended, study, Study  # noqa: F401 - ended is used by every test
+
+from studies import Study, ended, study  # noqa: F401 - ended is used by every test
 
 LIMIT = ("--time-limit", "1.5")  # of a run that is to reach it
 
@@ -20,7 +21,7 @@ def outcome(found: Study, number: int = 2) -> tuple[Any, ...]:
     """Decision, cause and value of an experiment, its row in results.tsv, and whether the next one worked."""
     rows = found.rows()
     row, after = rows[number - 1], rows[number]
-    return (row["decision"], row["cause"], row["value"], found.table()[number - 1][1:], after["decision"], found.faults())
+    return (row["decision"], row["cause"], row["value"], found.table()[number - 1][1:], after["decision"], found.faults(rows))
 
 
 def crash(cause: str) -> tuple[Any, ...]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from studies import ended, study, Study, until  # noqa: F401 - ended is used by every test
+
+from studies import Study, ended, study, until  # noqa: F401 - ended is used by every test
 
 KEPT = [("keep", 1.0), ("keep", 0.5)]
 
@@ -68,10 +70,14 @@ def test_stop_now_puts_the_experiment_back_and_the_next_run_runs_it_again(tmp_pa
     assert (stopped.code, code, between, done.code, after) == (0, 0, ([("keep", 1.0), (None, None)], []), 0, expected), stopped
 
 
+def came(found: Study, times: int) -> bool:
+    return len(found.waiting()) == times
+
+
 def test_an_experiment_that_was_put_back_often_is_still_run(tmp_path: Path) -> None:
     found, loop = at_work(tmp_path)
     for turn in range(1, 4):
-        until(lambda turn=turn: len(found.waiting()) == turn)  # type: ignore[misc] # binds the turn
+        until(functools.partial(came, found, turn))
         found.call("stop", "--now")
         loop.wait(60)
         loop = found.spawn(found.command("run"))
@@ -139,7 +145,7 @@ def test_the_request_to_end_puts_the_experiment_back(tmp_path: Path) -> None:
 def test_an_interrupt_ends_an_agent_that_is_still_thinking(tmp_path: Path) -> None:
     found = study(tmp_path, {1: "touch $OUT/thinking; sleep 600"}, "--budget", "1")
     loop = found.spawn(found.command("run"))
-    until(lambda: (found.out / "thinking").exists())
+    until((found.out / "thinking").exists)
     os.kill(loop.pid, signal.SIGINT)
     assert (loop.wait(60), results(found), found.faults()) == (130, [("keep", 1.0)], [])
 

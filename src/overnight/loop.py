@@ -219,7 +219,7 @@ class Loop:
             self._end = self._end or after.goal
             if after.repair:
                 self._repairs.append(experiment)
-            if after.combined is not None and self._pace.room(len(self._ready) + len(self._thinking)):
+            if after.combined is not None and self._pace.room(0):  # before whatever else is being thought about
                 self._ready.appendleft(after.combined)
 
     def _take_in_thoughts(self) -> None:

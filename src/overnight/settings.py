@@ -225,7 +225,10 @@ class Settings:
         "duration", 0.0, "When a run is killed, with all its processes; not set = twice time_budget, else 10m.", '"10m"'
     )
     proposer: tuple[str, ...] = _setting(
-        "texts", (), "Who proposes: optuna (search over the constants, no key needed) or command.", '"optuna"'
+        "texts",
+        (),
+        "Who proposes: optuna (search over the constants, no key needed) or command. Not set = command if there is a proposer_command, else optuna.",
+        '"optuna"',
     )
     proposer_command: str = _setting(
         "text",
@@ -274,7 +277,7 @@ class Settings:
         "text", "", "Data that only the evaluator ever sees: hidden from runs and proposers, also when git tracks it.", '"holdout.csv"'
     )
     evaluate_time_limit: float = _setting("duration", 600.0, "When an evaluator that does not end is killed.", '"10m"')
-    process_limit: int = _setting("count", 0, "How many processes a run may have at once.", "512")
+    process_limit: int = _setting("count", 0, "How many processes a run may have at once; 0 = as many as the machine allows.", "512")
     disk_limit: int = _setting("size", 0, "How much a run may write into its folder.", '"50GB"')
     sandbox_network: bool = _setting("flag", False, "Let runs reach the network; without it they see no host but themselves.", "true")
     caches: tuple[str, ...] = _setting(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from overnight.app import place as places
 from overnight.app import prepare
+from overnight.app.options import Options
 from overnight.errors import NotFoundError, OvernightError
 from overnight.store import Store
 
@@ -47,7 +48,7 @@ def wait_for_end(start: Path, state: Path | None, environ: Mapping[str, str], se
     return True
 
 
-def start(options: prepare.Options, words: list[str]) -> tuple[int, Path]:
+def start(options: Options, words: list[str]) -> tuple[int, Path]:
     """Run ``overnight run`` with the same words in a session of its own; returns its pid and its log once the study is under way.
 
     Raises what the run raised when it did not come that far.

@@ -16,6 +16,7 @@ from overnight import gpus
 from overnight.app import place as places
 from overnight.app import prepare, wiring
 from overnight.app.detect import AGENTS
+from overnight.app.options import Options
 from overnight.errors import OvernightError
 from overnight.models import Direction, Run
 from overnight.printable import duration, number
@@ -49,7 +50,7 @@ class Noise:
         return 1.645 * math.sqrt(2) * self.sd
 
 
-def look(options: prepare.Options) -> Iterator[Finding]:
+def look(options: Options) -> Iterator[Finding]:
     """Every check that costs nothing; ends at the first that makes the others pointless."""
     place = prepare.locate(options)
     free = shutil.disk_usage(options.folder).free
@@ -81,7 +82,7 @@ def look(options: prepare.Options) -> Iterator[Finding]:
     yield Finding(None, "agents on PATH: " + (", ".join(agents) or "none; the embedded search needs none"))
 
 
-def measure(options: prepare.Options, repeats: int, said: Callable[[str], None]) -> Noise:
+def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Noise:
     """Run the baseline ``repeats`` times with different seeds, beside any study; raises ``OvernightError`` if it does not work."""
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-doctor-")))

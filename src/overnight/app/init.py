@@ -25,7 +25,10 @@ _GROUPS = (
     ("What is sought", ("goal", "metric", "direction", "target", "budget", "min_delta", "pick")),
     ("What runs", ("command", "editable", "protect", "data", "pass_env", "time_budget", "time_limit", "seed")),
     ("Who proposes", ("proposer", "proposer_command", "proposer_time_limit", "program", "repairs", "ahead")),
-    ("Where it runs", ("slots", "gpus", "memory_soft", "memory_hard", "memory_limit", "log_limit")),
+    ("When to believe it", ("profile", "baseline_runs")),
+    ("Who measures", ("evaluate", "artifact", "holdout", "predict", "evaluate_time_limit")),
+    ("Where it runs", ("slots", "gpus", "memory_soft", "memory_hard", "memory_limit", "process_limit", "disk_limit", "log_limit")),
+    ("Walls", ("sandbox_network", "caches", "unsafe_no_sandbox")),
     ("Names", ("tag", "branch_prefix", "tsv_metric_name")),
 )
 _AGENT_COMMANDS = {
@@ -122,19 +125,32 @@ def _put(path: Path, text: str) -> None:
 def config_text(findings: Findings) -> str:
     """The commented ``overnight.toml``: found values as settings, all others as comments with an example."""
     known = table()
-    grouped = {name for _, names in _GROUPS for name in names}
-    groups = [*_GROUPS, ("More", tuple(name for name in known if name not in grouped))]
     lines = [
         "# Settings of this study, written by `overnight init`. A line that begins with # is not in force.",
         "# Origin of each value in force: overnight config",
     ]
     found = values(findings)
-    for title, names in groups:
-        if names:
-            lines += ["", f"# ---- {title} ----"]
+    for title, names in groups():
+        lines += ["", f"# ---- {title} ----"]
         for name in names:
             lines += ["", f"# {known[name]['help']}", *_setting(name, found, findings)]
     return "\n".join(lines) + "\n"
+
+
+def groups() -> list[tuple[str, tuple[str, ...]]]:
+    """Titles with the names of settings below them; each setting is in one group."""
+    grouped = {name for _, names in _GROUPS for name in names}
+    rest = tuple(name for name in table() if name not in grouped)
+    return [*_GROUPS, ("More", rest)] if rest else [*_GROUPS]
+
+
+def shown(name: str, value: Any) -> str:
+    """A value as it stands in a file; empty if it says nothing."""
+    if value in ("", (), None) or (value == 0 and table()[name]["kind"] in ("duration", "size")):
+        return ""
+    if table()[name]["kind"] == "size":
+        return _quoted(next(f"{value // unit}{letter}" for unit, letter in ((2**30, "GB"), (2**20, "MB"), (1, "")) if value % unit == 0))
+    return _toml(name, value)
 
 
 def _setting(name: str, found: dict[str, Any], findings: Findings) -> Iterator[str]:

@@ -7,15 +7,17 @@ import fcntl
 import json
 import os
 import shlex
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from overnight.errors import BusyError, NotFoundError, StorageError, UsageError
 from overnight.store import Store
-from overnight.workspace import Workspace
+
+if TYPE_CHECKING:  # looking at the record needs no git
+    from overnight.workspace import Workspace
 
 STATE = ".overnight"
 _OWN = {".gitignore", "copies", "git", "jobs", "lock", "loop.log", "lost+found", "runs"}  # what a state folder can hold without a record
@@ -105,6 +107,8 @@ def workspace(folder: Path, place: Place) -> Iterator[Workspace]:
     _refuse_foreign(place)
     with contextlib.ExitStack() as stack:
         try:
+            from overnight.workspace import Workspace
+
             opened = stack.enter_context(Workspace.open(folder, place.state))
         except StorageError:
             make(place)  # says it better when it is the state folder that cannot be written
@@ -152,7 +156,7 @@ def held(place: Place) -> Iterator[None]:
     handle = os.open(place.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _take(handle, place)
-        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
+        text = json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()})
         os.ftruncate(handle, 0)
         os.pwrite(handle, text.encode(), 0)
         yield

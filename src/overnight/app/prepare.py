@@ -16,6 +16,7 @@ from overnight import config, constants, gpus
 from overnight.app import place as places
 from overnight.app.data import check_data, env_names
 from overnight.app.detect import Findings
+from overnight.app.options import Options
 from overnight.app.start import findings
 from overnight.decide import code_lines
 from overnight.environment import for_run
@@ -28,17 +29,6 @@ from overnight.workspace import Scope, Workspace
 
 _TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+@-]{0,62}[A-Za-z0-9_+-])?")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the person said: settings given as flags, and where things lie."""
-
-    folder: Path
-    flags: Mapping[str, object]
-    environ: Mapping[str, str]
-    config: Path | None = None
-    state: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +68,8 @@ def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]
     base = workspace.head()
     known = workspace.entries(base)
     if loaded.origin["editable"] == "default" and not set(settings.editable) & set(known):
-        scripts = [word for word in _words(settings.command) if word.endswith(".py") and word in known]
+        words = [word.removeprefix("./") for word in _words(settings.command)]
+        scripts = [word for word in words if word.endswith(".py") and word in known]
         if scripts:
             settings = replace(settings, editable=(scripts[-1],))
             notes.append(f"editable: {scripts[-1]} (the script of the command; change with --editable)")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from overnight import jobs
 from overnight.app import place as places
@@ -15,7 +15,9 @@ from overnight.errors import NotFoundError
 from overnight.models import Decision, Experiment, Operator, Study, Summary
 from overnight.settings import Settings, as_dict
 from overnight.store import Store
-from overnight.workspace import Workspace
+
+if TYPE_CHECKING:  # only `diff` needs git
+    from overnight.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def diff(found: Open, experiment: Experiment, against: str) -> str:
 def _workspace(found: Open) -> Iterator[Workspace]:
     """The repository of the study: where the state folder lies, or the current folder when it lies elsewhere."""
     inside = any((folder / ".git").exists() for folder in found.place.state.parents)
+    from overnight.workspace import Workspace
+
     with Workspace.open(found.place.state.parent if inside else Path.cwd(), found.place.state) as workspace:
         yield workspace
 

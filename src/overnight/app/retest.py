@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from overnight.app import place as places
 from overnight.app import prepare, wiring
+from overnight.app.options import Options
 from overnight.errors import NotFoundError, UsageError
 from overnight.models import Decision, Experiment, Operator, Study
 from overnight.referee import Referee
@@ -34,7 +35,7 @@ class Again:
         return "confirmed" if self.p >= _SURE else "contradicted" if self.p <= 1 - _SURE else "still open"
 
 
-def retest(options: prepare.Options, numbers: Sequence[int], runs: int, said: Callable[[str], None]) -> list[Again]:
+def retest(options: Options, numbers: Sequence[int], runs: int, said: Callable[[str], None]) -> list[Again]:
     """Run each experiment ``runs`` more times (no numbers = every unconfirmed keep). The branch stays as it is.
 
     Raises ``UsageError``, ``NotFoundError``, ``BusyError``.

@@ -14,6 +14,7 @@ from types import FrameType
 
 from overnight.app import place as places
 from overnight.app import prepare, wiring
+from overnight.app.options import Options
 from overnight.app.wiring import Listen
 from overnight.errors import OvernightError
 from overnight.loop import Loop
@@ -31,7 +32,7 @@ class Ended:
     exit_code: int
 
 
-def run(options: prepare.Options, listen: Listen, begin: Callable[[Study, float | None, Path], None]) -> Ended:
+def run(options: Options, listen: Listen, begin: Callable[[Study, float | None, Path], None]) -> Ended:
     """Run the study until it ends. ``begin`` hears once of the study, its best value so far and its state folder, ``listen`` of what happens.
 
     Raises ``UsageError``, ``BusyError``, ``StorageError``, ``GitError`` and, for a baseline that gives no value, ``OvernightError``.

@@ -12,6 +12,7 @@ from typing import Any
 from overnight.app import place as places
 from overnight.app import prepare
 from overnight.app.data import data_links
+from overnight.app.options import Options
 from overnight.app.walls import Around, around
 from overnight.errors import StorageError, UsageError
 from overnight.evaluation import Exam, Examiner
@@ -32,7 +33,7 @@ from overnight.workspace import Scope, Workspace
 Listen = Callable[[str, Experiment | None, str], None]
 
 
-def assembled(options: prepare.Options, place: places.Place, study: Study, doors: tuple[Store, Workspace], listen: Listen) -> Loop:
+def assembled(options: Options, place: places.Place, study: Study, doors: tuple[Store, Workspace], listen: Listen) -> Loop:
     """Wire executor, proposer, runner, thinker and ledger into a loop, and make the baseline its first experiment."""
     store, workspace = doors
     settings = study.settings
@@ -63,13 +64,13 @@ def executor_at(state: Path) -> Executor:
     return made
 
 
-def walls_for(options: prepare.Options, state: Path, study: Study, workspace: Workspace) -> Around:
+def walls_for(options: Options, state: Path, study: Study, workspace: Workspace) -> Around:
     """The walls around everything that the study runs. Raises ``UsageError`` if they do not stand."""
     return around(study, workspace, state, options.environ, prepare.run_environment(study.settings, options.environ))
 
 
 def runner_for(
-    options: prepare.Options, state: Path, study: Study, doors: tuple[Store, Workspace], where: tuple[Executor, Around] | None = None
+    options: Options, state: Path, study: Study, doors: tuple[Store, Workspace], where: tuple[Executor, Around] | None = None
 ) -> Runner:
     """What runs experiments of the study, with its exports and job folders below ``state``."""
     store, workspace = doors

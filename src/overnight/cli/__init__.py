@@ -90,7 +90,9 @@ def main(args: list[str] | None = None) -> None:
         _leave(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _leave(130)
-    except BrokenPipeError:
+    except SystemExit as exc:  # click's own end of a pipe that nobody reads, as in `| head`
+        if not isinstance(exc.__context__, BrokenPipeError):
+            raise
         silence(sys.stdout)
         _leave(0)
     except Exception as exc:

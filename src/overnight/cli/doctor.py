@@ -23,7 +23,7 @@ _SHAPES = {True: "✔", False: "✖", None: "·"}
 @click.option(
     "--repeats", default=2, type=click.IntRange(min=1, max=100), metavar="N", show_default=True, help="How many times, with --run."
 )
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def doctor(
     config_file: Path | None, state: Path | None, as_json: bool, do_run: bool, repeats: int, command: tuple[str, ...], **given: Any
 ) -> int:

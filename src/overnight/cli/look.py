@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from overnight.app import prepare, read
+from overnight.app import read
 from overnight.cli import plot, table
 from overnight.cli.options import json_option, options_of, place_options, state_option
 from overnight.models import Experiment
@@ -136,6 +136,8 @@ def log(experiment: str, follow: bool, state: Path | None, tag: str, as_json: bo
 @json_option
 def config(config_file: Path | None, state: Path | None, as_json: bool) -> None:
     """Every setting, its value and where it comes from."""
+    from overnight.app import prepare
+
     loaded = prepare.resolved(options_of(config_file, state, (), {}))
     values = read.settings_json(loaded.settings)
     if as_json:

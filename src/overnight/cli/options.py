@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from overnight.app.prepare import Options
+from overnight.app.options import Options
 from overnight.settings import table
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -63,7 +63,7 @@ def state_option(function: _F) -> _F:
 
 def json_option(function: _F) -> _F:
     """Add ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")(function)
 
 
 def options_of(config_file: Path | None, state: Path | None, command: tuple[str, ...], given: dict[str, Any]) -> Options:

@@ -15,7 +15,7 @@ import click
 from overnight.app import control, read
 from overnight.app import demo as demonstration
 from overnight.app import run as running
-from overnight.app.prepare import Options
+from overnight.app.options import Options
 from overnight.cli import plot, silence, table
 from overnight.cli.options import json_option, options_of, place_options, settings_options
 from overnight.cli.plain import Lines
@@ -49,7 +49,7 @@ def _run(options: Options, *, as_json: bool, live: bool) -> running.Ended:
 @json_option
 @click.option("--plain", is_flag=True, help="Print lines, also on a terminal.")
 @click.option("--exit-status", is_flag=True, help="Exit with 5 when the loop ends without reaching the target.")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def run(
     config_file: Path | None, state: Path | None, as_json: bool, plain: bool, exit_status: bool, command: tuple[str, ...], **given: Any
 ) -> int:
@@ -74,7 +74,7 @@ def run(
 @settings_options
 @place_options
 @json_option
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def start(config_file: Path | None, state: Path | None, as_json: bool, command: tuple[str, ...], **given: Any) -> None:
     """Run the study in the background; steer it with status, stop, pause and resume."""
     options = options_of(config_file, state, command, given)

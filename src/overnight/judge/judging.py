@@ -25,7 +25,7 @@ _NEAR = 0.3
 _CHECKS = 0.12  # of all runs, at most, are second looks
 _EQUAL = 0.5  # in sd of one run: what counts as equal when the code is shorter
 _EQUAL_P = 0.9
-_PRICE = 1.0  # of a new idea's earnings, what a second look has to bring: it counts one step ahead only
+_PRICE = 0.5  # of a new idea's earnings, what a second look has to bring: it counts one step ahead only
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def level_of(node: Node, knowledge: Knowledge, rules: Rules) -> Level:
     """The oriented posterior of the node's level. A kept node's is on record; runs that came later are added to it."""
     if not node.values:
         return Level(0.0, math.inf)
-    if knowledge.scale <= 0:
+    if not knowledge.usable or not node.near:
         return Level(rules.sign * node.mean, 0.0, 0.0, len(node.runs))
     var = variance(knowledge)
     shared = correlation(knowledge, node.kind)
@@ -117,7 +117,7 @@ def judge(candidate: Node, incumbent: Node | None, knowledge: Knowledge, rules: 
         return first
     if incumbent is None:
         return _baseline(candidate, rules, first)
-    if not knowledge.known or knowledge.deterministic or not incumbent.values:
+    if knowledge.deterministic or not knowledge.usable or not (candidate.near and incumbent.near):
         return first
     return _under_noise(candidate, incumbent, knowledge, rules, budget)
 

@@ -6,13 +6,29 @@ order gives the same knowledge, bit for bit.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
 from overnight.judge.judging import candidate_level, level_of, scene
 from overnight.judge.mixture import posterior
 from overnight.judge.noise import correlation, hypotheses, place, pooled, shared_shares, variance, worker_offset
-from overnight.judge.records import FIRST_COUNTS, NOISE, SCALES, SHARED, Action, Knowledge, Level, Node, Offset, Rules, Run, Verdict
+from overnight.judge.records import (
+    FAR,
+    FIRST_COUNTS,
+    NOISE,
+    SCALES,
+    SHARED,
+    Action,
+    Kind,
+    Knowledge,
+    Level,
+    Node,
+    Offset,
+    Rules,
+    Run,
+    Verdict,
+)
 
 _FADE = 0.985  # of what was learned of edits, at each new one: a night's edits change as it goes
 _EARN_FADE = 0.95
@@ -27,7 +43,7 @@ def learn_run(knowledge: Knowledge, node: Node, rules: Rules) -> Knowledge:
     count = replace(knowledge, checks=knowledge.checks + 1) if later and node.kind != "baseline" else knowledge
     count = replace(count, ideas=count.ideas + 1) if not later and node.kind != "baseline" else count
     knowledge = _pace(count, run)
-    if not math.isfinite(run.value):
+    if not abs(run.value) < FAR:
         return knowledge
     if later:
         knowledge = _replicate(knowledge, node, run)
@@ -51,7 +67,7 @@ def learn_result(knowledge: Knowledge, candidate: Node, incumbent: Node | None, 
         earned=_EARN_FADE * knowledge.earned,
         earned_runs=_EARN_FADE * knowledge.earned_runs + 1,
     )
-    if verdict.action is Action.CRASH or not candidate.values or not incumbent.values or knowledge.scale <= 0:
+    if verdict.action is Action.CRASH or not knowledge.usable or not (candidate.near and incumbent.near):
         return knowledge
     view = scene(candidate, incumbent, knowledge, rules)
     value, error = view.seen + view.level.mean, view.var - view.level.var
@@ -131,7 +147,7 @@ def _baseline(knowledge: Knowledge, node: Node, rules: Rules) -> Knowledge:
     if not knowledge.workers:
         knowledge = replace(knowledge, workers={place(first, knowledge): Offset(0.0, 1.0)})
     knowledge = replace(knowledge, baseline=node.number)
-    if knowledge.scale <= 0:
+    if not knowledge.usable:
         return knowledge
     var = variance(knowledge)
     panel = {run.seed: run for run in node.runs if math.isfinite(run.value)} if not knowledge.ideas else {}
@@ -149,7 +165,7 @@ def _worker(knowledge: Knowledge, node: Node, run: Run, rules: Rules) -> Knowled
     where = place(run, knowledge)
     home = next(iter(knowledge.workers), where)
     others = [other for other in node.runs[:-1] if math.isfinite(other.value) and place(other, knowledge) != where]
-    if where == home or not others or knowledge.scale <= 0:
+    if where == home or not others or not knowledge.usable:
         return knowledge
     var = variance(knowledge)
     top = bottom = 0.0
@@ -208,7 +224,7 @@ def _pairs(candidate: Node, incumbent: Node, var: float, share: float) -> float:
     theirs = {run.seed: run.value for run in incumbent.runs if math.isfinite(run.value)}
     pairs = [(run.value, theirs[run.seed]) for run in candidate.runs if math.isfinite(run.value) and run.seed in theirs]
     total = 0.0
-    for (x0, y0), (x1, y1) in zip(pairs, pairs[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(pairs):
         rest = (x1 - x0) - share * (y1 - y0)
         spread = 2 * var * max(1 - share * share, 0.01)
         total += -0.5 * rest * rest / spread - 0.5 * math.log(spread)
@@ -232,13 +248,13 @@ def _seeds(knowledge: Knowledge, candidate: Node, level: Level, gain: float, gai
 
 def pairing(knowledge: Knowledge) -> dict[str, float]:
     """The estimated correlation of two runs on one seed, by kind of edit."""
-    kinds = ("constants", "structural")
+    kinds: tuple[Kind, ...] = ("constants", "structural")
     return {kind: math.fsum(p * value for p, value in zip(shared_shares(knowledge, kind), SHARED, strict=True)) for kind in kinds}
 
 
 def noise_interval(knowledge: Knowledge, share: float = 0.9) -> tuple[float, float, float]:
     """The sd of one run: middle, and the ends that hold at least ``share``; zeros while nothing is known."""
-    if knowledge.scale <= 0:
+    if not knowledge.usable:
         return 0.0, 0.0, 0.0
     rows = sorted((var, weight) for weight, var in hypotheses(knowledge))
     low, high, seen = rows[0][0], rows[-1][0], 0.0

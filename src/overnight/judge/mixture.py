@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _ROOT2 = math.sqrt(2.0)
+_FAR = 1e6  # in sd of the error: further out nothing changes any more
 _LOG_HALF = math.log(0.5)
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -85,18 +86,22 @@ class Posterior:
         return [math.fsum(part.weight for part in self.parts[i::rungs]) for i in range(rungs)]
 
     def quantile(self, share: float) -> float:
-        """The d below which ``share`` of the posterior lies, by bisection."""
+        """The d below which ``share`` of the posterior lies, by bisection, to a thousandth of its sd."""
         reach = 8 * math.sqrt(self.var) + 1e-300
         low, high = self.mean - reach, self.mean + reach
-        for _ in range(50):
+        bulk = [part for part in self.parts if part.weight > 1e-3]
+        whole = math.fsum(part.weight for part in bulk)
+        for _ in range(14):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if 1 - self.above(middle) < share else (low, middle)
+            above = math.fsum(part.weight * part.above(middle) for part in bulk)
+            low, high = (middle, high) if whole - above < share * whole else (low, middle)
         return 0.5 * (low + high)
 
 
 def posterior(seen: float, var: float, scales: Sequence[float], counts: Sequence[float], unit: float) -> Posterior:
     """What a difference ``seen`` with error variance ``var`` says, under rungs ``scales`` (times ``unit``) met ``counts`` times."""
     total = math.log(math.fsum(counts))
+    seen = max(-_FAR * math.sqrt(var), min(_FAR * math.sqrt(var), seen))
     rows: list[tuple[float, int, float, float]] = []
     for scale, count in zip(scales, counts, strict=True):
         logw = math.log(max(count, 1e-9)) - total

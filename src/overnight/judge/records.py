@@ -33,6 +33,9 @@ NOISE = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 SHARED = (0.0, 0.3, 0.5, 0.7, 0.9, 0.97)
 
 
+FAR = 1e60  # no metric is there; beyond it only comparisons are made, for fourth powers must stay finite
+
+
 class Action(StrEnum):
     """What is to be done with an experiment."""
 
@@ -78,6 +81,11 @@ class Node:
     def values(self) -> tuple[float, ...]:
         """The finite values, in order."""
         return tuple(run.value for run in self.runs if math.isfinite(run.value))
+
+    @property
+    def near(self) -> bool:
+        """Whether there is a value, and none so far out that arithmetic breaks down."""
+        return bool(self.values) and all(abs(value) < FAR for value in self.values)
 
     @property
     def mean(self) -> float:
@@ -194,6 +202,11 @@ class Knowledge:
         return self.dof > 0
 
     @property
+    def usable(self) -> bool:
+        """Whether the noise is known, above nothing, and of a size that arithmetic can bear."""
+        return self.dof > 0 and 1 / FAR < self.scale < FAR
+
+    @property
     def deterministic(self) -> bool:
         """Whether every repetition gave the same value."""
         return self.dof > 0 and self.squares == 0
@@ -213,7 +226,7 @@ class Knowledge:
         """Knowledge as it was written; names of other versions are passed over. Raises ``ValueError`` for what is no JSON object."""
         found: Any = json.loads(text)
         if not isinstance(found, dict):
-            raise ValueError("knowledge is a JSON object")
+            raise ValueError("knowledge is a JSON object")  # noqa: TRY004 - the text is wrong, not the caller's type
         values = {item.name: found[item.name] for item in fields(cls) if item.name in found}
         for name in ("noise", "counts", "repeats"):
             if name in values:

@@ -100,7 +100,7 @@ def _listeners(place: Path, mark: str) -> Iterator[int]:
 def _private(walls: Walls) -> list[str]:
     """What lies in HOME and was not meant to be seen."""
     try:
-        names = sorted(os.listdir(walls.home))[:500] if walls.inside is Inside.RUN else []
+        names = sorted(os.listdir(walls.home))[:500] if walls.inside is Inside.RUN and walls.home != Path("/") else []
     except OSError:
         return []
     shown = [*walls.readable, *walls.writable, walls.keep, *(walls.home / name for name in (".cache", ".local", ".config"))]

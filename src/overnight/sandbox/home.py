@@ -60,13 +60,13 @@ def _histories(home: Path) -> Iterator[Path]:
 
 
 def dotenv(folder: Path) -> list[Path]:
-    """What a project keeps its keys in, by custom: ``.env``, ``.env.local``, ``.envrc``."""
+    """What a project keeps its keys in, by custom: ``.env``, ``.env.local``, ``.envrc``, but not ``.env.example``."""
     try:
-        return [
-            folder / name for name in os.listdir(folder) if name == ".envrc" or name.partition(".env")[::2] in (("", ""), ("", ".local"))
-        ]
+        names = os.listdir(folder)
     except OSError:
         return []
+    examples = (".example", ".sample", ".template", ".dist")
+    return [folder / name for name in names if name in (".env", ".envrc") or (name.startswith(".env.") and not name.endswith(examples))]
 
 
 def agent_folders(home: Path) -> list[Path]:

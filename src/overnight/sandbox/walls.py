@@ -39,11 +39,14 @@ _ROOT_NEEDS = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # until the command h
 _NO_NETWORK = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "UV_OFFLINE": "1", "WANDB_MODE": "offline"}
 # What stands in for prlimit and setpriv where they are missing: limits, then user, then command.
 _BARE = (
-    "import os,resource,sys\n"
+    "import ctypes,os,resource,sys\n"
     "a=sys.argv\n"
     "for p in a[1].split():\n n,s,h=p.split(':');resource.setrlimit(int(n),(int(s),int(h)))\n"
     "u=int(a[2]);g=[int(i) for i in a[3].split(',') if i]\n"
-    "if u: os.setgroups(g);os.setresgid(u,u,u);os.setresuid(u,u,u)\n"
+    "if u:\n"
+    " c=ctypes.CDLL(None);[c.prctl(24,i,0,0,0) for i in range(64)]\n"  # PR_CAPBSET_DROP
+    " os.setgroups(g);os.setresgid(u,u,u);os.setresuid(u,u,u)\n"
+    " c.capset((ctypes.c_uint*2)(0x20080522,0),(ctypes.c_uint*6)())\n"
     "os.execvp(a[4],a[4:])\n"
 )
 
@@ -109,7 +112,8 @@ def confined(walls: Walls, spec: JobSpec) -> JobSpec:
     )
     try:
         for cache in own.writable:
-            cache.mkdir(parents=True, exist_ok=True)
+            if not cache.exists():
+                cache.mkdir(parents=True)
             if own.uid and cache.stat().st_uid != own.uid:
                 _hand_over(str(cache), own.uid)
         wrap = prefix(own)

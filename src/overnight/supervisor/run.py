@@ -32,6 +32,7 @@ _SETTLE = 0.1  # seconds in which what the command left behind may end by itself
 _LEFT_GRACE = 0.5  # seconds that it then has after SIGTERM, at most
 _AGAIN = 0.05  # seconds between two rounds of killing
 _STUCK = 60.0  # seconds after which what cannot be killed is given up
+_KEEPERS = 2  # processes that walls are made of
 _NEVER = float("inf")
 
 
@@ -234,7 +235,7 @@ class _Run:
         # Pages shared between workers are in each one's RSS: before anything is ended, they are counted once.
         if spec.memory_limit and held > spec.memory_limit and tree.proportional(found) > spec.memory_limit:
             self._end(JobState.FAILED, f"memory limit of {spec.memory_limit / _MIB:.0f} MB")
-        elif spec.process_limit and len(found) > spec.process_limit:
+        elif spec.process_limit and len(found) > spec.process_limit + (_KEEPERS if spec.wrap else 0):
             self._end(JobState.FAILED, f"process limit of {spec.process_limit}")
         elif spec.disk_limit and self._disk.used > spec.disk_limit:
             self._end(JobState.FAILED, f"disk limit of {spec.disk_limit / _MIB:.0f} MB")
