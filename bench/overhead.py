@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -90,7 +91,7 @@ def compared(folder: Path, loops: dict[str, Command], size: Size) -> tuple[dict[
     counted = ""
     for number in range(size.rounds):
         for name, command in loops.items():
-            few, many = (_once(folder / f"{name}-{number}-{count}", command, count) for count in (size.short, size.long))
+            few, many = (_once(folder / f"study-{number}-{count}", command, count) for count in (size.short, size.long))
             found[name].append(_slope(few, many, size.short, size.long))
             counted = few.counted
     return {name: _median(slopes) for name, slopes in found.items()}, counted
@@ -165,7 +166,7 @@ def _search_memory(bench: Bench) -> Iterator[Row]:
     (bench.repository / "train.py").write_text("lr = 0.1\nwidth = 64\nprint(f'fitness: {lr * width}')\n")
     spend(["sh", "-c", "git add train.py && git commit -q -m train"], bench.repository, bench.env, bench.output)
     words = ["--tag", "search", "--metric", "fitness", "--direction", "maximize", "--editable", "train.py", "--budget", "14"]
-    command = [*program(), "run", *words, "--state", str(bench.folder / "state"), "--", sys.executable, "train.py"]
+    command = [*program(), "run", *words, "--state", str(bench.folder / "state"), "--", os.path.abspath(sys.executable), "train.py"]
     spent = spend(command, bench.repository, bench.env, bench.output)
     yield Row("memory of the loop with the embedded search", spent.memory_mb, "MB")
 

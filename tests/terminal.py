@@ -52,7 +52,8 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     home = folder / "home"
     home.mkdir(exist_ok=True)
     plain = {"OVERNIGHT_UNSAFE_NO_SANDBOX": "1", "OVERNIGHT_BASELINE_RUNS": "1"}
-    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), **plain, **more}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {"PATH": path, "HOME": str(home), **plain, **more}
 
 
 def typed(folder: Path, *words: str, env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()) -> Said:

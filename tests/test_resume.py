@@ -30,12 +30,12 @@ case $OVERNIGHT_OPERATOR-$n in
 esac
 """
 ROWS = [
-    (1, None, "baseline", "keep", "baseline", 1.0, "baseline"),
-    (2, 1, "improve", "keep", "better than #1 by 0.5", 0.5, "halved"),
-    (3, 2, "improve", "crash", "NameError: name 'missing' is not defined", None, "a typo"),
-    (4, 2, "repair", "keep", "better than #2 by 0.1", 0.4, "mended"),
-    (5, 4, "improve", "discard", "rejected: changed protected files: prepare.py", None, "a cheat"),
-    (6, 4, "improve", "discard", "worse than #4 by 0.195", 0.595, "worse"),
+    (1, None, "baseline", "keep", 1.0, "baseline", "baseline"),
+    (2, 1, "improve", "keep", 0.5, "halved", "better than #1 by 0.5"),
+    (3, 2, "improve", "crash", None, "a typo", "NameError: name 'missing' is not defined"),
+    (4, 2, "repair", "keep", 0.4, "mended", "better than #2 by 0.1"),
+    (5, 4, "improve", "discard", None, "a cheat", "rejected: changed protected files: prepare.py"),
+    (6, 4, "improve", "discard", 0.595, "worse", "worse than #4 by 0.195"),
 ]
 RUNS = ["exp-001", "exp-002", "exp-003", "exp-004", "exp-006"]
 
@@ -53,16 +53,10 @@ def killed(found: Study, when: str, nth: int, point: str) -> int:
 
 def outcome(found: Study) -> tuple[Any, ...]:
     """Every row, how often each experiment was trained, and what is wrong."""
-    rows = [
-        (
-            *(row[name] for name in ("number", "parent", "operator", "decision")),
-            row["cause"].partition(";")[0],
-            row["value"],
-            row["description"],
-        )
-        for row in found.rows()
-    ]
-    return (rows, found.runs(), found.faults())
+    rows = found.rows()
+    names = ("number", "parent", "operator", "decision", "value", "description")
+    told = [(*(row[name] for name in names), row["cause"].partition(";")[0]) for row in rows]
+    return (told, found.runs(), found.faults(rows))
 
 
 STORE, SPACE, LEDGER = "overnight.store.store:Store.", "overnight.workspace:Workspace.", "overnight.ledger:Ledger."
@@ -137,16 +131,16 @@ def killed_after(found: Study, turn: int, seconds: float) -> int:
 
 
 def test_fifteen_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    found = study(tmp_path, {}, "--budget", "40", agent=COUNTING)
+    found = study(tmp_path, {}, "--budget", "20", agent=COUNTING)
     moments = random.Random(7)
     codes = [killed_after(found, turn, moments.uniform(0.0, 0.25)) for turn in range(15)]
     done = found.call("run")
-    crashes = {left for left in range(41) if str(left)[-1] in "37"}
-    expected = [(1, "baseline", "keep", 1.0)]
-    for number, left in enumerate(range(40, 0, -1), 2):
+    crashes = {left for left in range(21) if str(left)[-1] in "37"}
+    expected: list[tuple[int, str, str, float | None]] = [(1, "baseline", "keep", 1.0)]
+    for number, left in enumerate(range(20, 0, -1), 2):
         expected.append((number, f"left {left}", "crash" if left in crashes else "keep", None if left in crashes else (left + 100) / 1000))
     rows = [(row["number"], row["description"], row["decision"], row["value"]) for row in found.rows()]
-    once = [f"exp-{number:03d}" for number in range(1, 42)]
+    once = [f"exp-{number:03d}" for number in range(1, 22)]
     assert (codes, done.code, rows, found.runs(), found.faults()) == ([-9] * 15, 0, expected, once, [])
 
 

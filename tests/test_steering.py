@@ -61,13 +61,12 @@ def test_a_stopped_study_goes_on_with_the_next_run(tmp_path: Path) -> None:
 def test_stop_now_puts_the_experiment_back_and_the_next_run_runs_it_again(tmp_path: Path) -> None:
     found, loop = at_work(tmp_path)
     stopped = found.call("stop", "--now")
-    code = loop.wait(60)
-    between = (results(found), found.faults())
+    between = (stopped.code, loop.wait(60), results(found), found.faults())
     found.open_gate()
     done = found.call("run")
-    after = (results(found), found.runs(), found.faults())
-    expected = (KEPT, ["exp-001", "exp-002", "exp-002"], [])
-    assert (stopped.code, code, between, done.code, after) == (0, 0, ([("keep", 1.0), (None, None)], []), 0, expected), stopped
+    after = (done.code, results(found), found.runs(), found.faults())
+    put_back: list[tuple[str | None, float | None]] = [("keep", 1.0), (None, None)]
+    assert (between, after) == ((0, 0, put_back, []), (0, KEPT, ["exp-001", "exp-002", "exp-002"], [])), stopped
 
 
 def came(found: Study, times: int) -> bool:
@@ -89,8 +88,9 @@ def test_an_experiment_that_was_put_back_often_is_still_run(tmp_path: Path) -> N
 def test_pause_starts_nothing_new_until_resume(tmp_path: Path) -> None:
     found, loop = at_work(tmp_path, budget=2)
     found.call("pause")
+    until(lambda: found.status()["state"] == "paused")
     found.open_gate()
-    until(lambda: results(found)[-1][0] == "keep" and found.status()["state"] == "paused")
+    until(lambda: results(found)[-1][0] == "keep")
     paused = results(found)
     resumed = found.call("resume")
     code = loop.wait(60)

@@ -188,9 +188,14 @@ def _data(prose: list[tuple[int, str]]) -> Iterator[Fact]:
 
 
 def _editable(prose: list[tuple[int, str]]) -> Iterator[Fact]:
+    """Files that a line calls open to edits, the one nearest to those words first."""
     for number, line in prose:
-        if re.search(r"\bfiles? (?:that )?you (?:may |can )?(?:modify|edit|change)|\bonly files? (?:that )?you\b", line, re.IGNORECASE):
-            yield from (Fact(token, number) for token in re.findall(r"`([^`\s]+\.\w+)`", line))
+        said = re.search(r"\bfiles? (?:that )?you (?:may |can )?(?:modify|edit|change)|\bonly files? (?:that )?you\b", line, re.IGNORECASE)
+        if said:
+            found = sorted(
+                re.finditer(r"`([^`\s]+\.\w+)`", line), key=lambda match: max(said.start() - match.end(), match.start() - said.end())
+            )
+            yield from (Fact(match[1], number) for match in found)
 
 
 def _read_only(prose: list[tuple[int, str]]) -> Iterator[str]:

@@ -49,8 +49,12 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
         hidden=(workspace.root, state),
         network=False,
     )
-    agent = replace(run, inside=Inside.AGENT, readable=(), hidden=(workspace.git_dir, state, *holdout), network=True)
+    agent = replace(
+        run, inside=Inside.AGENT, readable=(workspace.root,), writable=(), hidden=(workspace.git_dir, state, *holdout), network=True
+    )
     prove(run)
+    if settings.proposer_command:
+        prove(agent)
     return Around(lambda spec: confined(run, spec), lambda spec: confined(exam, spec), lambda spec: confined(agent, spec))
 
 

@@ -79,7 +79,6 @@ def main(args: list[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else args
     try:
         code = group.main(args=words or ["--help"], prog_name="overnight", standalone_mode=False)
-        _leave(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as exc:
         _leave(exc.exit_code)
     except click.ClickException as exc:
@@ -90,9 +89,7 @@ def main(args: list[str] | None = None) -> None:
         _leave(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _leave(130)
-    except SystemExit as exc:  # click's own end of a pipe that nobody reads, as in `| head`
-        if not isinstance(exc.__context__, BrokenPipeError):
-            raise
+    except SystemExit:  # how click ends when nobody reads the output any more, as in `| head`; nothing else raises it
         silence(sys.stdout)
         _leave(0)
     except Exception as exc:
@@ -114,6 +111,8 @@ def main(args: list[str] | None = None) -> None:
             words,
         )
         _leave(1)
+    else:
+        _leave(code if isinstance(code, int) else 0)
 
 
 def _open_streams() -> None:

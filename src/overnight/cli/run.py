@@ -97,9 +97,9 @@ def _words(argv: list[str]) -> list[str]:
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), metavar="DIR", help="Where the study goes (default ~/overnight-demo).")
 @click.option(
-    "--budget", default=14, type=click.IntRange(min=0), metavar="N", show_default=True, help="How many experiments after the baseline."
+    "--budget", default=24, type=click.IntRange(min=0), metavar="N", show_default=True, help="How many experiments after the baseline."
 )
-@click.option("--seed", default=0, type=click.IntRange(min=0), metavar="N", show_default=True, help="Seed of the search.")
+@click.option("--seed", default=4, type=click.IntRange(min=0), metavar="N", show_default=True, help="Seed of the search.")
 @json_option
 def demo(folder: Path | None, budget: int, seed: int, as_json: bool) -> int:
     """Real experiments on this CPU with the embedded search: no key, no network."""

@@ -20,8 +20,12 @@ from overnight.models import Decision
 _SURE = {"fast": 0.85, "balanced": 0.9, "strict": 0.95}  # a plain keep
 _FLOOR = {"fast": 0.5, "balanced": 0.5, "strict": 0.95}  # a provisional keep; strict has none
 _DOUBT = {"fast": 0.35, "balanced": 0.25, "strict": 0.05}  # the mean of 1 - P over all keeps stays below
+_CERTAIN = 0.99
 _DROP = 0.05
 _NEAR = 0.3
+_SHAME = 0.5
+_CALM = 0.1
+_CALM_CHECKS = 0.3
 _CHECKS = 0.12  # of all runs, at most, are second looks
 _EQUAL = 0.5  # in sd of one run: what counts as equal when the code is shorter
 _EQUAL_P = 0.9
@@ -156,7 +160,7 @@ def _under_noise(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: 
         cause = f"ran on {place(stranger, knowledge)}, where #{incumbent.number} has not run yet"
         return replace(said, action=Action.REPLICATE_INCUMBENT, cause=cause, seed=stranger.seed, worker=stranger.worker)
     kind = stake.choice(view.after)
-    if kind is not None and (said.p >= _SURE[rules.profile] or kind == "shorter"):
+    if kind is not None and (said.p >= _CERTAIN or kind == "shorter"):
         return _keep(said, kind, candidate, incumbent)
     if said.p <= _DROP and not (stake.saved and view.after.above(-stake.equal) > 0.5):
         return said
@@ -188,7 +192,7 @@ def _stake(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: Rules,
     shorter = added < 0 and not over
     equal = max(rules.min_delta, _EQUAL * view.sd)
     return Stake(rules.min_delta, cost, min(floor, _SURE[rules.profile]), _SURE[rules.profile], shorter, equal, _EQUAL_P,
-                 min(rules.line_cost * max(-added, 0), 0.5) * view.sd)  # fmt: skip
+                 min(rules.line_cost * max(-added, 0), 0.5) * view.sd, _SHAME * view.sd)  # fmt: skip
 
 
 def _unknown(run: Run, knowledge: Knowledge, view: Scene) -> bool:
@@ -217,7 +221,9 @@ def _again(
 ) -> Verdict | None:
     """One more run, of the candidate or of the incumbent, if it is worth more than a new idea in the same time."""
     runs = knowledge.ideas + knowledge.checks
-    if budget.runs_left < 1 or knowledge.checks + 1 > _CHECKS * (runs + 1) + 2:
+    rate = knowledge.earned / knowledge.earned_runs
+    cap = _CHECKS if rate > _CALM else _CALM_CHECKS
+    if budget.runs_left < 1 or knowledge.checks + 1 > cap * (runs + 1) + 2:
         return None
     price = _PRICE * knowledge.earned / knowledge.earned_runs * knowledge.scale
     if knowledge.run_seconds > 0:

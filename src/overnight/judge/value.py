@@ -27,6 +27,7 @@ class Stake:
     equal: float  # how much worse is still equal
     equal_p: float
     saving: float  # what the shorter code is worth
+    shame: float  # what a keep that is none costs, beyond what it fails to bring
 
     def choice(self, after: Posterior) -> str | None:
         """``sure``, ``likely`` or ``shorter`` for a keep, None for a discard."""
@@ -40,7 +41,10 @@ class Stake:
     def gain(self, after: Posterior) -> float:
         """What the best decision brings."""
         kind = self.choice(after)
-        return 0.0 if kind is None else max(after.mean - self.cost + self.saving, 0.0)
+        if kind is None:
+            return 0.0
+        doubt = 0.0 if kind == "shorter" else 1 - after.above(self.delta)
+        return max(after.mean - self.cost + self.saving - self.shame * doubt, 0.0)
 
 
 def worth(seen: float, var: float, later_var: float, stake: Stake, knowledge: Knowledge) -> float:

@@ -41,7 +41,7 @@ _AGENT_RULES = (
     ".gemini/settings.json", ".gemini/GEMINI.md", ".gemini/extensions", ".gemini/commands", ".qwen/settings.json", ".config/opencode",
     ".cursor/mcp.json", ".cursor/hooks.json", ".config/goose/config.yaml", ".pi/agent/settings.json", ".pi/agent/extensions",
 )  # fmt: skip
-_SOCKETS = 2000  # entries of /tmp that are looked at
+_LOOKS = 3000  # entries of a shared folder that are looked at
 
 
 def secrets(home: Path, environ: Mapping[str, str]) -> list[Path]:
@@ -80,18 +80,21 @@ def agent_rules(home: Path) -> list[Path]:
 
 
 def sockets(folder: Path) -> list[Path]:
-    """Sockets in a shared folder, one level deep: who speaks with a terminal multiplexer or a key agent has left the walls."""
-    return list(_sockets(str(folder), 1))
+    """Sockets in a shared folder, one level deep: who speaks with a terminal multiplexer or a key agent has left the walls.
+
+    Not all of a crowded folder is looked at.
+    """
+    return list(_sockets(str(folder), 1, iter(range(_LOOKS))))
 
 
-def _sockets(folder: str, depth: int) -> Iterator[Path]:
+def _sockets(folder: str, depth: int, looks: Iterator[int]) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:
-            for _, entry in zip(range(_SOCKETS), entries, strict=False):
+            for _, entry in zip(looks, entries, strict=False):
                 mode = entry.stat(follow_symlinks=False).st_mode
                 if stat.S_ISSOCK(mode):
                     yield Path(entry.path)
                 elif depth and stat.S_ISDIR(mode):
-                    yield from _sockets(entry.path, depth - 1)
+                    yield from _sockets(entry.path, depth - 1, looks)
     except OSError:
         return

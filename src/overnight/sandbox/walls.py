@@ -167,10 +167,17 @@ def _namespaces(walls: Walls) -> Iterator[str]:
         yield "--unshare-net"
     yield from ("--cap-drop", "ALL")
     if os.geteuid() != 0:
-        yield from ("--unshare-user", "--disable-userns")
+        yield "--unshare-user"
+        if _is_writable(Path("/proc/sys")):  # in some containers it is not; there the filter alone refuses new ones
+            yield "--disable-userns"
     elif walls.uid:
         for capability in _ROOT_NEEDS:
             yield from ("--cap-add", capability)
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether the file system there is not read-only."""
+    return not os.statvfs(path).f_flag & os.ST_RDONLY
 
 
 def _lay_out_run(walls: Walls, layout: Layout) -> None:

@@ -1,0 +1,440 @@
+"""Every verb as a person types it, over one small night: what it prints, what it gives to programs, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import overnight
+from overnight.app.place import Place, held
+from overnight.cli import VERBS, group
+from overnight.cli.look import EXIT_CODES
+from overnight.settings import table
+from overnight.testing import git, repository
+from studies import Study, study, until
+from terminal import COMMAND, SHELL, TRAIN, environment, project, typed
+
+STEPS = {
+    1: "better 0.5",
+    2: "echo 'raise ValueError(42)' > train.py; echo 'a gamble'",
+    3: "echo \"print('@loss=0.7')\" > train.py; printf '=1+1\\tand a tab'",
+}
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A baseline, a keep, a crash and a discard."""
+    found = study(tmp_path_factory.mktemp("night"), STEPS, "--budget", "3", "--repairs", "0")
+    done = found.call("run")
+    assert done.code == 0, done
+    return found
+
+
+def plain(folder: Path, *words: str, train: str = TRAIN, budget: str = "0") -> Any:
+    """A study by name only: what ``overnight run`` says about it."""
+    return typed(project(folder, train), "run", "--budget", budget, "--tag", "t", *words, "--", *COMMAND)
+
+
+# --- the rows ---------------------------------------------------------------------------------------------------------
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "number": (int,), "parent": (int, type(None)), "commit": (str,), "decision": (str,), "cause": (str,), "value": (float, type(None)),
+    "trust": (str,), "description": (str,), "proposer": (str,), "started": (str,), "seconds": (float,), "memory_gb": (float,),
+}  # fmt: skip
+
+
+def test_a_row_has_the_promised_fields(night: Study) -> None:
+    wrong = [
+        (row["number"], name, row.get(name))
+        for row in night.rows()
+        for name, kinds in KINDS.items()
+        if not isinstance(row.get(name), kinds)
+    ]
+    assert wrong == []
+
+
+def test_the_rows_tell_what_was_tried_and_what_became_of_it(night: Study) -> None:
+    found = [
+        tuple(row[name] for name in ("number", "parent", "decision", "value", "trust", "proposer", "crash_kind")) for row in night.rows()
+    ]
+    assert found == [
+        (1, None, "keep", 1.0, "self-reported", "overnight", None),
+        (2, 1, "keep", 0.5, "self-reported", "command", None),
+        (3, 2, "crash", None, "self-reported", "command", "error:ValueError"),
+        (4, 2, "discard", 0.7, "self-reported", "command", None),
+    ]
+
+
+def test_a_crash_says_its_error_and_a_discard_by_how_much(night: Study) -> None:
+    assert [row["cause"] for row in night.rows()[2:]] == ["ValueError: 42", "worse than #2 by 0.2"]
+
+
+def test_times_are_iso_8601_in_utc(night: Study) -> None:
+    wrong = [row for row in night.rows() if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row["started"])]
+    assert wrong == []
+
+
+def test_the_table_is_the_seeds_byte_for_byte(night: Study) -> None:
+    rows = night.rows()
+    lines = ["commit\tmetric\tmemory_gb\tstatus\tdescription"]
+    for row, text in zip(rows, ("baseline", "loss 0.5", "a gamble", "'=1+1 and a tab"), strict=True):
+        value, memory = ("0.000000", "0.0") if row["value"] is None else (f"{row['value']:.6f}", f"{row['memory_gb']:.1f}")
+        lines.append(f"{row['commit'][:7]}\t{value}\t{memory}\t{row['decision']}\t{text}")
+    assert (night.root / "results.tsv").read_bytes() == ("\n".join(lines) + "\n").encode()
+
+
+def test_the_table_can_bear_the_metrics_own_name(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    assert typed(root, "run", "--budget", "0", "--tsv-metric-name", "--", *COMMAND).code == 0
+    assert (root / "results.tsv").read_text().splitlines()[0] == "commit\tloss\tmemory_gb\tstatus\tdescription"
+
+
+# --- the verbs that look ----------------------------------------------------------------------------------------------
+
+LOOKS = {
+    ("status",): (
+        "BEST      1 → 0.5",
+        {"schema", "tag", "state", "best", "metric", "direction", "experiments", "kept", "crashed", "reason"},
+    ),
+    ("best",): ("#2  loss 0.5", {"number", "value", "jobs"}),
+    ("show", "3"): ("ValueError: 42", {"number", "cause", "jobs", "metrics"}),
+    ("diff", "2"): ("-print('@loss=1.0')\n+print('@loss=0.5')", {"number", "against", "diff"}),
+    ("log", "3"): ("ValueError: 42", {"number", "path", "log"}),
+    ("config",): ("baseline_runs", set(table())),
+    ("exit-codes",): ("124  time limit", {str(code) for code in EXIT_CODES}),
+}
+
+
+@pytest.mark.parametrize("words", LOOKS, ids=" ".join)
+def test_a_verb_that_looks_speaks_to_people_and_to_programs(night: Study, words: tuple[str, ...]) -> None:
+    text, names = LOOKS[words]
+    said, told = night.call(*words), night.call(*words, "--json")
+    assert (said.code, said.err, text in said.out, told.code, names - json.loads(told.out).keys()) == (0, "", True, 0, set()), said
+
+
+def test_the_list_has_a_line_for_each_experiment(night: Study) -> None:
+    lines = night.call("ls").out.splitlines()
+    assert (len(lines), [" ".join(line.split()[:1]) for line in lines]) == (5, ["#", "1", "2", "3", "4"])
+    assert [len(json.loads(night.call("ls", *words, "--json").out)) for words in (("--last", "2"), ("--kept",))] == [2, 2]
+
+
+@pytest.mark.parametrize(("name", "number"), [("2", 2), ("#2", 2), ("exp-002", 2), ("best", 2), ("last", 4), ("baseline", 1)])
+def test_an_experiment_goes_by_many_names(night: Study, name: str, number: int) -> None:
+    assert json.loads(night.call("show", name, "--json").out)["number"] == number
+
+
+def test_an_experiment_goes_by_the_beginning_of_its_commit(night: Study) -> None:
+    commit = night.rows()[2]["commit"]
+    assert json.loads(night.call("show", commit[:9], "--json").out)["number"] == 3
+
+
+@pytest.mark.parametrize(
+    "words", [("show", "99"), ("diff", "77"), ("diff", "2", "--against", "zz"), ("log", "0"), ("status", "--tag", "zz")]
+)
+def test_what_does_not_exist_is_not_found(night: Study, words: tuple[str, ...]) -> None:
+    found = night.call(*words, "--json")
+    assert (found.code, json.loads(found.out)["ok"], found.err.startswith("error[E-NO-")) == (3, False, True), found
+
+
+def test_a_change_is_shown_against_what_is_asked_for(night: Study) -> None:
+    found = [json.loads(night.call("diff", *words, "--json").out)["diff"] for words in (("4",), ("4", "--against", "baseline"), ("1",))]
+    assert [[line for line in text.splitlines() if re.match(r"[-+][^-+]", line)] for text in found] == [
+        ["-print('@loss=0.5')", "+print('@loss=0.7')"], ["-print('@loss=1.0')", "+print('@loss=0.7')"], [],
+    ]  # fmt: skip
+
+
+def test_looking_changes_nothing(night: Study) -> None:
+    before = (night.refs(), night.checkout(), night.rows())
+    for words in (*LOOKS, ("ls",)):
+        night.call(*words)
+    assert (night.refs(), night.checkout(), night.rows()) == before
+
+
+def test_settings_are_shown_with_their_origin(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    (root / "overnight.toml").write_text("# mine\nslots = 3\n")
+    found = typed(root, "config", "--json", env=environment(tmp_path, OVERNIGHT_METRIC="loss")).json
+    assert [found[name] for name in ("slots", "metric", "pick")] == [
+        {"value": 3, "origin": "overnight.toml:2"}, {"value": "loss", "origin": "OVERNIGHT_METRIC"}, {"value": "last", "origin": "default"},
+    ]  # fmt: skip
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def _less_noise(text: str) -> str:
+    """Without what is said of the noise, which has tests of its own."""
+    return re.sub(r"\(baseline;[^)]*\)", "(baseline)", text)
+
+
+def test_progress_is_told_in_the_seeds_shape(tmp_path: Path) -> None:
+    found = _less_noise(study(tmp_path, {1: "better 0.5"}, "--budget", "1").call("run").out)
+    assert [line for line in found.splitlines() if line.startswith(("[loop]", "  "))][-9:] == [
+        "[loop] study t: the baseline comes first",
+        "[loop] Baseline",
+        "  Execute: sh run.sh",
+        "  Result: @loss=1  (baseline)  keep",
+        "[loop] Cycle 1 — best: 1",
+        "  Hypothesis: loss 0.5",
+        "  Execute: exp-002  sh run.sh",
+        "  Result: @loss=0.5  (improvement: 0.5)  keep",
+        "[loop] budget used up: 1 of 1 experiments",
+    ]
+
+
+def test_a_run_for_programs_gives_one_object_and_its_progress_elsewhere(tmp_path: Path) -> None:
+    found = plain(tmp_path, "--json")
+    told = found.json
+    assert (found.code, told["schema"], told["exit_code"], told["experiments"], told["reason"]) == (
+        0, "overnight/status/1", 0, 1, "budget used up: 0 of 0 experiments",
+    )  # fmt: skip
+    assert found.err.splitlines()[-1] == "[loop] budget used up: 0 of 0 experiments"
+
+
+def test_a_budget_counts_experiments_after_the_baseline_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    found = study(tmp_path)
+    first = (found.call("run", "--budget", "1").code, [row["number"] for row in found.rows()])
+    again = found.call("run", "--budget", "3")
+    assert (first, again.code, [row["number"] for row in found.rows()]) == ((0, [1, 2]), 0, [1, 2, 3, 4])
+    assert "[loop] study t: going on" in again.out
+    assert "the baseline comes first" not in again.out
+
+
+@pytest.mark.parametrize(("target", "code"), [("0.5", 0), ("0.1", 5)])
+def test_a_target_ends_the_study_and_the_exit_status_can_tell(tmp_path: Path, target: str, code: int) -> None:
+    found = study(tmp_path, {1: "better 0.5"}, "--target", target, "--budget", "2", "--exit-status")
+    done = found.call("run")
+    assert (done.code, len(found.rows()), "goal reached: loss 0.5 (#2)" in done.out) == (code, 2 if code == 0 else 3, code == 0), done
+
+
+def test_a_fresh_study_bears_todays_name(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    assert typed(root, "run", "--budget", "0", "--", *COMMAND).code == 0
+    names = {time.strftime("%b%d", time.localtime(when)).lower().replace("0", "", 1) if time.localtime(when).tm_mday < 10
+             else time.strftime("%b%d", time.localtime(when)).lower() for when in (time.time(), time.time() - 60)}  # fmt: skip
+    assert git(root, "for-each-ref", "--format=%(refname:short)", "refs/heads/autoresearch").strip() in {
+        f"autoresearch/{name}" for name in names
+    }
+
+
+def test_several_studies_live_side_by_side(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    codes = [typed(root, "run", "--budget", "0", "--tag", tag, "--", *COMMAND).code for tag in ("a", "b", "a")]
+    found = [typed(root, "status", "--json", *words).json["tag"] for words in ((), ("--tag", "a"))]
+    missing = typed(root, "ls", "--tag", "c")
+    assert (codes, found, missing.refusal, "known: b, a" in missing.err) == ([0, 0, 0], ["b", "a"], ("E-NO-STUDY", 3), True)
+
+
+def test_config_and_state_may_lie_outside_the_repository(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    (tmp_path / "study.toml").write_text(f'command = "{SHELL} train.py"\nbudget = "0"\ntag = "t"\n')
+    done = typed(root, "run", "--config", "../study.toml", "--state", "../state")
+    found = typed(root, "ls", "--state", "../state", "--json")
+    assert (done.code, len(found.json), (root / ".overnight").exists(), git(root, "status", "--porcelain")) == (0, 1, False, ""), done
+
+
+# --- metric and direction ---------------------------------------------------------------------------------------------
+
+
+def _said(out: str) -> list[str]:
+    return [line for line in out.splitlines() if line.startswith(("[loop] metric:", "[loop] direction:"))]
+
+
+@pytest.mark.parametrize(("name", "way", "word"), [("val_loss", "minimize", "lower"), ("accuracy", "maximize", "higher")])
+def test_a_guessed_direction_is_said_out_loud(tmp_path: Path, name: str, way: str, word: str) -> None:
+    assert _said(plain(tmp_path, train=f"lr = 0.1\nprint(f'@{name}={{lr}}')\n").out) == [
+        f"[loop] metric: {name} (found in the repository; change with --metric)",
+        f"[loop] direction: {way} ({word} {name} is better: guessed from its name; change with --direction)",
+    ]
+
+
+def test_a_direction_that_was_given_is_not_a_guess(tmp_path: Path) -> None:
+    assert _said(plain(tmp_path, "--metric", "loss", "--direction", "max").out) == []
+
+
+HIDDEN = "lr = 0.1\nfor name in {names}:\n    print('@' + name + '=' + str(lr))\n"  # nothing for a reader of the source to find
+
+
+def test_the_only_metric_of_the_baseline_is_the_goal_and_that_is_said(tmp_path: Path) -> None:
+    found = plain(tmp_path, train=HIDDEN.format(names=["top" + "1_acc"]))
+    assert (_said(found.out), "  Result: @top1_acc=0.1  (baseline)  keep" in _less_noise(found.out).splitlines()) == (
+        [
+            "[loop] metric: top1_acc (printed by the baseline; change with --metric)",
+            "[loop] direction: maximize (higher top1_acc is better: guessed from its name; change with --direction)",
+        ],
+        True,
+    )
+
+
+def test_a_seeds_usual_metric_is_the_goal_among_others(tmp_path: Path) -> None:
+    found = plain(tmp_path, "--json", train=HIDDEN.format(names=["mfu", "val_bpb", "depth"]))
+    assert (found.json["metric"], found.json["direction"], found.json["best"]["value"]) == ("val_bpb", "minimize", 0.1)
+
+
+def test_several_metrics_are_asked_about_and_the_baseline_is_not_run_again(tmp_path: Path) -> None:
+    train = HIDDEN.format(names=["alpha", "zeta"]) + f"open({str(tmp_path / 'runs')!r}, 'a').write('x')\n"
+    asked = plain(tmp_path, train=train)
+    root = tmp_path / "project"
+    words = ("run", "--budget", "0", "--tag", "t", "--metric", "zeta")
+    unsure, done = typed(root, *words, "--", *COMMAND), typed(root, *words, "--direction", "minimize", "--", *COMMAND)
+    assert (asked.refusal, unsure.refusal, done.code) == (("E-METRIC-AMBIGUOUS", 2), ("E-DIRECTION", 2), 0)
+    assert "alpha, zeta" in asked.err
+    assert "overnight run --metric zeta --direction minimize" in asked.err
+    assert (typed(root, "best", "--json").json["value"], (tmp_path / "runs").read_text()) == (0.1, "x")
+
+
+# --- init -------------------------------------------------------------------------------------------------------------
+
+SEED = {
+    "program.md": """# autoresearch
+
+1. **Agree on a run tag**: the branch `autoresearch/<tag>` must not already exist.
+2. Read `prepare.py` (fixed, do not modify) and `train.py`, the only file you edit.
+
+Training runs for a **fixed time budget of 2 minutes**. You launch it simply as: `python train.py`.
+
+**The goal is simple: get the lowest val_bpb.**
+
+```
+---
+val_bpb:          0.997900
+peak_vram_mb:     45060.2
+```
+
+**Timeout**: if a run exceeds 4 minutes, kill it and treat it as a failure.
+""",
+    "prepare.py": "TIME_BUDGET = 120\n\n\ndef evaluate(lr):\n    return 0.9 + (lr - 0.03) ** 2\n",
+    "train.py": (
+        "from prepare import evaluate\n\nLR = 0.1\nval_bpb = evaluate(LR)\nprint('---')\n"
+        "print(f'val_bpb:          {val_bpb:.6f}')\nprint(f'peak_vram_mb:     {2048.0:.1f}')\n"
+    ),
+    ".gitignore": "results.tsv\n",
+}
+
+
+def test_the_seeds_layout_needs_nothing_but_init_and_run(tmp_path: Path) -> None:
+    root = repository(tmp_path / "seed", SEED)
+    first = typed(root, "init")
+    status = git(root, "status", "--porcelain")
+    done = typed(root, "run", "--budget", "2", "--tag", "mar5", "--json")
+    assert (first.code, status, done.code) == (0, "?? overnight.toml\n", 0), done
+    lines = (root / "results.tsv").read_text().splitlines()
+    told = (done.json["metric"], done.json["direction"], len(lines), lines[1].split("\t")[1:], git(root, "status", "--porcelain"))
+    assert told == ("val_bpb", "minimize", 4, ["0.904900", "2.0", "keep", "baseline"], status)
+    assert "Nothing was run yet" in first.out
+    assert "overnight run" in first.out.splitlines()[-1]
+
+
+def test_init_tells_programs_what_it_found(tmp_path: Path) -> None:
+    root = repository(tmp_path / "seed", SEED)
+    found = typed(root, "init", "--json").json
+    wanted = {"metric": "val_bpb", "direction": "minimize", "editable": ["train.py"], "time_budget": 120.0, "time_limit": 240.0}
+    assert (found["schema"], found["program"], {name: found["found"][name] for name in wanted}) == ("overnight/init/1", None, wanted)
+
+
+def test_init_never_overwrites_unless_it_is_told_to(tmp_path: Path) -> None:
+    root = repository(tmp_path / "seed", SEED)
+    (root / "overnight.toml").write_text("slots = 2\n")
+    refused, forced = typed(root, "init"), typed(root, "init", "--force")
+    assert (refused.refusal, forced.code, (root / "program.md").read_text()) == (("E-EXISTS", 2), 0, SEED["program.md"])
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+WAITS = """\
+import os, time
+lr = 0.1
+print("first", flush=True)
+while not os.path.exists({gate!r}):
+    time.sleep(0.01)
+print("w\\u00e4hrend", flush=True)
+print("@loss=1")
+"""
+
+
+def test_a_log_is_followed_until_the_run_is_over(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    found = study(tmp_path, files={"train.py": WAITS.format(gate=str(gate))})
+    loop = found.spawn(found.command("run", "--budget", "0"))
+    until(lambda: "first" in found.call("log", "1").out)
+    reader = subprocess.Popen(found.command("log", "last", "-f"), cwd=found.root, env=found.env, stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    first = reader.stdout.readline()
+    gate.touch()
+    rest, _ = reader.communicate(timeout=60)
+    assert (first, rest, reader.returncode, loop.wait(60)) == ("first\n", "während\n@loss=1\n", 0, 0)
+
+
+def test_a_log_that_cannot_grow_any_more_is_not_waited_for(tmp_path: Path) -> None:
+    found = study(tmp_path, files={"train.py": WAITS.format(gate=str(tmp_path / "never"))})
+    loop = found.spawn(found.command("run", "--budget", "0"))
+    until(lambda: "first" in found.call("log", "1").out)
+    found.call("stop", "--now")
+    assert (loop.wait(60), found.rows()[0]["decision"], found.call("log", "1", "-f").out) == (0, None, "first\n")
+
+
+# --- steering, seen from outside --------------------------------------------------------------------------------------
+
+
+def test_the_exit_status_tells_whether_a_loop_runs(night: Study) -> None:
+    quiet = night.call("status", "--exit-status").code
+    with held(Place(night.root / ".overnight")):
+        found = (night.call("status", "--exit-status").code, night.call("status").code, night.call("stop", "--wait", "0.1", "--json").code)
+    assert (quiet, found) == (0, (8, 0, 8))
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_bare_word_shows_every_verb_and_ends_well(tmp_path: Path) -> None:
+    found = [typed(tmp_path, *words) for words in ((), ("--help",), ("-h",))]
+    assert [(said.code, said.err, said.out) for said in found] == [(0, "", found[0].out)] * 3
+    assert [verb for verb in VERBS if not re.search(rf"^  {verb}  +\S", found[0].out, re.MULTILINE)] == []
+
+
+def test_the_version_names_what_a_report_needs(tmp_path: Path) -> None:
+    python = sys.version.split()[0]
+    assert typed(tmp_path, "--version").out == f"overnight {overnight.__version__} (Python {python}, {sys.platform})\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_and_every_option_explains_itself(verb: str) -> None:
+    command = group.get_command(click.Context(group), verb)
+    assert command is not None
+    told = command.get_help(click.Context(command, info_name=f"overnight {verb}"))
+    silent = [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
+    assert (told.startswith(f"Usage: overnight {verb} "), silent, "--json" in told, bool(command.help)) == (True, [], True, True)
+
+
+def test_every_setting_is_an_option_of_run() -> None:
+    command = group.get_command(click.Context(group), "run")
+    assert command is not None
+    flags = {word for option in command.params for word in option.opts}
+    assert [name for name in table() if name != "command" and f"--{name.replace('_', '-')}" not in flags] == []
+
+
+# --- the demo ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_tries_real_things_and_says_what_to_type_next(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    done = typed(tmp_path / "here", "demo", "--budget", "2", "--folder", "../demo")
+    rows = typed(tmp_path / "demo", "ls", "--json").json
+    assert (done.code, done.err, [row["number"] for row in rows], rows[0]["decision"]) == (0, "", [1, 2, 3], "keep"), done
+    assert done.out.splitlines()[-1] == "NEXT      cd your-repository && overnight init"
+
+
+def test_the_demo_for_programs_gives_its_rows(tmp_path: Path) -> None:
+    found = typed(tmp_path, "demo", "--budget", "0", "--json")
+    told = found.json
+    assert (found.code, told["schema"], len(told["rows"]), told["folder"]) == (
+        0, "overnight/demo/1", 1, str(Path(environment(tmp_path.parent)["HOME"]) / "overnight-demo"),
+    )  # fmt: skip
