@@ -46,14 +46,14 @@ def _wrong(line: str) -> str:
     if "overnight " not in line or "VERB" in line:
         return ""
     words = shlex.split(re.sub(r"[…(){}]", " ", line.split("overnight ", 1)[1]), comments=True)
-    verb, *rest = re.split(r"[;&|]", " ".join(words))[0].split() or [""]
+    ends = [words.index(word) for word in ("--", "&&", "|", ";", "·") if word in words]
+    verb, *own = words[: min(ends, default=len(words))] or [""]
     if verb.startswith("-"):
         return "" if verb in ("--help", "--version", "-h") else f"overnight {verb}"
     command = group.get_command(click.Context(group), verb)
     if command is None:
         return f"overnight {verb}"
     known = {word for option in command.params for word in (*option.opts, *option.secondary_opts)} | {"--help", "-h"}
-    own = rest[: rest.index("--")] if "--" in rest else rest
     return ", ".join(f"overnight {verb} {word}" for word in own if word.startswith("--") and word.split("=")[0] not in known)
 
 

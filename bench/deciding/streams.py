@@ -38,6 +38,7 @@ STREAMS = {
         Stream("effect 5 sd", effect=5.0),
         Stream("plateau", effect=0.7, good=0.08, mild=0.3, bad=0.2),
         Stream("null", good=0.0),
+        Stream("effect 2 sd, no crash", crash=0.0),
         Stream("heavy tails", tails=3.0),
         Stream("two workers", workers=(0.0, -3.0)),
     )

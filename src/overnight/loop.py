@@ -112,14 +112,12 @@ class Loop:
 
     def _work(self, cycles: ThreadPoolExecutor, thoughts: ThreadPoolExecutor) -> None:
         """The schedule, turn by turn: look at the person's wishes, take in what is done, fill the free slots."""
-        looked = beat = -60.0
-        paused = False
+        told, beat = "", 0.0
         self._end = self._steps.goal_reached()
         while True:
-            if self._elapsed() - looked > 0.4:
-                looked, paused = self._elapsed(), self._heed()
             self._take_in_thoughts()
             self._take_in_runs()
+            paused = self._heed()  # after what has ended, before what begins: a stop that was asked for in between is followed
             self._end = self._end or self._pace.used_up(self._elapsed())
             ending = bool(self._end or self._stop)
             if ending and not self._running and (self._stop or not self._resume):
@@ -127,9 +125,9 @@ class Loop:
                 return
             if not self._stop and not paused:
                 self._fill(cycles, thoughts)
-            if self._elapsed() - beat > 2:
-                beat = self._elapsed()
-                state = "stopping" if ending else "paused" if paused else "running"
+            state = "stopping" if ending else "paused" if paused else "running"
+            if state != told or self._elapsed() - beat > 2:
+                told, beat = state, self._elapsed()
                 self._store.set_state(self.study.id, state, self._trouble, self._pace.ran(beat))
             self._woken.wait(0.2)
             self._woken.clear()

@@ -1,0 +1,253 @@
+"""One night over a stream of known truth: with the shipping judgement, with its waves, and with the rules that others use.
+
+Every rule answers with the same record. All values are oriented (more is better) and in units of one run's sd.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from streams import World
+
+from overnight.judge import Action, Budget, Knowledge, Node, Rules, Run, Verdict, judge, learn_result, learn_run, next_seed
+from overnight.judge.audit import report
+from overnight.judge.noise import variance
+from overnight.judge.policies import plackett_burman, wave_effects
+from overnight.judge.records import Profile
+from overnight.models import Direction
+
+
+@dataclass
+class Night:
+    """What came of one night; ``sd`` is half the width of the 90 % interval over 1.645, 0 = none given."""
+
+    gain: float = 0.0
+    keeps: int = 0
+    null: int = 0  # keeps whose true effect is zero
+    harmful: int = 0
+    missed: int = 0
+    claimed: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    doubt: float = 0.0
+    runs: int = 0
+    checks: int = 0
+    decisions: int = 0
+    seconds: float = 0.0
+
+    def count(self, effect: float, *, kept: bool) -> None:
+        """Book one decision."""
+        self.keeps += kept
+        self.null += kept and effect == 0
+        self.harmful += kept and effect < 0
+        self.missed += not kept and effect > 0
+
+
+class Ours:
+    """The shipping judgement in a loop of its own: one slot, no proposer, edits in the stream's order."""
+
+    def __init__(self, world: World, runs: int, profile: Profile = "balanced") -> None:
+        self.world, self.left, self.night = world, runs, Night()
+        self.rules = Rules(Direction.MAXIMIZE, profile=profile)
+        self.known = Knowledge()
+        self.truth = {0: 0.0}
+
+    def run(self, node: Node, seed: int, worker: int = 0) -> Node:
+        """One more run of the node, and what is learned from it."""
+        self.left -= 1
+        self.night.runs += 1
+        value = self.world.run(self.truth[node.number], node.number, seed, self.night.runs, worker)
+        node = replace(node, runs=(*node.runs, Run(value, seed, f"w{worker}", 10.0, check=bool(node.runs))))
+        begun = time.perf_counter()
+        self.known = learn_run(self.known, node, self.rules)
+        self.night.seconds += time.perf_counter() - begun
+        return node
+
+    def verdict(self, node: Node, best: Node | None) -> Verdict:
+        """The judgement, timed."""
+        begun = time.perf_counter()
+        found = judge(node, best, self.known, self.rules, Budget(self.left))
+        self.night.seconds += time.perf_counter() - begun
+        return found
+
+    def baseline(self) -> Node:
+        """The baseline, as often as the rules ask."""
+        node, found = Node(0, (), kind="baseline"), None
+        while found is None or not found.final:
+            node = self.run(node, found.seed or 0 if found else 0)
+            found = self.verdict(node, None)
+        return node
+
+    def settle(self, node: Node, best: Node, worker: int) -> tuple[Node, Node, Verdict]:
+        """Run the candidate, and it or the incumbent again, until it is decided."""
+        node = self.run(node, next_seed(node, self.known, self.rules), worker)
+        while not (found := self.verdict(node, best)).final:
+            if found.action is Action.REPLICATE:
+                node = self.run(node, found.seed or 0, worker)
+            else:
+                best = self.run(best, found.seed or 0, int(found.worker[1:]) if found.worker else 0)
+        begun = time.perf_counter()
+        self.known = learn_result(self.known, node, best, found, self.rules)
+        self.night.seconds += time.perf_counter() - begun
+        self.night.decisions += 1
+        return node, best, found
+
+    def play(self) -> Night:
+        """The whole night, edits one at a time."""
+        best = base = self.baseline()
+        for number, effect in enumerate(map(float, self.world.effects), 1):
+            if self.left <= 0:
+                break
+            if self.world.crashes[number - 1]:
+                self.left -= 1
+                self.night.runs += 1
+                continue
+            self.truth[number] = self.truth[best.number] + effect
+            worker = number % len(self.world.stream.workers)
+            node, best, found = self.settle(Node(number, (), kind="constants", parent=best.number), best, worker)
+            self.night.count(effect, kept=found.kept)
+            best = node if found.kept else best
+        return self.end(base, best)
+
+    def end(self, base: Node, best: Node) -> Night:
+        """Take the figures of the night."""
+        found = report(replace(best, runs=tuple(replace(run, check=False) for run in best.runs)), base, self.known, self.rules)
+        self.night.gain = self.truth[best.number]
+        self.night.claimed, self.night.low, self.night.high = found.gain, found.low, found.high
+        self.night.doubt, self.night.checks = self.known.doubt, self.known.checks
+        return self.night
+
+
+def ours(world: World, runs: int) -> Night:
+    """The shipping judgement, profile balanced."""
+    return Ours(world, runs).play()
+
+
+def fast(world: World, runs: int) -> Night:
+    """The shipping judgement, profile fast."""
+    return Ours(world, runs, "fast").play()
+
+
+def strict(world: World, runs: int) -> Night:
+    """The shipping judgement, profile strict."""
+    return Ours(world, runs, "strict").play()
+
+
+def waves(world: World, runs: int) -> Night:
+    """Eleven edits of one parent in twelve runs on one seed panel; all that are likely enough are kept together."""
+    play, at, level = Ours(world, runs), 0, 0.0
+    base = play.baseline()
+    design = plackett_burman(11)
+    number, claimed, spread = 1000, 0.0, 0.0
+    while play.left >= len(design):
+        edits = [float(effect) for effect in world.effects[at : at + 11]]
+        at += 11
+        values = []
+        for row, held in enumerate(design):
+            number += 1
+            total = level + sum(effect for effect, on in zip(edits, held, strict=True) if on)
+            values.append(world.run(total, number, row % 3 if world.stream.paired else number, number))
+        play.left -= len(design)
+        play.night.runs += len(design)
+        begun = time.perf_counter()
+        effects = wave_effects(values, design, play.known, variance(play.known))
+        play.night.seconds += time.perf_counter() - begun
+        for effect, (gain, p) in zip(edits, effects, strict=True):
+            play.night.decisions += 1
+            kept = p >= 0.7 and gain > 0
+            play.night.count(effect, kept=kept)
+            if kept:
+                level, claimed, spread = level + effect, claimed + gain, spread + 0.33
+                play.night.doubt += 1 - p
+    del base
+    reach = 1.645 * spread**0.5
+    play.night.gain, play.night.claimed = level, claimed
+    play.night.low, play.night.high = claimed - reach, claimed + reach
+    return play.night
+
+
+def single(world: World, runs: int) -> Night:
+    """Keep whatever beats the best value seen, after one run."""
+    night, level = Night(runs=runs), 0.0
+    best = first = world.run(0.0, 0, 0, 0)
+    for i in range(runs - 1):
+        if not world.crashes[i]:
+            value = world.run(level + world.effects[i], i + 1, 1000 + i, i)
+            night.count(float(world.effects[i]), kept=value > best)
+            if value > best:
+                best, level = value, level + float(world.effects[i])
+    return replace(night, gain=level, claimed=best - first, low=best - first, high=best - first)
+
+
+def floor(world: World, runs: int) -> Night:
+    """Two baseline runs; keep what beats the best value by more than their difference."""
+    night, level = Night(runs=runs), 0.0
+    pair = [world.run(0.0, 0, seed, 0) for seed in (0, 1)]
+    best, need = max(pair), abs(pair[0] - pair[1])
+    for i in range(runs - 2):
+        if not world.crashes[i]:
+            value = world.run(level + world.effects[i], i + 1, 1000 + i, i)
+            night.count(float(world.effects[i]), kept=value > best + need)
+            if value > best + need:
+                best, level = value, level + float(world.effects[i])
+    return replace(night, gain=level, claimed=best - np.mean(pair), low=best, high=best)
+
+
+def deviation(world: World, runs: int) -> Night:
+    """Keep what beats the best value by the median absolute deviation of the last 20 values."""
+    night, level = Night(runs=runs), 0.0
+    best = first = world.run(0.0, 0, 0, 0)
+    seen = [best]
+    for i in range(runs - 1):
+        if not world.crashes[i]:
+            value = world.run(level + world.effects[i], i + 1, 1000 + i, i)
+            seen = [*seen[-19:], value]
+            need = float(np.median(np.abs(np.array(seen) - np.median(seen)))) if len(seen) > 3 else 0.0
+            night.count(float(world.effects[i]), kept=value > best + need)
+            if value > best + need:
+                best, level = value, level + float(world.effects[i])
+    return replace(night, gain=level, claimed=best - first, low=best - first, high=best - first)
+
+
+def _thrice(world: World, runs: int, better: Callable[[list[float], list[float]], bool]) -> Night:
+    night, level, left = Night(runs=runs, checks=2 * runs // 3), 0.0, runs - 3
+    best = first = [world.run(0.0, 0, seed, 0) for seed in range(3)]
+    for i in range(len(world.effects)):
+        left -= 1 if world.crashes[i] else 3
+        if left < 0:
+            break
+        if not world.crashes[i]:
+            values = [world.run(level + world.effects[i], i + 1, 1000 + 3 * i + seed, i) for seed in range(3)]
+            kept = better(values, best)
+            night.count(float(world.effects[i]), kept=kept)
+            if kept:
+                best, level = values, level + float(world.effects[i])
+    gain = float(np.mean(best) - np.mean(first))
+    return replace(night, gain=level, claimed=gain, low=gain, high=gain)
+
+
+def welch(world: World, runs: int) -> Night:
+    """Three seeds for everything; keep at t > 2.13, one-sided 5 % with four degrees of freedom."""
+    return _thrice(world, runs, lambda a, b: np.mean(a) - np.mean(b) > 2.13 * ((np.var(a, ddof=1) + np.var(b, ddof=1)) / 3) ** 0.5)
+
+
+def bootstrap(world: World, runs: int) -> Night:
+    """Three seeds for everything; keep when 90 % of the resampled means are better."""
+    rng = np.random.default_rng(0)
+    return _thrice(world, runs, lambda a, b: float(np.mean(rng.choice(a, (200, 3)).mean(1) > rng.choice(b, (200, 3)).mean(1))) > 0.9)
+
+
+RULES: dict[str, Callable[[World, int], Night]] = {
+    "single run": single,
+    "two baselines": floor,
+    "median deviation": deviation,
+    "bootstrap of 3": bootstrap,
+    "always 3 + Welch": welch,
+    "fast": fast,
+    "balanced": ours,
+    "strict": strict,
+    "waves": waves,
+}

@@ -1,0 +1,130 @@
+"""Looking back: which keeps to run again, what the night gained, and how much of it to believe.
+
+Pure. An audit runs nodes again on seeds that no decision has seen; its runs are marked ``check`` and are what a report stands on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overnight.judge.judging import level_of
+from overnight.judge.noise import pooled, variance
+from overnight.judge.records import Action, Budget, Kind, Knowledge, Node, Rules
+
+EVERY = 25  # runs between two audits
+SHARE = 0.1  # of all runs, at most, are spent on them
+_FINALISTS = 3
+_AUDIT_SEED = 100_003  # added to the study's seed: no panel and no candidate comes near
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """One keep, as the record has it."""
+
+    node: Node
+    action: Action
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The gain of one node over the baseline in the metric's units (more is better), with its 90 % interval."""
+
+    gain: float
+    low: float
+    high: float
+    fresh: int  # runs in it that no decision was made on; 0 = the figure is the posterior's alone
+    false_keeps: float
+
+
+def audit_due(runs: int, audited_at: int, budget: Budget) -> bool:
+    """Whether it is time: every 25 runs, and at the end of a budget of runs."""
+    return runs - audited_at >= EVERY or (budget.runs_left <= max(1.0, SHARE * runs) and runs > audited_at)
+
+
+def audit_plan(
+    keeps: Sequence[Keep], knowledge: Knowledge, spent: int, audited: int, budget: Budget, rules: Rules
+) -> list[tuple[int, int]]:
+    """(number, seed) of the runs to make now, in the order of their use; empty when the audits' share is used up.
+
+    First the tip, on which everything rests, while it has no fresh run; then unconfirmed keeps, the most doubtful first; then
+    the finalists by their lower bound, so that what is delivered is the best and not the luckiest. ``spent`` counts all runs,
+    ``audited`` those of earlier audits.
+    """
+    room = int(min(SHARE * spent - audited, budget.runs_left))
+    if room < 1 or not keeps or not knowledge.usable:
+        return []
+    fresh = {keep.node.number: sum(run.check for run in keep.node.runs) for keep in keeps}
+    tip = keeps[-1].node.number
+    doubtful = sorted(
+        (keep for keep in keeps if keep.action is Action.PROVISIONAL and not fresh[keep.node.number]), key=lambda keep: keep.p
+    )
+    finalists = sorted(keeps, key=lambda keep: -_lower(keep.node, knowledge, rules))[:_FINALISTS]
+    wanted = [tip] if fresh[tip] < 2 else []
+    wanted += [keep.node.number for keep in doubtful if keep.node.number != tip]
+    wanted += [keep.node.number for keep in finalists if keep.node.number not in wanted]
+    nodes = {keep.node.number: keep.node for keep in keeps}
+    return [(number, audit_seed(nodes[number], rules)) for number in wanted[:room]]
+
+
+def audit_seed(node: Node, rules: Rules) -> int:
+    """A seed that no decision has seen; the n-th audit run of every node has the same one, so that they can be compared."""
+    used = {run.seed for run in node.runs}
+    seed = rules.seed + _AUDIT_SEED
+    while seed in used:
+        seed += 1
+    return seed
+
+
+def _lower(node: Node, knowledge: Knowledge, rules: Rules) -> float:
+    level = level_of(node, knowledge, rules)
+    return level.mean - 1.645 * math.sqrt(level.var)
+
+
+def best_lower_bound(nodes: Sequence[Node], knowledge: Knowledge, rules: Rules) -> int | None:
+    """The number of the node that is best when each is given no more credit than is sure (5 % quantile); None without one."""
+    fit = [node for node in nodes if node.values]
+    return max(fit, key=lambda node: (_lower(node, knowledge, rules), -node.number)).number if fit else None
+
+
+def report(tip: Node, baseline: Node, knowledge: Knowledge, rules: Rules) -> Report:
+    """What the night gained. With two fresh runs or more of the tip, from them; else from the posterior of both levels."""
+    if not knowledge.usable:
+        gain = rules.direction.gain(tip.mean, baseline.mean) if tip.values and baseline.values else 0.0
+        return Report(gain, gain, gain, 0, knowledge.doubt)
+    first, last = level_of(baseline, knowledge, rules), level_of(tip, knowledge, rules)
+    fresh = tuple(run for run in tip.runs if run.check and math.isfinite(run.value))
+    if len(fresh) >= 2 and tip.number != baseline.number:
+        kind: Kind = "structural"
+        value, error = pooled(Node(tip.number, fresh, kind=kind), knowledge, rules.sign, variance(knowledge), 0.0)
+        gain, var = value - first.mean, error + first.var
+    else:
+        gain, var = last.mean - first.mean, max(first.var + last.var - 2 * last.base, 0.0) if tip.number != baseline.number else 0.0
+    reach = 1.645 * math.sqrt(var)
+    return Report(gain, gain - reach, gain + reach, len(fresh), knowledge.doubt)
+
+
+def target_reached(node: Node, knowledge: Knowledge, rules: Rules) -> bool:
+    """Whether the target is reached: P >= .9 on two seeds or more; by one run where runs repeat exactly or nothing is known."""
+    if rules.target is None or not node.values:
+        return False
+    if not knowledge.usable:
+        bar = node.mean if node.bar is None else node.bar
+        return rules.direction.gain(bar, rules.target) >= 0
+    level = level_of(node, knowledge, rules)
+    sure = level.mean - rules.sign * rules.target >= 1.2816 * math.sqrt(level.var)
+    return sure and len({run.seed for run in node.runs if math.isfinite(run.value)}) >= 2
+
+
+def target_needs_run(node: Node, knowledge: Knowledge, rules: Rules) -> bool:
+    """Whether the target may be reached and only a further run of the node can tell."""
+    if rules.target is None or not knowledge.usable or not node.values or len(node.runs) >= 2 * rules.n_max:
+        return False
+    return level_of(node, knowledge, rules).mean >= rules.sign * rules.target and not target_reached(node, knowledge, rules)
+
+
+def plateau(gains: Sequence[float], patience: int, least: float) -> bool:
+    """Whether the last ``patience`` experiments together gained less than ``least``. Off while ``patience`` is 0."""
+    return 0 < patience <= len(gains) and math.fsum(gains[-patience:]) < least
