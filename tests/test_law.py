@@ -19,7 +19,7 @@ _ROOT = Path(overnight.__file__).parent
 
 _WORDS = {
     "", "models", "settings", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable",
-    "environment", "jobs", "protocols",
+    "environment", "jobs", "protocols", "redact",
 }  # fmt: skip
 _DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "results", "blind"}
 _WORK = {"runner", "evaluation", "thinking", "ledger", "steps", "loop", "referee"}
@@ -36,13 +36,14 @@ _MAY_IMPORT = {
 _CROSSINGS: dict[tuple[str, str], str] = {}
 
 _PURE = {
-    "__future__", "ast", "collections", "dataclasses", "decimal", "difflib", "enum", "itertools", "json", "math", "re", "typing", "unicodedata",
-    "warnings",
+    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "hashlib", "itertools", "json", "math", "re", "typing", "unicodedata",
+    "urllib", "warnings",
 }  # fmt: skip
 _IMPURE = {
     ("constants", "random"): "the type of a source of chance, which is an argument",
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",
+    ("judge.policies", "random"): "chance with a seed that is an argument",
     ("protocols", "pathlib"): "the type of a field",
 }
 

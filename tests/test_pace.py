@@ -13,8 +13,8 @@ from overnight.settings import Settings
 _NOTHING = {"train_seconds": 0.0, "cost": 0.0}
 
 
-def _pace(*budget: str, ran: float = 0.0, count: int = 0, slots: int = 1, gpus: tuple[str, ...] = (), ahead: bool = True) -> Pace:
-    return Pace(Settings(budget=budget, slots=slots, gpus=gpus, ahead=ahead), _NOTHING, ran, count)
+def _pace(*budget: str, ran: float = 0.0, count: int = 0, slots: int = 1, gpus: int = 1, ahead: bool = True) -> Pace:
+    return Pace(Settings(budget=budget, slots=slots, ahead=ahead), _NOTHING, ran, count, gpus)
 
 
 def _settled(seconds: float, think: float = 0.0, cost: float = 0.0, operator: Operator = Operator.IMPROVE) -> Experiment:
@@ -49,7 +49,7 @@ def test_a_bound_is_used_up_when_it_is_reached(budget: str, elapsed: float, expe
 
 
 def test_gpu_hours_count_every_gpu_of_a_slot() -> None:
-    pace = _pace("2gpu-h", slots=2, gpus=("0", "1", "2", "3"))
+    pace = _pace("2gpu-h", slots=2, gpus=2)
     pace.settled(_settled(3600.0))
     assert pace.used_up(0.0) == "budget used up: 2.00 of 2 GPU hours"
 
@@ -129,13 +129,13 @@ def test_an_answer_ends_the_wait() -> None:
     assert (patience.due(0.0), patience.failed(0.0)) == (True, 1.0)
 
 
-def test_failures_in_a_row_become_ever_rarer_rows() -> None:
+def test_every_third_failure_in_a_row_becomes_a_row() -> None:
     patience, rows = Patience(), []
     for number in range(1, 30):
         patience.failed(0.0)
         if patience.row_due():
             rows.append(number)
-    assert rows == [3, 6, 12, 24]
+    assert rows == [3, 6, 9, 12, 15, 18, 21, 24, 27]
 
 
 def test_the_third_unusable_answer_in_a_row_brings_a_pause() -> None:

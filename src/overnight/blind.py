@@ -37,7 +37,7 @@ def main(plan: Path) -> int:
         for process in (predictor, examiner):
             _end(process)
     if code == 0 and predictor.returncode not in (0, -signal.SIGKILL):
-        print(f"the predictor ended with {predictor.returncode}", flush=True)
+        sys.stdout.write(f"the predictor ended with {predictor.returncode}\n")
     return code if code >= 0 else 128 - code
 
 
@@ -55,7 +55,7 @@ def _start(side: dict[str, Any], stdin: int, stdout: int, stderr: int, *, said: 
     keep = tuple(range(_FIRST_FILE, _FIRST_FILE + len(side.get("files", ()))))
     return subprocess.Popen(
         side["argv"], cwd=side["cwd"], env=side["env"], stdin=stdin, stdout=stdout, stderr=stderr,
-        close_fds=not keep, preexec_fn=prepare, start_new_session=True,
+        close_fds=not keep, preexec_fn=prepare, start_new_session=True,  # noqa: PLW1509 - this program has one thread
     )  # fmt: skip
 
 

@@ -53,10 +53,11 @@ class Loop:
         self._parts = parts
         self._store: Store = parts.store
         self._pace = Pace(
-            (study.settings, max(1, len(parts.gpus[0]))),
+            study.settings,
             self._store.totals(study.id, settled=True),
             self._store.ran_seconds(study.id),
             self._store.count(study.id),
+            max(1, len(parts.gpus[0])),
         )
         self._steps = Steps(study, parts, self._reason_to_put_back, self._pace.runs_left)
         self._patience = Patience()

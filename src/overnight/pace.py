@@ -16,11 +16,11 @@ _THINKERS = 16
 class Pace:
     """Running totals against the budget, and the measured rhythm of thinking and training.
 
-    ``settled`` are the settings and the GPUs of one slot (one where there is none), ``totals`` are the sums of earlier loops, ``ran`` their seconds, ``count`` the experiments after the baseline.
+    ``gpus`` are those of one slot (one where there is none), ``totals`` are the sums of earlier loops, ``ran`` their seconds, ``count`` the experiments after the baseline.
     """
 
-    def __init__(self, settled: tuple[Settings, int], totals: Mapping[str, float], ran: float, count: int) -> None:
-        settings, self._gpus = settled
+    def __init__(self, settings: Settings, totals: Mapping[str, float], ran: float, count: int, gpus: int = 1) -> None:
+        self._gpus = gpus
         self._bounds = settings.bounds
         self._slots = settings.slots
         self._ahead = settings.ahead

@@ -19,7 +19,7 @@ from overnight.models import Decision
 
 _SURE = {"fast": 0.85, "balanced": 0.9, "strict": 0.95}  # a plain keep
 _FLOOR = {"fast": 0.5, "balanced": 0.5, "strict": 0.95}  # a provisional keep; strict has none
-_DOUBT = {"fast": 0.35, "balanced": 0.25, "strict": 0.05}  # the mean of 1 - P over all keeps stays below
+_DOUBT = {"fast": 0.35, "balanced": 0.22, "strict": 0.05}  # the mean of 1 - P over all keeps stays below
 _CERTAIN = 0.99
 _DROP = 0.05
 _NEAR = 0.3

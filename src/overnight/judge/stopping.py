@@ -70,7 +70,7 @@ def envelope(curve: Curve, incumbents: Sequence[Curve], total: float, sd: float,
             continue
         middle = math.fsum(theirs) / len(theirs)
         between = math.fsum((other - middle) ** 2 for other in theirs) / max(len(theirs) - 1, 1)
-        wide = math.sqrt(max(between, sd * sd) * (1 + 1 / len(theirs)))
+        wide = math.sqrt(max(between, 0.5 * sd * sd) * (1 + 1 / len(theirs)))
         behind = sign * (middle - value) / wide
         if before >= _FIRST and behind >= _SECOND:
             return Stop(f"{behind:.1f} sd behind the best run's curve at step {step:g}, {before:.1f} before that", step)
