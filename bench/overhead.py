@@ -117,21 +117,24 @@ def _beyond(slopes: dict[str, Slope]) -> Iterator[Row]:
         yield Row(f"{name}, starting and ending, CPU", 1000 * slope.start_cpu, "ms")
 
 
-def long_study(folder: Path, near: Slope, size: Size) -> Iterator[Row]:
-    """What an experiment costs with thousands behind it, as ratios to ``near``; and the verbs that look at such a study."""
+def long_study(folder: Path, size: Size) -> Iterator[Row]:
+    """What an experiment costs with thousands behind it, as ratios to fresh studies in between; and the verbs that look at such a study."""
     bench = filled(folder / "filled", size.history)
 
     def go_on(count: int) -> Spent:
         return spend(overnight(bench, count), bench.repository, bench.env, bench.output)
 
-    count, slopes = size.history, []
+    count = size.history
+    slopes: dict[str, list[Slope]] = {"near": [], "far": []}
     opening = go_on(count)
     for _ in range(size.rounds):
         few = go_on(count + size.short)
         many = go_on(count + size.short + size.long)
         count += size.short + size.long
-        slopes.append(_slope(few, many, size.short, size.long))
-    far = _median(slopes)
+        slopes["far"].append(_slope(few, many, size.short, size.long))
+        few, many = (_once(folder / f"near-{count}-{number}", overnight, number) for number in (size.short, size.long))
+        slopes["near"].append(_slope(few, many, size.short, size.long))
+    near, far = _median(slopes["near"]), _median(slopes["far"])
     yield Row(f"at {size.history} experiments, wall", far.wall_ms / near.wall_ms, "x", "<= 1.2", far.wall_ms / near.wall_ms <= 1.2)
     yield Row(f"at {size.history} experiments, CPU", far.cpu_ms / near.cpu_ms, "x", "<= 1.2", far.cpu_ms / near.cpu_ms <= 1.2)
     yield Row("starting again there, CPU", 1000 * opening.cpu, "ms")
@@ -211,7 +214,7 @@ def figures(folder: Path, size: Size) -> tuple[list[Row], list[str]]:
     rows = [*_beyond(slopes)]
     bench = fresh(folder / "version")
     rows += _look(bench, "overnight --version", ("--version",), 100.0)
-    rows += [*flood(folder), *busy(folder, size), *long_study(folder, slopes["overnight"], size)]
+    rows += [*flood(folder), *busy(folder, size), *long_study(folder, size)]
     return rows, notes
 
 

@@ -89,7 +89,7 @@ def test_strict_has_no_provisional_keeps() -> None:
 def test_what_is_sure_for_balanced_is_sure_for_fast() -> None:
     node, known = baseline(-1.0, 0.0, 1.0)
     kept = [
-        [x for x in range(-40, 90) if judge(candidate(x / 10), node, known, replace(UP, profile=p), Budget(runs_left=0)).kept]  # type: ignore[arg-type]
+        [x for x in range(-40, 90) if judge(candidate(x / 10), node, known, replace(UP, profile=p), Budget(runs_left=0)).kept]
         for p in ("strict", "balanced", "fast")
     ]
     assert (set(kept[0]) <= set(kept[1]) <= set(kept[2]), len(kept[0]) < len(kept[2])) == (True, True)

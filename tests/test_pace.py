@@ -78,7 +78,8 @@ def test_the_budget_of_zero_is_used_up_after_the_baseline() -> None:
     [
         (1, False, 10.0, 5.0, 1, 1),
         (4, False, 10.0, 5.0, 2, 2),
-        (1, True, 0.0, 0.0, 1, 2),
+        (1, True, 0.0, 0.0, 1, 1),
+        (1, True, 0.0, 0.0, 0, 1),
         (1, True, 10.0, 3.0, 0, 1),
         (4, True, 10.0, 3.0, 0, 3),
         (4, True, 10.0, 3.0, 2, 5),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from streams import World
@@ -18,6 +19,14 @@ from overnight.judge.noise import variance
 from overnight.judge.policies import plackett_burman, wave_effects
 from overnight.judge.records import Profile
 from overnight.models import Direction
+
+
+class Measured(Protocol):
+    """Whatever gives a value for a state, a node's number, a seed, the count of runs and a worker."""
+
+    def run(self, level: Any, node: int, seed: int, attempt: int, worker: int = 0) -> float:
+        """One run, more is better."""
+        ...
 
 
 @dataclass
@@ -49,11 +58,11 @@ class Night:
 class Ours:
     """The shipping judgement in a loop of its own: one slot, no proposer, edits in the stream's order."""
 
-    def __init__(self, world: World, runs: int, profile: Profile = "balanced") -> None:
+    def __init__(self, world: Measured, runs: int, profile: Profile = "balanced") -> None:
         self.world, self.left, self.night = world, runs, Night()
         self.rules = Rules(Direction.MAXIMIZE, profile=profile)
         self.known = Knowledge()
-        self.truth = {0: 0.0}
+        self.truth: dict[int, Any] = {0: 0.0}
 
     def run(self, node: Node, seed: int, worker: int = 0) -> Node:
         """One more run of the node, and what is learned from it."""
@@ -97,20 +106,38 @@ class Ours:
 
     def play(self) -> Night:
         """The whole night, edits one at a time."""
+        world = self.world
+        if not isinstance(world, World):
+            raise TypeError("edits of known effect come from a stream")
         best = base = self.baseline()
-        for number, effect in enumerate(map(float, self.world.effects), 1):
+        for number, effect in enumerate(map(float, world.effects), 1):
             if self.left <= 0:
                 break
-            if self.world.crashes[number - 1]:
+            if world.crashes[number - 1]:
                 self.left -= 1
                 self.night.runs += 1
                 continue
             self.truth[number] = self.truth[best.number] + effect
-            worker = number % len(self.world.stream.workers)
+            worker = number % len(world.stream.workers)
             node, best, found = self.settle(Node(number, (), kind="constants", parent=best.number), best, worker)
             self.night.count(effect, kept=found.kept)
             best = node if found.kept else best
         return self.end(base, best)
+
+    def climb(self, start: Any, propose: Callable[[Any, int], Any]) -> tuple[Any, Night]:
+        """The whole night over edits without a known effect: ``propose`` gives the state of edit number n of a state; returns the last."""
+        self.truth = {0: start}
+        best = base = self.baseline()
+        number = 0
+        while self.left > 0:
+            number += 1
+            self.truth[number] = propose(self.truth[best.number], number)
+            node, best, found = self.settle(Node(number, (), kind="constants", parent=best.number), best, 0)
+            self.night.keeps += found.kept
+            best = node if found.kept else best
+        state = self.truth[best.number]
+        self.truth[best.number] = 0.0
+        return state, self.end(base, best)
 
     def end(self, base: Node, best: Node) -> Night:
         """Take the figures of the night."""
@@ -139,7 +166,7 @@ def strict(world: World, runs: int) -> Night:
 def waves(world: World, runs: int) -> Night:
     """Eleven edits of one parent in twelve runs on one seed panel; all that are likely enough are kept together."""
     play, at, level = Ours(world, runs), 0, 0.0
-    base = play.baseline()
+    play.baseline()
     design = plackett_burman(11)
     number, claimed, spread = 1000, 0.0, 0.0
     while play.left >= len(design):
@@ -162,7 +189,6 @@ def waves(world: World, runs: int) -> Night:
             if kept:
                 level, claimed, spread = level + effect, claimed + gain, spread + 0.33
                 play.night.doubt += 1 - p
-    del base
     reach = 1.645 * spread**0.5
     play.night.gain, play.night.claimed = level, claimed
     play.night.low, play.night.high = claimed - reach, claimed + reach
@@ -193,7 +219,7 @@ def floor(world: World, runs: int) -> Night:
             night.count(float(world.effects[i]), kept=value > best + need)
             if value > best + need:
                 best, level = value, level + float(world.effects[i])
-    return replace(night, gain=level, claimed=best - np.mean(pair), low=best, high=best)
+    return replace(night, gain=level, claimed=best - sum(pair) / 2, low=best, high=best)
 
 
 def deviation(world: World, runs: int) -> Night:

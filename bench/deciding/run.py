@@ -49,7 +49,9 @@ def line(name: str, nights: list[Night]) -> str:
 def sim(seeds: int, runs: int, only: str) -> None:
     """The tier with known truth."""
     print(f"sim: {seeds} nights of {runs} runs; gain, claimed - true in sd of one run; false and harmful as shares of keeps")
-    print(f"  {'rule':18s}{'true gain':14s} {'false':12s} {'harmful':11s} {'keeps':6s} {'missed':6s} {'claimed - true':15s} {'cover':6s} checks  ms")
+    print(
+        f"  {'rule':18s}{'true gain':14s} {'false':12s} {'harmful':11s} {'keeps':6s} {'missed':6s} {'claimed - true':15s} {'cover':6s} checks  ms"
+    )
     for stream in STREAMS.values():
         if only not in stream.name:
             continue

@@ -64,11 +64,11 @@ class World:
         key = hashlib.blake2b(struct.pack(f"{len(words) + 1}q", self.seed, *words), digest_size=8).digest()
         rng = np.random.default_rng(int.from_bytes(key, "little"))
         if self.stream.tails and len(words) > 1:
-            return float(rng.standard_t(self.stream.tails)) / (self.stream.tails / (self.stream.tails - 2)) ** 0.5
+            return float(rng.standard_t(self.stream.tails) / (self.stream.tails / (self.stream.tails - 2)) ** 0.5)
         return float(rng.normal())
 
     def run(self, level: float, node: int, seed: int, attempt: int, worker: int = 0) -> float:
         """One run's value: more is better; the attempt counts only where the seed does not decide all."""
         share = self.stream.paired
         own = self._normal(node, seed, attempt if share == 0 else 0)
-        return level + share**0.5 * self._normal(seed) + (1 - share) ** 0.5 * own + self.stream.workers[worker]
+        return float(level + share**0.5 * self._normal(seed) + (1 - share) ** 0.5 * own + self.stream.workers[worker])

@@ -244,7 +244,9 @@ class Loop:
         if not error.outage:
             raise error
         seconds = self._patience.failed(self._elapsed())
-        self._trouble = f"{error.message}{': ' + error.why if error.why else ''}; asked again in {seconds:.0f} s (failure {self._patience.streak} in a row)"
+        self._trouble = f"{error.message}{': ' + error.why if error.why else ''}; asked again in {seconds:.0f} s" + (
+            f" (failed {self._patience.streak} times in a row)" if self._patience.streak > 1 else ""
+        )
         self._store.set_state(self.study.id, "running", self._trouble)
         self._parts.listen("note", None, self._trouble)
         if self._patience.row_due():

@@ -84,7 +84,7 @@ class Pace:
 
     def wanted(self, free: int) -> int:
         """How many proposals should be ready or on their way: enough that no slot waits, no more (they grow stale)."""
-        if not self._ahead:
+        if not self._ahead or (free == self._slots == 1):  # nothing runs: a second proposal would be made from the same brief
             return free
         flow = math.ceil(min(_THINKERS, self._slots * self._think / self._train)) if self._train else 1
         spare = 0 if self._slots == 1 else 1

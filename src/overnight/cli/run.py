@@ -63,7 +63,7 @@ def run(
         click.echo(json.dumps({**read.summary_json(told), "exit_code": ended.exit_code}))
     else:
         click.echo("\n".join(table.summary(told)))
-        if told.best is not None:
+        if told.best is not None and told.baseline is not None and told.best.number != told.baseline.number:
             click.echo(f"TAKE IT   git merge {told.study.branch}   ·   overnight ls   ·   overnight diff best --against baseline")
     if exit_status and not ended.exit_code and "goal reached" not in ended.reason:
         return 5
