@@ -29,7 +29,7 @@ FIRST_COUNTS = (3.5, 0.7, 0.8, 0.7, 0.4, 0.2, 0.1, 1.3, 1.2, 1.0, 0.9, 0.6, 0.4,
 
 # Hypotheses on the noise: the sd of one run as a multiple of the baseline's own sd, and the share of its variance that
 # belongs to the seed (two edits on one seed have it in common).
-NOISE = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+NOISE = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 SHARED = (0.0, 0.3, 0.5, 0.7, 0.9, 0.97)
 
 
