@@ -159,6 +159,9 @@ def _under_noise(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: 
     if stranger is not None and len(incumbent.runs) < 4 * rules.n_max:
         cause = f"ran on {place(stranger, knowledge)}, where #{incumbent.number} has not run yet"
         return replace(said, action=Action.REPLICATE_INCUMBENT, cause=cause, seed=stranger.seed, worker=stranger.worker)
+    if knowledge.dof < 1 and len(incumbent.runs) == 1 and budget.runs_left >= 1:
+        cause = f"#{incumbent.number} was so large a step that the noise has to be learned anew"
+        return replace(said, action=Action.REPLICATE_INCUMBENT, cause=cause, seed=next_seed(incumbent, knowledge, rules))
     kind = stake.choice(view.after)
     if kind is not None and (said.p >= _CERTAIN or kind == "shorter"):
         return _keep(said, kind, candidate, incumbent)

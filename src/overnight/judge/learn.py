@@ -33,6 +33,8 @@ from overnight.judge.records import (
 _FADE = 0.985  # of what was learned of edits, at each new one: a night's edits change as it goes
 _EARN_FADE = 0.95
 _NOISE_FADE = 0.93  # of the replicates' weight, at each keep
+_LEAP = 8.0  # sd of one run: after such a gain the noise is learned anew
+_LEAP_DOF = 0.5  # what is left of the degrees of freedom then
 _REBASE = 1.8  # times the unit of noise: further off it is set anew
 _CHILD_TRUST = 1.0
 _LEAST_VAR = 0.02  # of a level, in variances of one run: what candidates alone can never narrow down
@@ -90,14 +92,15 @@ def learn_result(knowledge: Knowledge, candidate: Node, incumbent: Node | None, 
     )
     learned = learned.with_level(incumbent.number, _half_believed(view.level, known, variance(knowledge)))
     if verdict.kept:
-        learned = _moved(learned)
+        learned = _moved(learned, view.after.mean / view.sd)
         learned = learned.with_level(candidate.number, candidate_level(view.level, value, error, view.after, len(candidate.runs)))
     return learned
 
 
-def _moved(knowledge: Knowledge) -> Knowledge:
+def _moved(knowledge: Knowledge, gain: float) -> Knowledge:
     """A new incumbent may be calmer or wilder than the baseline: what was seen of the noise fades, and its unit follows it."""
-    fading = replace(knowledge, squares=knowledge.squares * _NOISE_FADE, dof=knowledge.dof * _NOISE_FADE)
+    fade = _NOISE_FADE if gain < _LEAP else min(_LEAP_DOF / knowledge.dof, _NOISE_FADE)
+    fading = replace(knowledge, squares=knowledge.squares * fade, dof=knowledge.dof * fade)
     sd = math.sqrt(variance(fading))
     times = sd / fading.scale
     if 1 / _REBASE < times < _REBASE:
