@@ -194,14 +194,15 @@ def test_a_ref_that_a_power_cut_left_empty_is_made_again(root: Path, space: Work
 
 
 @pytest.mark.parametrize("left", [None, b"", b"\0\0\0"])
-def test_objects_that_a_power_cut_took_are_made_again(root: Path, space: Workspace, left: bytes | None) -> None:
+def test_objects_that_a_power_cut_took_are_made_again(root: Path, space: Workspace, tmp_path: Path, left: bytes | None) -> None:
     commit = record(space, 1, {"train.py": b"2"})
     for name in git(root, "rev-parse", commit, f"{commit}^{{tree}}", f"{commit}:train.py").split():
         place = root / ".git" / "objects" / name[:2] / name[2:]
         place.unlink()
         if left is not None:
             place.write_bytes(left)
-    record(space, 1, {"train.py": b"2"})
+    with Workspace.open(root, tmp_path / "after-the-power-cut") as again:
+        record(again, 1, {"train.py": b"2"})
     assert git(root, "fsck", "--strict", "--no-dangling") == ""
 
 

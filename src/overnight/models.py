@@ -122,6 +122,7 @@ class JobSpec:
     log_head: int = 64 * 2**20
     log_tail: int = 4 * 2**20
     gpus: tuple[str, ...] = ()
+    durable: bool = True  # its end is on the disk before it is told; a proposer's is not, for it can be asked again
     metric: str = ""  # the goal metric: exempt from the cap on metric names
 
 

@@ -54,7 +54,7 @@ class Executor(Protocol):
     """Where jobs run. A job is named by its spec's id and found again by it after a restart."""
 
     def submit(self, spec: JobSpec) -> None:
-        """Start the job unless it was already started; durable before it returns. Raises ``JobError``."""
+        """Start the job unless it was already started; from then on it outlives the caller. Raises ``JobError``."""
         ...
 
     def poll(self, job: str, wait: float = 0.0) -> JobStatus:

@@ -120,15 +120,15 @@ class Thinker:
 
     def brief(self, study: Study, wish: Wish, talk: Talk) -> str:
         """What the proposer is told for this wish."""
-        summary = self._store.summary(study)
+        bar = self._store.bar(study.id)
         program = self._workspace.root / study.settings.program
         return write(
             Situation(
                 study=study,
                 operator=wish.operator,
                 parent=self._store.experiment(study.id, wish.parent),
-                best=summary.best,
-                baseline=summary.baseline,
+                best=self._store.experiment(study.id, bar[0]) if bar else None,
+                baseline=self._store.baseline(study.id),
                 recent=[item for item in self._store.experiments(study.id, last=24) if item.decision],
                 kept=self._store.experiments(study.id, last=12, kept=True),
                 in_flight=talk.in_flight,

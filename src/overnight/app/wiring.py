@@ -43,7 +43,7 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     proposer = _proposer(study, executor, options.environ, walls.proposer)
     runner = runner_for(options, place.state, study, doors, (executor, walls))
     thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)))
-    ledger = Ledger(store, workspace, scope, _tables(place, study, workspace))
+    ledger = Ledger(store, workspace, scope, _tables(place, study, workspace), place.state / "boot")
     thinker.sweep()
     runner.sweep(study)
     ledger.open(study)

@@ -52,7 +52,7 @@ class LocalExecutor:
         self._pids: dict[str, int] = {}  # supervisors started here that may not have written a status yet
 
     def submit(self, spec: JobSpec) -> None:
-        """Start the job unless it was already started; durable before it returns. Raises ``JobError``."""
+        """Start the job unless it was already started; from then on it outlives us. A power cut makes it LOST. Raises ``JobError``."""
         if not _NAME.fullmatch(spec.id):
             raise JobError("E-JOB-ID", f"'{spec.id}' cannot name a job", why="it must be fit for a file name")
         folder = self._root / spec.id
@@ -61,9 +61,6 @@ class LocalExecutor:
             self._write(spec, folder)
             if not (folder / jobs.STATUS).exists():
                 self._pids[spec.id] = self._spawner.start(folder)
-            # While the command runs already: a power cut ends it too, and half a spec then means LOST, as none does.
-            for path in (folder / jobs.SPEC, folder, self._root):
-                _sync(path)
         except OSError as exc:
             self.cancel(spec.id, "it could not be recorded")
             raise JobError(
@@ -300,13 +297,5 @@ def _ask_to_end(folder: Path, pid: int) -> None:
             signal.pidfd_send_signal(fd, signal.SIGTERM)
     except ProcessLookupError:
         return
-    finally:
-        os.close(fd)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
     finally:
         os.close(fd)

@@ -19,13 +19,13 @@ from overnight.models import Decision
 
 _SURE = {"fast": 0.85, "balanced": 0.9, "strict": 0.95}  # a plain keep
 _FLOOR = {"fast": 0.5, "balanced": 0.5, "strict": 0.95}  # a provisional keep; strict has none
-_DOUBT = {"fast": 0.35, "balanced": 0.22, "strict": 0.05}  # the mean of 1 - P over all keeps stays below
-_CERTAIN = 0.99
-_DROP = 0.05
-_NEAR = 0.3
-_SHAME = 0.5
-_CALM = 0.1
-_CALM_CHECKS = 0.3
+_DOUBT = {"fast": 0.35, "balanced": 0.24, "strict": 0.05}  # the mean of 1 - P over all keeps stays below
+_CERTAIN = 0.99  # P above which none is needed
+_DROP = 0.05  # P below which no second look is thought of
+_NEAR = 0.3  # P for a near-miss
+_SHAME = 0.5  # in sd of one run: what a false keep costs
+_CALM = 0.1  # sd earned per run: below it the study is at a plateau
+_CALM_CHECKS = 0.3  # and may look twice more often, for new ideas bring little
 _CHECKS = 0.12  # of all runs, at most, are second looks
 _EQUAL = 0.5  # in sd of one run: what counts as equal when the code is shorter
 _EQUAL_P = 0.9

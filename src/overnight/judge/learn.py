@@ -32,7 +32,6 @@ from overnight.judge.records import (
 
 _FADE = 0.985  # of what was learned of edits, at each new one: a night's edits change as it goes
 _EARN_FADE = 0.95
-_NOISE_FADE = 0.93  # of the replicates' weight, at each keep
 _LEAP = 8.0  # sd of one run: after such a gain the noise is learned anew
 _LEAP_DOF = 0.5  # what is left of the degrees of freedom then
 _REBASE = 1.8  # times the unit of noise: further off it is set anew
@@ -98,14 +97,15 @@ def learn_result(knowledge: Knowledge, candidate: Node, incumbent: Node | None, 
 
 
 def _moved(knowledge: Knowledge, gain: float) -> Knowledge:
-    """A new incumbent may be calmer or wilder than the baseline: what was seen of the noise fades, and its unit follows it."""
-    fade = _NOISE_FADE if gain < _LEAP else min(_LEAP_DOF / knowledge.dof, _NOISE_FADE)
+    """After a leap the incumbent may be far calmer or wilder than the baseline: what was seen of the noise fades, its unit follows."""
+    if gain < _LEAP:
+        return knowledge
+    fade = min(_LEAP_DOF / knowledge.dof, 1.0)
     fading = replace(knowledge, squares=knowledge.squares * fade, dof=knowledge.dof * fade)
     sd = math.sqrt(variance(fading))
-    times = sd / fading.scale
-    if 1 / _REBASE < times < _REBASE:
+    if 1 / _REBASE < sd / fading.scale < _REBASE:
         return fading
-    return replace(fading, scale=sd, noise=(0.0,) * len(NOISE), earned=fading.earned / times)
+    return replace(fading, scale=sd, noise=(0.0,) * len(NOISE), earned=fading.earned * fading.scale / sd)
 
 
 def _half_believed(before: Level, after: Level, var: float) -> Level:

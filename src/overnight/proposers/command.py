@@ -67,6 +67,7 @@ class CommandProposer:
             time_limit=self._time_limit,
             log_head=2**20,
             log_tail=2**18,
+            durable=False,
         )
         self._executor.submit(self._wrap(spec))
         status = self._wait(job, request.cancelled)

@@ -28,6 +28,7 @@ class Connection:
             raise NotFoundError("E-NO-STUDY", f"there is no study here: {path} does not exist", fix="overnight run -- python train.py")
         self._path = path
         self._lock = threading.RLock()
+        self._synced = True
         self._base: dict[tuple[int, str], bytes] = {}
         with self._mapped():
             try:
@@ -97,8 +98,12 @@ class Connection:
                 ) from exc
 
     @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
+    def _write(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction. Not ``synced``: a power cut may take it, but never without all that came after it."""
         with self._mapped():
+            if synced is not self._synced:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+                self._synced = synced
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db

@@ -32,7 +32,10 @@ class Jobs(Connection):
 
     def open_jobs(self, study: int) -> list[tuple[int, int]]:
         """(number, attempt) of every job that has no end yet."""
-        return [(row[0], row[1]) for row in self._rows("SELECT number, attempt FROM job WHERE study=? AND state='QUEUED'", study)]
+        return [
+            (row[0], row[1])
+            for row in self._rows("SELECT number, attempt FROM job INDEXED BY job_open WHERE study=? AND state='QUEUED'", study)
+        ]
 
     def attempts(self, study: int, number: int, seed: int) -> int:
         """How many jobs with this seed the experiment has had, without those that a person put back."""
@@ -47,7 +50,7 @@ class Jobs(Connection):
         """Write the end of job (study, number, attempt): its status, a thinned series of its metrics, and ``found`` (columns by name)."""
         columns = {"state": status.state, "seconds": status.seconds, "cpu_seconds": status.cpu_seconds, "finished": now, **found}
         names = ", ".join(f"{name}=?" for name in columns)
-        with self._write() as db:
+        with self._write(synced=False) as db:
             values = [storable(value) for value in columns.values()]
             db.execute(f"UPDATE job SET {names} WHERE study=? AND number=? AND attempt=?", (*values, *job))  # noqa: S608 - column names come from our own calls
             db.execute("DELETE FROM metric WHERE study=? AND number=? AND attempt=?", job)
@@ -83,7 +86,7 @@ class Jobs(Connection):
 
     def learned(self, study: int, number: int, attempts: Sequence[int], knowledge: str) -> None:
         """Write what was learned from these runs, in one transaction with the fact that it was."""
-        with self._write() as db:
+        with self._write(synced=False) as db:
             db.execute("UPDATE study SET knowledge=? WHERE id=?", (knowledge, study))
             db.executemany(
                 "UPDATE job SET learned=1 WHERE study=? AND number=? AND attempt=?", [(study, number, attempt) for attempt in attempts]

@@ -63,7 +63,7 @@ class Store(Jobs):
 
     def set_state(self, study: int, state: str, reason: str, ran_seconds: float | None = None) -> None:
         """Say what the loop is doing: running, paused, stopping, stopped, done; ``ran_seconds`` of all loops so far."""
-        with self._write() as db:
+        with self._write(synced=False) as db:
             db.execute(
                 "UPDATE study SET state=?, reason=?, ran_seconds=coalesce(?, ran_seconds) WHERE id=?",
                 (state, storable(reason), ran_seconds, study),
@@ -92,7 +92,7 @@ class Store(Jobs):
     def propose(self, study: int, proposal: Proposal, lines: int, now: float) -> Experiment:
         """Number the proposal and keep its files: the first durable moment of an experiment."""
         idea = proposal.idea
-        with self._write() as db:
+        with self._write(synced=False) as db:
             number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM experiment WHERE study=?", (study,)).fetchone()[0]
             db.execute(
                 "INSERT INTO experiment (study, number, parent, operator, stage, proposer, description, started, digest, repairs,"
@@ -124,7 +124,7 @@ class Store(Jobs):
         """Write that an experiment has come to ``stage``, with what was found there (columns by name)."""
         columns = {"stage": stage, **{name: storable(value) for name, value in found.items()}}
         names = ", ".join(f"{name}=?" for name in columns)
-        with self._write() as db:
+        with self._write(synced=False) as db:
             db.execute(f"UPDATE experiment SET {names} WHERE study=? AND number=?", (*columns.values(), study, number))  # noqa: S608 - column names come from our own calls
         return self.experiment(study, number)
 
@@ -183,10 +183,19 @@ class Store(Jobs):
         rows = self._rows(f"SELECT * FROM experiment WHERE {where} ORDER BY number DESC{limit}", study)  # noqa: S608 - built from constants and an int
         return [experiment_from(row) for row in reversed(rows)]
 
+    def baseline(self, study: int) -> Experiment | None:
+        """The experiment that everything is compared with, if there is one yet."""
+        sql = "SELECT * FROM experiment WHERE study=? AND operator='baseline' AND (decision='keep' OR decision IS NULL) ORDER BY number LIMIT 1"
+        rows = self._rows(sql, study)
+        return experiment_from(rows[0]) if rows else None
+
     def unfinished(self, study: int) -> list[Experiment]:
         """Experiments that have not come to their last stage, oldest first."""
         return [
-            experiment_from(row) for row in self._rows("SELECT * FROM experiment WHERE study=? AND stage!='applied' ORDER BY number", study)
+            experiment_from(row)
+            for row in self._rows(
+                "SELECT * FROM experiment INDEXED BY experiment_open WHERE study=? AND stage!='applied' ORDER BY number", study
+            )
         ]
 
     def retested(self, study: int, number: int, *, confirmed: bool, p: float | None, gain: float | None, now: float) -> None:
@@ -201,7 +210,7 @@ class Store(Jobs):
     def same_files(self, study: int, files: Mapping[str, bytes]) -> int:
         """Number of the first experiment with exactly these files that was not rejected unrun, or 0."""
         rows = self._rows(
-            "SELECT number FROM experiment WHERE study=? AND digest=? AND NOT (decision IS 'discard' AND value IS NULL) ORDER BY number LIMIT 1",
+            "SELECT number FROM experiment INDEXED BY experiment_digest WHERE study=? AND digest=? AND NOT (decision IS 'discard' AND value IS NULL) ORDER BY number LIMIT 1",
             study,
             digest(files),
         )
@@ -211,7 +220,7 @@ class Store(Jobs):
 
     def event(self, study: int, number: int, kind: str, now: float, data: Mapping[str, object]) -> None:
         """Append to the record of what happened."""
-        with self._write():
+        with self._write(synced=False):
             self._event(study, number, kind, now, data)
 
     def events(self, study: int, since: int = 0, limit: int = 1000) -> Iterable[dict[str, Any]]:
@@ -242,15 +251,11 @@ class Store(Jobs):
         by = {decision: sum(item["n"] for item in counts if item["decision"] == decision) for decision in Decision}
         unfinished = self.unfinished(study.id)
         totals = self.totals(study.id)
-        first = self._rows(
-            "SELECT * FROM experiment WHERE study=? AND operator='baseline' AND (decision='keep' OR decision IS NULL) ORDER BY number LIMIT 1",
-            study.id,
-        )
         best = self.experiment(study.id, row["best"]) if row["best"] is not None else None
         return Summary(
             study=replace(study, metric=row["metric"]), state=row["state"], reason=row["reason"],
             total=sum(item["n"] for item in counts), kept=by[Decision.KEEP], discarded=by[Decision.DISCARD], crashed=by[Decision.CRASH],
-            running=tuple(item.number for item in unfinished), baseline=experiment_from(first[0]) if first else None, best=best,
+            running=tuple(item.number for item in unfinished), baseline=self.baseline(study.id), best=best,
             seconds=row["ran_seconds"],
             train_seconds=totals["train_seconds"], think_seconds=totals["think_seconds"], tokens=int(totals["tokens"]), cost=totals["cost"],
             unconfirmed=int(self._rows("SELECT count(*) FROM experiment WHERE study=? AND decision='keep' AND NOT confirmed", study.id)[0][0]),

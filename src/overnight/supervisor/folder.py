@@ -110,34 +110,30 @@ def reserve(folder: str) -> None:
             os.close(fd)
 
 
-def conclude(folder: str, found: JobStatus, patience: float = _PATIENCE) -> None:
+def conclude(folder: str, found: JobStatus, patience: float = _PATIENCE, *, synced: bool = True) -> None:
     """Replace the status by the last one, durably; tries for ``patience`` seconds. Raises ``OSError`` after that."""
     text = jobs.status_to_json(found).encode()
     until = time.monotonic() + patience
     while True:
         try:
-            return _replace(folder, text)
+            return _replace(folder, text, synced=synced)
         except OSError:
             if time.monotonic() >= until:
                 raise
             time.sleep(0.2)
 
 
-def _replace(folder: str, text: bytes) -> None:
+def _replace(folder: str, text: bytes, *, synced: bool) -> None:
     fd = os.open(f"{folder}/status.next", _NEW, 0o600)
     try:
         # Overwritten first and cut after: the blocks set aside are used.
         write(fd, text)
         os.ftruncate(fd, len(text))
-        os.fsync(fd)
+        if synced:
+            os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(f"{folder}/status.next", f"{folder}/{jobs.STATUS}")
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write(fd: int, data: bytes | bytearray | memoryview) -> None:

@@ -86,7 +86,7 @@ def supervise(job: Job) -> None:
             traceback.print_exc(file=file)
         run.kill_all()
         status = JobStatus(JobState.FAILED, f"the supervisor failed: {exc!r}", pid=os.getpid())
-    job_folder.conclude(job.folder, status)
+    job_folder.conclude(job.folder, status, synced=job.spec.durable)
 
 
 class _Run:

@@ -24,6 +24,7 @@ from overnight.workspace.trees import GitObject
 
 _CACHE = 8 * 2**20  # bytes of blobs kept in memory
 _CHUNK = 2**18
+_REMEMBERED = 4096
 
 
 class Objects:
@@ -35,6 +36,7 @@ class Objects:
         self._git = git
         self._lock = threading.Lock()
         self._process: list[subprocess.Popen[bytes]] = []  # none or one; a list so that the finalizer sees the present one
+        self._written: dict[str, None] = {}  # ids that this process has seen in good order, oldest first
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached = 0
         weakref.finalize(self, _end, self._process)
@@ -71,11 +73,15 @@ class Objects:
                 raise
 
     def write(self, found: GitObject) -> str:
-        """Put an object into the database unless it is there in good order; flushed to disk. Returns its id.
+        """Put an object into the database unless it is there in good order. Returns its id.
+
+        Not flushed, as git does it: what a power cut takes is written again from the record.
 
         Raises ``UsageError`` (E-READ-ONLY) or ``StorageError``.
         """
         name = found.name(self.algorithm)
+        if name in self._written:
+            return name
         path = self.folder / name[:2] / name[2:]
         body = b"%s %d\0" % (found.kind.encode(), len(found.data)) + found.data
         try:
@@ -86,6 +92,10 @@ class Objects:
             raise read_only(f"{exc.filename}: {exc.strerror}") from exc
         except OSError as exc:
             raise disk_error(exc, "an object of the repository") from exc
+        with self._lock:
+            self._written[name] = None
+            while len(self._written) > _REMEMBERED:
+                del self._written[next(iter(self._written))]
         if found.kind == "blob" and len(found.data) <= _CACHE // 8:
             self._keep(name, found.data)
         return name
@@ -178,14 +188,13 @@ def _intact(path: Path, body: bytes) -> bool:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole and durably; a crash leaves a ``tmp_obj_*`` that git's own housekeeping removes."""
+    """Write a file whole; a crash leaves a ``tmp_obj_*`` that git's own housekeeping removes."""
     handle, temporary = tempfile.mkstemp(prefix="tmp_obj_", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as out:
             out.write(data)
             out.flush()
             os.fchmod(out.fileno(), 0o444)
-            os.fsync(out.fileno())
         Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from overnight.errors import GitError, OvernightError, UsageError
 from overnight.workspace.git import Git, clear_stale, disk_error, failure, find_git, read_only, said
+from overnight.workspace.refs import Refs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Repository:
     own: Path
     common: Path
     algorithm: str
+    keeper: Refs
 
     @property
     def objects(self) -> Path:
@@ -85,12 +87,10 @@ class Repository:
         A lock left on a ref of ``refs/overnight`` over a minute ago, and a ref file that a power cut left empty, are removed.
         Raises ``GitError`` (E-GIT-LOCKED names the lock, E-GIT-REF a ref that points elsewhere).
         """
-        line = f"option no-deref\nupdate {ref} {new}{f' {old}' if old else ''}\n".encode()
         for attempt in (1, 2):
-            done = self.git.run(("update-ref", "--stdin"), cwd=self.git.home, stdin=line, GIT_DIR=str(self.own))
-            if done.returncode == 0:
+            message = self.keeper.update(ref, new, old)
+            if not message:
                 return
-            message = said(done)
             if attempt == 2 or not (clear_stale(message) or self._clear_broken(ref, message)):
                 raise self._refused(ref, message)
 
@@ -132,7 +132,7 @@ def find(start: Path, state: Path) -> Repository:
     if len(lines) != 5:
         raise GitError("E-GIT", "git does not say where the repository lies", where=str(start), why=" ".join(lines), fix="git --version")
     _, algorithm, own, common, root = lines
-    return Repository(git, Path(root), Path(own), Path(common), algorithm)
+    return Repository(git, Path(root), Path(own), Path(common), algorithm, Refs(git, Path(own)))
 
 
 def prepare(home: Path, algorithm: str) -> None:

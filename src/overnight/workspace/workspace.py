@@ -73,6 +73,7 @@ class Workspace:
     def close(self) -> None:
         """End the git process that reads objects."""
         self._objects.close()
+        self._repository.keeper.close()
 
     def head(self) -> str:
         """The commit id of HEAD. Raises ``UsageError``: E-NO-COMMIT, E-DETACHED-HEAD."""
