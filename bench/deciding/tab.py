@@ -103,4 +103,6 @@ def tier(first: int, seeds: int) -> None:
     print(f"tab: {len(found['balanced'])} tasks, {seeds} nights of 100 runs each; mean regret of the delivered commit")
     for rule, rows in found.items():
         nights = np.array(rows).mean(0)
-        print(f"  {rule:12s}{nights.mean():.3f} ± {1.96 * nights.std(ddof=1) / len(nights) ** 0.5:.3f}")
+        print(
+            f"  {rule:12s}{nights.mean():.3f} ± {1.96 * nights.std(ddof=1) / len(nights) ** 0.5:.3f}, median {np.median(np.array(rows)):.3f}, worst {np.max(rows):.3g}"
+        )

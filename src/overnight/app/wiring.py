@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,6 +80,8 @@ def runner_for(
     env = prepare.run_environment(settings, options.environ)
     links = data_links(settings.data, workspace.root, set(workspace.entries(study.base_commit)))
     argv = settings.command if len(settings.command) > 1 else ("/bin/sh", "-c", settings.command[0])
+    if "/../" in argv[0]:  # behind walls there may be no folder to turn back from
+        argv = (os.path.abspath(argv[0]), *argv[1:])
     runs = Place(state / "runs", env, links, argv, Scope(settings.editable, settings.protect), walls.run)
     examiner = _examiner(study, executor, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
     return Runner((executor, workspace, store), runs, examiner, time.time)

@@ -146,7 +146,7 @@ def _baseline(candidate: Node, rules: Rules, first: Verdict) -> Verdict:
         return replace(first, cause="baseline; one run, so nothing is known of the noise")
     mean = candidate.mean
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in candidate.values) / (len(candidate.values) - 1))
-    if spread == 0:
+    if len(set(candidate.values)) == 1:
         return replace(first, cause=f"baseline; {len(candidate.values)} runs gave the same value: deterministic, or it ignores the seed")
     return replace(first, cause=f"baseline; {mean:.6g}, sd {spread:.2g} between {len(candidate.values)} runs", bar=mean)
 
