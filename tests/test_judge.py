@@ -206,7 +206,7 @@ def test_the_next_seed_is_one_of_the_panel_then_a_fresh_one() -> None:
     assert (sorted(seeds[:3]), len(set(seeds)), min(seeds[3:]) > 2) == ([0, 1, 2], 5, True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(values, min_size=1, max_size=4), st.lists(values, min_size=1, max_size=4), st.integers(0, 200), st.sampled_from([UP, DOWN]))
 def test_no_value_whatever_makes_it_raise(base: list[float], tried: list[float], lines: int, rules: Rules) -> None:
     node, known = baseline(*base, rules=rules)

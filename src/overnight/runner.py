@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight.crashes import Crash, read
+from overnight.early import EarlyStop
 from overnight.evaluation import Examiner
 from overnight.models import Direction, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Study
 from overnight.protocols import Executor
@@ -21,6 +22,7 @@ from overnight.store import Store
 from overnight.store.rows import thin
 from overnight.workspace import Scope, Workspace
 
+EARLY = "stopped early: "
 _LOST_LIMIT = 3  # a run whose supervisor was killed this often is a crash
 
 
@@ -45,6 +47,7 @@ class Runner:
         self._executor, self._workspace, self._store = doors
         self._place = place
         self._examiner = examiner
+        self._early = EarlyStop(self._store)
         self._clock = clock
 
     def job(self, study: Study, number: int, attempt: int) -> str:
@@ -59,10 +62,12 @@ class Runner:
         while True:
             attempt = self._store.open_attempt(study.id, number, seed) or self._start(study, number, seed, gpus)
             job = self.job(study, number, attempt)
-            status, reason = self._wait(job, stop)
-            if status.state is JobState.CANCELLED and reason:
+            status, reason = self._wait(study, number, job, stop)
+            if status.state is JobState.CANCELLED and reason and not reason.startswith(EARLY):
                 self._put_back(study, number, attempt, f"put back: {reason}")
                 return False
+            if status.state is JobState.CANCELLED and reason:
+                status = replace(status, state=JobState.FAILED, cause=reason)
             if status.state is not JobState.LOST or self._store.attempts(study.id, number, seed) >= _LOST_LIMIT:
                 return self._record(study, number, attempt, status, stop)
             self._put_back(study, number, attempt, status.cause or "its supervisor died")
@@ -96,10 +101,16 @@ class Runner:
         self._executor.submit(self._place.wrap(spec))
         return attempt
 
-    def _wait(self, job: str, stop: Callable[[], str]) -> tuple[JobStatus, str]:
-        reason = ""
+    def _wait(self, study: Study, number: int, job: str, stop: Callable[[], str]) -> tuple[JobStatus, str]:
+        """The end of the job, and why we ended it if we did."""
+        reason, offset = "", 0
+        curve: list[tuple[float, float]] = []
         while not (status := self._executor.poll(job, 0.5)).state.over:
-            if not reason and (reason := stop()):
+            points, offset = self._executor.tail(job, offset)
+            fresh = [(point.step, point.value) for point in points if point.name == study.metric]
+            curve += fresh
+            early = self._early.verdict(study, number, curve) if fresh else None
+            if not reason and (reason := stop() or (f"{EARLY}{early.reason}" if early else "")):
                 self._executor.cancel(job, reason)
         return status, reason
 
@@ -160,6 +171,8 @@ def score(status: JobStatus, metric: str, direction: Direction, pick: str) -> tu
     value = _pick(summary, direction, pick) if summary is not None else None
     if status.state is JobState.SUCCEEDED and value is not None and math.isfinite(value):
         return value, None
+    if status.cause.startswith(EARLY):
+        return None, Crash("stopped-early", status.cause)
     return None, read(status, status.end.encode("utf-8", "replace"), metric, status.metrics)
 
 

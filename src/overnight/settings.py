@@ -176,9 +176,15 @@ def _profile(value: object) -> str:
     raise ValueError("'fast', 'balanced' or 'strict' is wanted")
 
 
+def _stopper(value: object) -> str:
+    if value in ("none", "health", "envelope", "asha"):
+        return str(value)
+    raise ValueError("'none', 'health', 'envelope' or 'asha' is wanted")
+
+
 KINDS: dict[str, Callable[[object], Any]] = {
     "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
-    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "profile": _profile, "pick": _pick,
+    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "pick": _pick,
 }  # fmt: skip
 
 
@@ -297,6 +303,12 @@ class Settings:
         3,
         "How often the baseline runs, with different seeds, to learn how noisy the metric is; 1 = no measure of the noise.",
         "3",
+    )
+    early_stop: str = _setting(
+        "stopper",
+        "envelope",
+        "Which runs are ended before their time: none, health (not finite, three times the first loss), envelope (also far below the best run's curve) or asha (for broad search).",
+        '"envelope"',
     )
     tsv_metric_name: bool = _setting("flag", False, "Write the metric's own name into the header of results.tsv.", "false")
 

@@ -130,6 +130,8 @@ class Steps:
             experiment = self._name_goal(experiment)
         if experiment.crash_kind == "start":
             return store.decide(self.study.id, experiment.number, Decision.CRASH, experiment.cause, None, now), None
+        if experiment.crash_kind == "stopped-early":
+            return store.decide(self.study.id, experiment.number, Decision.DISCARD, experiment.cause, None, now), None
         ruling = self._referee.ruling(self.study, experiment)
         if ruling.wanted is not None:
             return experiment, Wanted(*ruling.wanted)

@@ -16,6 +16,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _METAVAR = {
     "amount": "X",
     "profile": "fast|balanced|strict",
+    "stopper": "none|health|envelope|asha",
     "count": "N",
     "positive": "N",
     "number": "X",

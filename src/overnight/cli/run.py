@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,7 @@ def demo(folder: Path | None, budget: int, seed: int, as_json: bool) -> int:
         return ended.exit_code
     shown = ["", *table.experiments(rows, told.study.direction), "", *plot.draw(rows, told.study.direction), "", *table.summary(told)]
     click.echo("\n".join(shown))
-    click.echo(f"LOOK      cd {shlex.quote(str(target))} && overnight diff best --against baseline")
-    click.echo("NEXT      cd your-repository && overnight init")
+    program = "overnight" if shutil.which("overnight") else shlex.quote(os.path.abspath(sys.argv[0]))
+    click.echo(f"LOOK      cd {shlex.quote(str(target))} && {program} diff best --against baseline")
+    click.echo(f"NEXT      cd your-repository && {program} init")
     return ended.exit_code

@@ -142,10 +142,12 @@ def _baseline(candidate: Node, rules: Rules, first: Verdict) -> Verdict:
     if len(candidate.runs) < rules.baseline_runs:
         count = len(candidate.runs)
         return Verdict(Action.REPLICATE, f"baseline: run {count + 1} of {rules.baseline_runs}, to learn the noise", seed=rules.seed + count)
-    if len(candidate.values) < 2:
-        return replace(first, cause="baseline; one run, so nothing is known of the noise")
+    if len(candidate.values) < 2 or not candidate.near:
+        return replace(
+            first, cause=f"baseline; {'one run' if candidate.near else 'values out of all bounds'}, so nothing is known of the noise"
+        )
     mean = candidate.mean
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in candidate.values) / (len(candidate.values) - 1))
+    spread = math.sqrt(math.fsum((value - mean) * (value - mean) for value in candidate.values) / (len(candidate.values) - 1))
     if len(set(candidate.values)) == 1:
         return replace(first, cause=f"baseline; {len(candidate.values)} runs gave the same value: deterministic, or it ignores the seed")
     return replace(first, cause=f"baseline; {mean:.6g}, sd {spread:.2g} between {len(candidate.values)} runs", bar=mean)

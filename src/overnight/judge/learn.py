@@ -136,7 +136,7 @@ def _pace(knowledge: Knowledge, run: Run) -> Knowledge:
 
 def _replicate(knowledge: Knowledge, node: Node, run: Run) -> Knowledge:
     """Add the run's share to the pooled variance: between seeds, or between repetitions of one seed."""
-    before = [other for other in node.runs[:-1] if math.isfinite(other.value) and place(other, knowledge) == place(run, knowledge)]
+    before = [other for other in node.runs[:-1] if abs(other.value) < FAR and place(other, knowledge) == place(run, knowledge)]
     same = [other.value for other in before if other.seed == run.seed]
     others = [other.value for other in before if other.seed != run.seed]
     if same:
@@ -166,7 +166,7 @@ def _baseline(knowledge: Knowledge, node: Node, rules: Rules) -> Knowledge:
     if not knowledge.usable:
         return knowledge
     var = variance(knowledge)
-    panel = {run.seed: run for run in node.runs if math.isfinite(run.value)} if not knowledge.ideas else {}
+    panel = {run.seed: run for run in node.runs if abs(run.value) < FAR} if not knowledge.ideas else {}
     if len(panel) > 1:
         shared = correlation(knowledge, "baseline")
         seeds = {seed: Offset(rules.sign * (run.value - node.mean), var * (1 - shared)) for seed, run in panel.items()}
@@ -180,7 +180,7 @@ def _worker(knowledge: Knowledge, node: Node, run: Run, rules: Rules) -> Knowled
     """The same node on two classes of machine: the difference belongs to the machine."""
     where = place(run, knowledge)
     home = next(iter(knowledge.workers), where)
-    others = [other for other in node.runs[:-1] if math.isfinite(other.value) and place(other, knowledge) != where]
+    others = [other for other in node.runs[:-1] if abs(other.value) < FAR and place(other, knowledge) != where]
     if where == home or not others or not knowledge.usable:
         return knowledge
     var = variance(knowledge)
@@ -237,8 +237,8 @@ def _shared(knowledge: Knowledge, candidate: Node, incumbent: Node, rules: Rules
 
 def _pairs(candidate: Node, incumbent: Node, var: float, share: float) -> float:
     """The log density of the candidate's contrasts between seeds, given the incumbent's on the same seeds."""
-    theirs = {run.seed: run.value for run in incumbent.runs if math.isfinite(run.value)}
-    pairs = [(run.value, theirs[run.seed]) for run in candidate.runs if math.isfinite(run.value) and run.seed in theirs]
+    theirs = {run.seed: run.value for run in incumbent.runs if abs(run.value) < FAR}
+    pairs = [(run.value, theirs[run.seed]) for run in candidate.runs if abs(run.value) < FAR and run.seed in theirs]
     total = 0.0
     for (x0, y0), (x1, y1) in itertools.pairwise(pairs):
         rest = (x1 - x0) - share * (y1 - y0)
@@ -255,7 +255,7 @@ def _seeds(knowledge: Knowledge, candidate: Node, level: Level, gain: float, gai
         return found
     var = variance(knowledge)
     for run in candidate.runs:
-        if run.seed in found and math.isfinite(run.value):
+        if run.seed in found and abs(run.value) < FAR:
             worker = worker_offset(place(run, knowledge), knowledge, var)
             error = var * (1 - shared) + level.var + gain_var + worker.var
             found[run.seed] = _combined(found[run.seed], rules.sign * run.value - worker.mean - level.mean - gain, error)

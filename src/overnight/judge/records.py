@@ -90,7 +90,10 @@ class Node:
     @property
     def mean(self) -> float:
         """The plain mean of the finite values; nan without one."""
-        return math.fsum(self.values) / len(self.values) if self.values else math.nan
+        if not self.values:
+            return math.nan
+        count = len(self.values)
+        return math.fsum(self.values) / count if self.near else math.fsum(value / count for value in self.values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def worth(seen: float, var: float, later_var: float, stake: Stake, knowledge: Kn
         shown = after.mean + spread * _REACH * (2 * i / (_POINTS - 1) - 1)
         later_seen = later_var * (seen / var + shown * more)
         later = posterior(later_seen, later_var, SCALES, knowledge.counts, knowledge.scale)
-        weight = math.exp(log_density(shown - seen, var + 1 / more) + later.evidence - after.evidence)
+        weight = math.exp(min(log_density(shown - seen, var + 1 / more) + later.evidence - after.evidence, 600.0))
         total += weight
         value += weight * stake.gain(later)
     return max(0.0, value / total - stake.gain(after)) if total > 0 else 0.0

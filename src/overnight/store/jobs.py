@@ -111,6 +111,13 @@ class Jobs(Connection):
             )
             self._event(study, number, "job.lost", now, {"attempt": attempt, "cause": cause})
 
+    def curve(self, study: int, number: int, name: str) -> list[tuple[int, float, float | None]]:
+        """(attempt, step, value) of one metric over all finished runs of an experiment, in order."""
+        rows = self._rows(
+            "SELECT attempt, step, value FROM metric WHERE study=? AND number=? AND name=? ORDER BY rowid", study, number, name
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
     def series(self, study: int, number: int, name: str = "") -> list[tuple[str, float, float | None, float]]:
         """(name, step, value, time) of the stored metric points of an experiment."""
         rows = self._rows(

@@ -128,6 +128,10 @@ class Store(Jobs):
             db.execute(f"UPDATE experiment SET {names} WHERE study=? AND number=?", (*columns.values(), study, number))  # noqa: S608 - column names come from our own calls
         return self.experiment(study, number)
 
+    def sigma(self, study: int) -> float | None:
+        """The sd of one run between seeds; None = not known."""
+        return _sigma(self.knowledge(study))
+
     def _false_keeps(self, study: int) -> float:
         """The expected number: each keep after the baseline counts with 1 - P."""
         found = self._rows("SELECT sum(1 - p) FROM experiment WHERE study=? AND decision='keep' AND p IS NOT NULL", study)[0][0]

@@ -1,0 +1,63 @@
+"""Runs that are ended before their time: clear losers by the best run's own curve, sick ones by themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from overnight.testing import repository
+
+_TRAIN = """\
+import os, random, time
+OFFSET = 1.0
+random.seed(int(os.environ["OVERNIGHT_SEED"]))
+for step in range(30):
+    print(f"@loss={5 / (step + 1) + OFFSET + random.random() * 0.05:.4f} @step={step}", flush=True)
+    time.sleep(0.05)
+"""
+
+
+def _rows(folder: Path, edit: str, *words: str) -> list[dict[str, Any]]:
+    """The rows of a study with one proposal, which ``edit`` makes."""
+    repository(folder, {"train.py": _TRAIN})
+    python = f"{sys.executable} -I -S train.py"
+    command = [
+        sys.executable,
+        "-m",
+        "overnight",
+        "run",
+        "--budget",
+        "1",
+        "--proposer-command",
+        edit,
+        "--metric",
+        "loss",
+        *words,
+        "--",
+        *python.split(),
+    ]
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder.parent)}
+    subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "overnight", "ls", "--json"], cwd=folder, env=env, check=True, capture_output=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_a_run_far_below_the_best_curve_is_ended_early_and_discarded(tmp_path: Path) -> None:
+    baseline, loser = _rows(tmp_path / "r", "sed -i 's/^OFFSET = .*/OFFSET = 4.0/' train.py; echo worse")
+    seen = (loser["decision"], loser["cause"].split(":")[0], loser["value"], loser["seconds"] < baseline["seconds"] / 3)
+    assert seen == ("discard", "stopped early", None, True)
+
+
+def test_a_run_whose_metric_is_no_number_is_ended_early(tmp_path: Path) -> None:
+    rows = _rows(tmp_path / "r", "sed -i 's/^OFFSET = .*/OFFSET = float(\"nan\")/' train.py; echo sick", "--early-stop", "health")
+    assert (rows[1]["decision"], rows[1]["cause"]) == ("discard", "stopped early: the metric is nan at step 0")
+
+
+def test_without_early_stop_a_loser_runs_to_its_end(tmp_path: Path) -> None:
+    rows = _rows(tmp_path / "r", "sed -i 's/^OFFSET = .*/OFFSET = 4.0/' train.py; echo worse", "--early-stop", "none")
+    assert (rows[1]["decision"], rows[1]["value"] is not None) == ("discard", True)
