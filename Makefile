@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench soak docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.made: pyproject.toml
@@ -32,7 +32,11 @@ soak: $(VENV)/.made-dev  ## the long forms: minutes to hours
 	@$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.made-dev  ## figures for docs/benchmarks.md
-	@$(BIN)/python bench/overhead.py
+	@$(BIN)/python bench/overhead.py; $(BIN)/python bench/metrics.py; $(BIN)/python bench/supervisor.py
+	@$(BIN)/python bench/workspace.py; $(BIN)/python bench/sandbox.py; $(BIN)/python bench/deciding/run.py --tiers sim,early
+
+docs: $(VENV)/.made  ## the reference pages, from the program's own tables
+	@$(BIN)/python -m overnight.cli.reference docs
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

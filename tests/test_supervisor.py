@@ -221,7 +221,7 @@ def test_the_command_does_not_inherit_that_the_loop_ignores_a_signal(executor: L
         status = run(executor, shell("", argv=("grep", "SigIgn", "/proc/self/status")))
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert status.end.split() == ["SigIgn:", "0000000000000000"]
+    assert int(status.end.split()[1], 16) >> (signal.SIGUSR1 - 1) & 1 == 0
 
 
 def test_a_pipeline_whose_reader_leaves_ends_quietly(executor: LocalExecutor) -> None:
