@@ -5,6 +5,8 @@ Names only, each with its reason. Must not know how something is hidden.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -42,6 +44,7 @@ _AGENT_RULES = (
     ".cursor/mcp.json", ".cursor/hooks.json", ".config/goose/config.yaml", ".pi/agent/settings.json", ".pi/agent/extensions",
 )  # fmt: skip
 _LOOKS = 3000  # entries of a shared folder that are looked at
+_LOOKS_INSIDE = 64
 
 
 def secrets(home: Path, environ: Mapping[str, str]) -> list[Path]:
@@ -84,17 +87,14 @@ def sockets(folder: Path) -> list[Path]:
 
     Not all of a crowded folder is looked at.
     """
-    return list(_sockets(str(folder), 1, iter(range(_LOOKS))))
+    here = list(_entries(str(folder), _LOOKS))
+    inner = [entry for path, mode in here if stat.S_ISDIR(mode) for entry in _entries(path, _LOOKS_INSIDE)]
+    return [Path(path) for path, mode in (*here, *inner) if stat.S_ISSOCK(mode)]
 
 
-def _sockets(folder: str, depth: int, looks: Iterator[int]) -> Iterator[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            for _, entry in zip(looks, entries, strict=False):
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if stat.S_ISSOCK(mode):
-                    yield Path(entry.path)
-                elif depth and stat.S_ISDIR(mode):
-                    yield from _sockets(entry.path, depth - 1, looks)
-    except OSError:
-        return
+def _entries(folder: str, most: int) -> Iterator[tuple[str, int]]:
+    """Path and mode of what lies in a folder; what vanishes meanwhile, or may not be looked at, is passed over."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in itertools.islice(entries, most):
+            with contextlib.suppress(OSError):
+                yield entry.path, entry.stat(follow_symlinks=False).st_mode
