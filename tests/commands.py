@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from overnight.executors.local import LocalExecutor
 from overnight.models import JobSpec, JobStatus
+from overnight.protocols import Executor
 
 PATIENCE = 60.0
 ENV = {"PATH": os.environ.get("PATH", os.defpath)}
@@ -27,7 +27,7 @@ def python(script: str, *arguments: str, **more: Any) -> JobSpec:
     return shell("", argv=(sys.executable, "-I", "-S", "-c", script, *arguments), **more)
 
 
-def run(executor: LocalExecutor, spec: JobSpec) -> JobStatus:
+def run(executor: Executor, spec: JobSpec) -> JobStatus:
     executor.submit(spec)
     return executor.poll(spec.id, PATIENCE)
 
@@ -48,7 +48,7 @@ def processes(mark: str) -> list[str]:
     return [line for line in found if mark in line]
 
 
-def running(executor: LocalExecutor, spec: JobSpec) -> JobStatus:
+def running(executor: Executor, spec: JobSpec) -> JobStatus:
     """Submit a job that prints a metric, and wait for it."""
     executor.submit(spec)
     assert until(lambda: bool(executor.tail(spec.id, 0)[0]))

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from overnight.decide import Incumbent, Measured, Rules, Verdict, code_lines, decide, reached
+from overnight.decide import Incumbent, Measured, Rules, Verdict, code_lines, decide
 from overnight.models import Decision, Direction
-from overnight.settings import Settings
 
 _DOWN = Rules(Direction.MINIMIZE)
 _BEST = Incumbent(3, 1.0, 100)
@@ -113,27 +112,6 @@ def test_minimizing_a_metric_is_maximizing_its_negative(found: Measured, incumbe
     one = decide(found, incumbent, Rules(Direction.MINIMIZE, min_delta))
     other = decide(mirrored, Incumbent(incumbent.number, -incumbent.bar, incumbent.lines), Rules(Direction.MAXIMIZE, min_delta))
     assert one.decision is other.decision
-
-
-def test_the_rules_are_those_of_the_settings_with_memory_in_gigabytes() -> None:
-    settings = Settings(min_delta=0.5, memory_soft=2**31, memory_hard=3 * 2**30)
-    assert Rules.of(settings, Direction.MAXIMIZE) == Rules(Direction.MAXIMIZE, 0.5, 2.0, 3.0)
-
-
-@pytest.mark.parametrize(
-    ("value", "target", "direction", "expected"),
-    [
-        (0.5, None, Direction.MINIMIZE, False),
-        (0.5, 0.5, Direction.MINIMIZE, True),
-        (0.4, 0.5, Direction.MINIMIZE, True),
-        (0.6, 0.5, Direction.MINIMIZE, False),
-        (0.6, 0.5, Direction.MAXIMIZE, True),
-        (0.0, 0.0, Direction.MAXIMIZE, True),
-        (math.nan, 0.5, Direction.MAXIMIZE, False),
-    ],
-)
-def test_a_target_is_reached_by_an_equal_or_better_value(value: float, target: float | None, direction: Direction, expected: bool) -> None:
-    assert reached(value, target, direction) is expected
 
 
 def test_blank_lines_and_comments_are_no_code() -> None:

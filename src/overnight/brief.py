@@ -36,7 +36,6 @@ class Situation:
     budget_left: str = ""
     crashed: Experiment | None = None  # what is to be repaired
     log_tail: str = ""
-    seconds_used: float = 0.0
     extra: Mapping[str, str] | None = None  # further sections by title
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from overnight.models import Decision, Direction
-from overnight.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +20,6 @@ class Rules:
     min_delta: float = 0.0
     memory_soft: float = 0.0
     memory_hard: float = 0.0
-
-    @classmethod
-    def of(cls, settings: Settings, direction: Direction) -> Rules:
-        """The rules written in the settings."""
-        return cls(direction, settings.min_delta, settings.memory_soft / 2**30, settings.memory_hard / 2**30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +83,6 @@ def _needed(found: Measured, incumbent: Incumbent, rules: Rules) -> tuple[float,
     over = found.memory_gb / rules.memory_soft - 1
     needed = rules.min_delta + over * 0.1 * abs(incumbent.bar)
     return needed, f" (asked of a run that needs {found.memory_gb:.1f} GB, above the soft limit of {rules.memory_soft:.1f} GB)"
-
-
-def reached(value: float, target: float | None, direction: Direction) -> bool:
-    """Whether ``value`` is at least as good as the target."""
-    return target is not None and direction.gain(value, target) >= 0
 
 
 def code_lines(files: Mapping[str, bytes]) -> int:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import ENV, PATIENCE, processes, python, run, shell, until
 from overnight.executors import EXECUTORS
-from overnight.models import JobSpec, JobState, JobStatus
+from overnight.models import JobState
 from overnight.protocols import Executor
 
-PATIENCE = 30.0
-ENV = {"PATH": os.environ.get("PATH", os.defpath)}
 Make = Callable[[], Executor]
 
 
@@ -41,35 +37,6 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
 @pytest.fixture
 def executor(make: Make) -> Executor:
     return make()
-
-
-def shell(script: str, **more: Any) -> JobSpec:
-    return JobSpec(**{"id": "job.1", "argv": ("sh", "-c", script), "cwd": "/", "env": ENV, **more})
-
-
-def python(script: str, **more: Any) -> JobSpec:
-    return shell("", argv=(sys.executable, "-I", "-S", "-c", script), **more)
-
-
-def run(executor: Executor, spec: JobSpec) -> JobStatus:
-    executor.submit(spec)
-    return executor.poll(spec.id, PATIENCE)
-
-
-def until(found: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE
-    while not found() and time.monotonic() < end:
-        time.sleep(0.005)
-    return found()
-
-
-def processes(mark: str) -> list[str]:
-    """The command lines in which a mark appears."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            found.append(file.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-    return [line for line in found if mark in line]
 
 
 def test_a_command_that_exits_with_zero_succeeds(executor: Executor) -> None:

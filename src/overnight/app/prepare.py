@@ -182,6 +182,12 @@ def _check_evaluation(settings: Settings, workspace: Workspace, base: str) -> No
             why="the evaluator reads the file that a run leaves",
             fix="overnight run --evaluate 'python evaluate.py {artifact}' --artifact model.json",
         )
+    if settings.predict and not settings.evaluate:
+        raise UsageError(
+            "E-EVALUATE",
+            "a predictor without an evaluator has nobody to answer",
+            fix="add --evaluate 'python evaluate.py {holdout}' --artifact model.json",
+        )
     if settings.holdout and not settings.evaluate:
         raise UsageError(
             "E-EVALUATE", "a hold-out without an evaluator has no reader", fix="add --evaluate 'python evaluate.py {artifact} {holdout}'"
@@ -193,7 +199,8 @@ def _check_evaluation(settings: Settings, workspace: Workspace, base: str) -> No
     tracked = any(path == name or path.startswith(f"{name}/") for path in known)
     if not tracked and not (workspace.root / settings.holdout).exists():
         raise UsageError("E-NO-DATA", f"the hold-out {settings.holdout} does not exist", fix="put it there, or name another with --holdout")
-    if Scope(settings.editable, settings.protect).matches(name):
+    scope = Scope(settings.editable, settings.protect)
+    if any(scope.matches(path) for path in (name, *(path for path in known if path.startswith(f"{name}/")))):
         raise UsageError("E-EVALUATE", f"the hold-out {name} is editable", fix=f"overnight run --protect {name}")
 
 

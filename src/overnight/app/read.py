@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from overnight import jobs
 from overnight.app import place as places
 from overnight.errors import NotFoundError
-from overnight.models import Decision, Experiment, Operator, Study, Summary
+from overnight.models import Experiment, Study, Summary
 from overnight.settings import Settings, as_dict
 from overnight.store import Store
 
@@ -160,11 +160,6 @@ def summary_json(told: Summary) -> dict[str, Any]:
         "best": experiment_json(told.best) if told.best else None, "gain": gain, "seconds": round(told.seconds, 1),
         "train_seconds": round(told.train_seconds, 1), "think_seconds": round(told.think_seconds, 1), "tokens": told.tokens, "cost": told.cost,
     }  # fmt: skip
-
-
-def improvements(rows: list[Experiment]) -> list[Experiment]:
-    """The kept experiments after the baseline."""
-    return [item for item in rows if item.decision is Decision.KEEP and item.operator is not Operator.BASELINE]
 
 
 def settings_json(settings: Settings) -> dict[str, Any]:

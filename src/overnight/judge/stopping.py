@@ -100,11 +100,3 @@ def spared(number: int, seed: int) -> bool:
     """Whether this run is one of the 5 % that go on although they would be ended; a function of its number alone."""
     digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") < _SPARED * 2**32
-
-
-STOPPERS = {
-    "none": "nothing is ended early",
-    "health": "only runs that are sick: not finite, silent, three times the first loss",
-    "envelope": "also runs far below the best run's own curve",
-    "asha": "also the lower two thirds at each rung: for broad search, not for edits of a good incumbent",
-}
