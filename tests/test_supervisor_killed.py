@@ -142,7 +142,8 @@ def killed_at_random(executor: LocalExecutor, place: Path, mark: str, times: int
         spec = shell(f"echo ran >> {place}/runs-{number}; sleep 0.02; (setsid sleep {mark} &); sleep 0.01; exit 3", id=f"job-{number}.1")
         executor.submit(spec)
         time.sleep(random.uniform(0, 0.03))
-        victim = executor._pids[spec.id] if number % 3 else getattr(executor._spawner._process, "pid", 0)
+        supervisor = executor.poll(spec.id).pid if number % 3 else 0
+        victim = supervisor or executor._spawner._process.pid  # type: ignore[union-attr] # it was needed just now
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
         executor.submit(spec)

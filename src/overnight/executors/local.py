@@ -18,6 +18,7 @@ import secrets
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -49,7 +50,7 @@ class LocalExecutor:
         self._spawner = _Spawner()
         self._starting: set[str] = set()
         self._buried: set[str] = set()  # lost jobs whose end was tried
-        self._pids: dict[str, int] = {}  # supervisors started here that may not have written a status yet
+        self._ends: dict[str, int] = {}  # descriptors that tell, by their end, that a job started here is not supervised any more
 
     def submit(self, spec: JobSpec) -> None:
         """Start the job unless it was already started; from then on it outlives us. A power cut makes it LOST. Raises ``JobError``."""
@@ -60,7 +61,7 @@ class LocalExecutor:
         try:
             self._write(spec, folder)
             if not (folder / jobs.STATUS).exists():
-                self._pids[spec.id] = self._spawner.start(folder)
+                self._start(folder)
         except OSError as exc:
             self.cancel(spec.id, "it could not be recorded")
             raise JobError(
@@ -77,10 +78,14 @@ class LocalExecutor:
             status = self._look(folder)
             left = until - time.monotonic()
             if status.state.over:
-                self._pids.pop(job, None)
+                self._forget(job)
             if status.state.over or left <= 0:
                 return status
-            _wait_for(status.pid or self._pids.get(job, 0), min(left, _LOOK))
+            end = self._ends.get(job)
+            if end is None:
+                _wait_for(status.pid, min(left, _LOOK))
+            elif _wait_for_end(end, min(left, _LOOK)):
+                self._forget(job)
 
     def tail(self, job: str, offset: int) -> tuple[list[MetricPoint], int]:
         """Metric points streamed since ``offset`` (bytes of ``metrics.jsonl``; 0 = from the start) and the next offset.
@@ -119,12 +124,32 @@ class LocalExecutor:
     def close(self) -> None:
         """End the helper process; jobs go on. It is started again when needed."""
         self._spawner.close()
+        for job in list(self._ends):
+            self._forget(job)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _start(self, folder: Path) -> int:
+        """Have the folder's job supervised; the supervisor's process id, 0 if it has one already. Raises ``JobError``, ``OSError``."""
+        end, held = os.pipe()
+        try:
+            pid = self._spawner.start(folder, held)
+        except BaseException:
+            os.close(end)
+            raise
+        finally:
+            os.close(held)
+        self._forget(folder.name)
+        self._ends[folder.name] = end
+        return pid
+
+    def _forget(self, job: str) -> None:
+        with contextlib.suppress(KeyError):
+            os.close(self._ends.pop(job))
 
     def _write(self, spec: JobSpec, folder: Path) -> None:
         """Make the job folder in one step: if it is there, its spec is complete."""
@@ -166,7 +191,7 @@ class LocalExecutor:
         if folder.name in self._buried:
             return dataclasses.replace(status, state=JobState.LOST, cause="its supervisor died, and the job folder cannot be written")
         try:
-            pid = self._spawner.start(folder)
+            pid = self._start(folder)
         except (OSError, JobError) as exc:
             return dataclasses.replace(status, state=JobState.LOST, cause=f"its supervisor died, and its leftovers cannot be ended: {exc}")
         self._buried.add(folder.name)
@@ -174,68 +199,73 @@ class LocalExecutor:
 
 
 class _Spawner:
-    """The helper process that forks supervisors; started when first needed, and again if it died."""
+    """The helper process that hands jobs to supervisors; started when first needed, and again if it died."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
         self._end: weakref.finalize[..., object] | None = None
 
-    def start(self, folder: Path) -> int:
-        """Have the folder's job supervised; the supervisor's process id, 0 if it has one already. Raises ``JobError``, ``OSError``."""
+    def start(self, folder: Path, held: int) -> int:
+        """Have the folder's job supervised; the supervisor's process id, 0 if it has one already. Raises ``JobError``, ``OSError``.
+
+        The supervisor keeps ``held``, a descriptor, open until the job is over.
+        """
         with self._turn:
-            answer = self._ask(folder) or self._ask(folder)
+            answer = self._ask(folder, held) or self._ask(folder, held)
         if not answer.isdigit():
             raise JobError("E-JOB-START", f"no supervisor could be started: {answer or 'its helper process died twice'}")
         return int(answer)
 
     def close(self) -> None:
         with self._turn:
-            if self._end is not None:
-                self._end()
-            self._process = self._end = None
+            self._drop()
 
-    def _ask(self, folder: Path) -> str:
+    def _ask(self, folder: Path, held: int) -> str:
         """The spawner's answer; empty if it died. Asking again is harmless: a job whose lock is held is not started."""
-        process = self._process or self._launch()
+        channel = self._channel or self._launch()
+        answer = b""
         try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            os.write(process.stdin.fileno(), os.fsencode(folder).hex().encode() + b"\n")
-            answer = b""
-            while not answer.endswith(b"\n"):
-                if not select.select([process.stdout], [], [], _PATIENCE)[0]:
-                    break
-                if not (more := os.read(process.stdout.fileno(), 4096)):
-                    break
+            socket.send_fds(channel, [os.fsencode(folder).hex().encode() + b"\n"], [held])
+            while not answer.endswith(b"\n") and (more := channel.recv(4096)):
                 answer += more
-        except BrokenPipeError:
+        except (ConnectionError, TimeoutError):
             answer = b""
         if answer.endswith(b"\n"):
             return answer.decode("utf-8", "replace").strip()
-        if self._end is not None:
-            self._end()
-        self._process = self._end = None
+        self._drop()
         return ""
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _drop(self) -> None:
+        if self._end is not None:
+            self._end()
+        self._process = self._channel = self._end = None
+
+    def _launch(self) -> socket.socket:
         place = str(Path(overnight.__file__).parent.parent)
-        # In a session of its own: a ^C in the terminal is for the loop alone.
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _PROGRAM, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True, cwd="/",
-            env={name: os.environ[name] for name in _PASSED if name in os.environ},
-        )  # fmt: skip
-        self._process, self._end = process, weakref.finalize(self, _dismiss, process)
-        return process
+        channel, theirs = socket.socketpair()
+        channel.settimeout(_PATIENCE)
+        try:
+            # In a session of its own: a ^C in the terminal is for the loop alone.
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _PROGRAM, place], stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+                env={name: os.environ[name] for name in _PASSED if name in os.environ},
+            )  # fmt: skip
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            theirs.close()
+        self._process, self._channel, self._end = process, channel, weakref.finalize(self, _dismiss, process, channel)
+        return channel
 
 
-def _dismiss(process: subprocess.Popen[bytes]) -> None:
+def _dismiss(process: subprocess.Popen[bytes], channel: socket.socket) -> None:
     """End the spawner, which holds nothing that could be lost."""
     process.kill()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    channel.close()
     process.wait()
 
 
@@ -263,6 +293,13 @@ def _is_held(folder: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def _wait_for_end(end: int, seconds: float) -> bool:
+    """Sleep until the other end of the pipe is closed, ``seconds`` at most; whether it is."""
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _wait_for(pid: int, seconds: float) -> None:
@@ -294,7 +331,8 @@ def _ask_to_end(folder: Path, pid: int) -> None:
     try:
         # While the lock is held, the id in the status is the holder's.
         if _is_held(folder):
-            signal.pidfd_send_signal(fd, signal.SIGTERM)
+            # A supervisor may have gone on to its next job meanwhile: with the request in the folder a harmless signal is enough.
+            signal.pidfd_send_signal(fd, jobs.WAKE if (folder / jobs.CANCEL).exists() else signal.SIGTERM)
     except ProcessLookupError:
         return
     finally:

@@ -72,12 +72,14 @@ class Output:
             self.points.write(found, time.monotonic() - self._began)
 
     def close(self) -> None:
-        """Take what is left in the pipe, now that all writers are dead, and complete the files."""
+        """Take what is left in the pipe, now that all writers are dead, complete the files, and close all but ``wake``."""
         for _ in range(2 * PIPE // self._size + 16):  # bounded: somebody outside the tree may hold the other end
             if self._read() <= 0:
                 break
         self._note(self.scanner.close())
         self.log.close()
+        self.points.close()
+        os.close(self._fd)
 
 
 class _File:
@@ -98,6 +100,11 @@ class _File:
                 job_folder.write(self.fd, data)
             except OSError as exc:
                 self.fail(exc)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     def fail(self, exc: OSError) -> None:
         self.trouble = self.trouble or f"{self._name} is incomplete: {exc.strerror}"
@@ -140,6 +147,7 @@ class Log(_File):
                 os.fsync(self.fd)
             except OSError as exc:
                 self.fail(exc)
+        super().close()
 
     @property
     def end(self) -> str:

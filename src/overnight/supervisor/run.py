@@ -23,6 +23,7 @@ from overnight.models import JobSpec, JobState, JobStatus, MetricSummary
 from overnight.redact import Redactor
 from overnight.supervisor import command, disk, gpu, orphans, tree
 from overnight.supervisor import folder as job_folder
+from overnight.supervisor.ears import ears
 from overnight.supervisor.output import Log, Output, Points
 
 _MIB = 2**20
@@ -61,19 +62,19 @@ def find(folder: str, lock: int) -> Job:
     return Job(folder, lock, past, spec, "", Scanner(spec.metric))
 
 
-def supervise(job: Job) -> None:
+def supervise(job: Job) -> bool:
     """Run the job, unless it was started before; returns when its last process is dead and its last status written.
 
     A job that says RUNNING although nobody held its lock has lost its supervisor: it is not run again, its leftovers are ended and
-    it becomes LOST.
+    it becomes LOST. Tells whether this process is as it was, and can supervise another job.
     """
     if job.past is not None:
         if not job.past.state.over:
             job_folder.conclude(job.folder, orphans.bury(job.folder, job.lock, job.past, job.spec), patience=0)
-        return
+        return False
     if job.spec is None:
         job_folder.conclude(job.folder, JobStatus(JobState.LOST, job.trouble, pid=os.getpid()))
-        return
+        return False
     run = _Run(job, job.spec)
     try:
         status = run.live()
@@ -87,6 +88,7 @@ def supervise(job: Job) -> None:
         run.kill_all()
         status = JobStatus(JobState.FAILED, f"the supervisor failed: {exc!r}", pid=os.getpid())
     job_folder.conclude(job.folder, status, synced=job.spec.durable)
+    return run.is_spotless()
 
 
 class _Run:
@@ -101,7 +103,6 @@ class _Run:
         self._main = 0  # process id of the command
         self._code: int | None = None  # of the command, as wait tells it
         self._verdict: tuple[JobState, str] | None = None  # why we ended it
-        self._asked = False  # somebody sent us SIGTERM
         self._survivors = 0
         self._peak = 0  # bytes of memory, by what the kernel and we have seen
         self._stuck = 0  # processes that could not be killed
@@ -110,10 +111,17 @@ class _Run:
         self._step_at = _NEVER
         self._gpu = gpu.Meter(spec.gpus, lambda: self._pids)
         self._disk = disk.Usage(spec.cwd)
+        self._ears = ears()
+        self._before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._failed = False
+
+    def is_spotless(self) -> bool:
+        """Whether nothing of this job is left in this process: no thread, no child, no doubt."""
+        return not (self._spec.gpus or self._spec.disk_limit or self._stuck or self._failed)
 
     def live(self) -> JobStatus:
         """Run the command to its end."""
-        wake = self._listen()
+        self._ears.open()
         tree.adopt_orphans()
         job_folder.announce(self._job.folder, JobStatus(JobState.RUNNING, pid=os.getpid(), started=self._started))
         fd, into = command.pipe()
@@ -123,22 +131,13 @@ class _Run:
         os.close(into)
         job_folder.reserve(self._job.folder)
         log = Log(self._job.folder, self._spec.log_head, self._spec.log_tail)
-        output = Output(fd, wake, self._job.scanner, log, Points(self._job.folder, self._spec.metric))
+        output = Output(fd, self._ears.wake, self._job.scanner, log, Points(self._job.folder, self._spec.metric))
         if self._main:
             self._watch(output)
         seconds = time.monotonic() - self._began
         output.close()
+        self._ears.close()
         return self._status(output, seconds, failed)
-
-    def _listen(self) -> int:
-        wake, kick = os.pipe()
-        os.set_blocking(wake, False)
-        os.set_blocking(kick, False)
-        signal.set_wakeup_fd(kick, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_asked", True))
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        return wake
 
     def _start(self, into: int) -> command.NotStarted | None:
         if self._spec.gpus:
@@ -163,7 +162,7 @@ class _Run:
             state=state, cause="; ".join(filter(None, notes)), pid=os.getpid(), started=self._started, seconds=seconds,
             exit_code=os.WEXITSTATUS(code) if code is not None and os.WIFEXITED(code) else None,
             signal=os.WTERMSIG(code) if code is not None and os.WIFSIGNALED(code) else None,
-            cpu_seconds=usage.ru_utime + usage.ru_stime, peak_rss_mb=self._peak / _MIB, peak_vram_mb=self._gpu.peak / _MIB,
+            cpu_seconds=usage.ru_utime + usage.ru_stime - self._before.ru_utime - self._before.ru_stime, peak_rss_mb=self._peak / _MIB, peak_vram_mb=self._gpu.peak / _MIB,
             log_bytes=output.log.total, survivors=self._survivors, end=output.log.end,
             metrics={name: MetricSummary(*found) for name, found in output.scanner.summary.items()},
         )  # fmt: skip
@@ -193,7 +192,7 @@ class _Run:
                 self._step(now)
             if self._is_free() and now >= limit_at:
                 self._end(JobState.TIMED_OUT, f"time limit of {self._spec.time_limit:g} s", self._spec.grace)
-            elif self._is_free() and self._asked:
+            elif self._is_free() and self._ears.asked:
                 self._is_cancelled()
             if now >= tick_at:
                 self._look()
@@ -243,7 +242,7 @@ class _Run:
     def _is_cancelled(self) -> bool:
         """Whether somebody wants the job to end; then its end begins."""
         reason = job_folder.request_to_end(self._job.folder)
-        if reason is None and not self._asked:
+        if reason is None and not self._ears.asked:
             return False
         self._end(JobState.CANCELLED, f"cancelled: {' '.join((reason or '').split())[:500] or 'SIGTERM'}", self._spec.grace)
         return True
@@ -278,6 +277,7 @@ class _Run:
 
     def kill_all(self) -> None:
         """End the whole tree, whatever else is going on."""
+        self._failed = True
         until = time.monotonic() + _STUCK
         while time.monotonic() < until:
             tree.kill(lambda: self._tree.look(fresh=True))
