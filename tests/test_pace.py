@@ -74,42 +74,45 @@ def test_the_budget_of_zero_is_used_up_after_the_baseline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "ahead", "train", "think", "free", "expected"),
+    ("slots", "ahead", "train", "think", "ages", "expected"),
     [
-        (1, False, 10.0, 5.0, 1, 1),
-        (4, False, 10.0, 5.0, 2, 2),
-        (1, True, 0.0, 0.0, 1, 1),
-        (1, True, 0.0, 0.0, 0, 1),
-        (1, True, 10.0, 3.0, 0, 1),
-        (4, True, 10.0, 3.0, 0, 3),
-        (4, True, 10.0, 3.0, 2, 5),
-        (4, True, 1.0, 100.0, 0, 16),
-        (2, True, 1.0, 100.0, 0, 4),
-        (8, True, 1.0, 0.0, 0, 2),
+        (1, False, 10.0, 5.0, [], 1),
+        (4, False, 10.0, 5.0, [1.0, 2.0], 2),
+        (1, True, 0.0, 0.0, [], 1),  # nothing runs: one brief is enough
+        (1, True, 0.0, 0.0, [5.0], 1),
+        (1, True, 10.0, 3.0, [1.0], 1),
+        (4, True, 10.0, 3.0, [0.0, 1.0, 2.0, 3.0], 1),  # the first ends in 7 s, and a proposal takes 3
+        (4, True, 10.0, 3.0, [9.0, 9.0, 9.0, 2.0], 3),
+        (4, True, 10.0, 3.0, [9.0, 9.0], 4),
+        (4, True, 1.0, 100.0, [0.0] * 4, 16),
+        (2, True, 1.0, 100.0, [0.0] * 2, 4),
+        (8, True, 10.0, 0.0, [12.0] * 8, 8),  # late: any moment now
+        (8, True, 10.0, 0.0, [5.0] * 8, 1),
     ],
 )
 def test_as_many_proposals_are_wanted_as_keep_every_slot_busy(
-    slots: int, ahead: bool, train: float, think: float, free: int, expected: int
+    slots: int, ahead: bool, train: float, think: float, ages: list[float], expected: int
 ) -> None:
     pace = _pace(slots=slots, ahead=ahead)
     pace.settled(_settled(train, think))
-    assert pace.wanted(free) == expected
+    assert pace.wanted(slots - len(ages), ages) == expected
 
 
-@given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=5), st.integers(0, 64))
-def test_no_slot_waits_and_no_crowd_thinks(slots: int, history: list[tuple[float, float]], free: int) -> None:
+@given(st.integers(1, 64), st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=5), st.lists(st.floats(0, 1e7), max_size=64))
+def test_no_slot_waits_and_no_crowd_thinks(slots: int, history: list[tuple[float, float]], ages: list[float]) -> None:
     pace = _pace(slots=slots)
     for train, think in history:
         pace.settled(_settled(train, think))
+    free = max(0, slots - len(ages))
     least = free if free == slots == 1 else free + 1
-    assert least <= pace.wanted(free) <= free + 16
+    assert least <= pace.wanted(free, ages) <= free + 16
 
 
 def test_the_baseline_and_merges_say_nothing_about_thinking() -> None:
     pace = _pace(slots=4)
     pace.settled(_settled(1.0, 100.0, operator=Operator.BASELINE))
     pace.settled(_settled(1.0, 100.0, operator=Operator.COMBINE))
-    assert pace.wanted(0) == 2
+    assert pace.wanted(0, [0.0] * 4) == 1
 
 
 def test_the_wait_doubles_up_to_five_minutes() -> None:

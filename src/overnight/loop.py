@@ -70,7 +70,7 @@ class Loop:
         self._resume = deque(self._store.unfinished(study.id))
         self._ready: deque[Proposal] = deque()
         self._repairs = deque(self._steps.unmended())
-        self._running: dict[Future[Experiment | None], tuple[int, Experiment]] = {}
+        self._running: dict[Future[Experiment | None], tuple[int, Experiment, float]] = {}  # slot, what, since when
         self._thinking: dict[Future[Proposal], Wish] = {}
         self._asked = 0
 
@@ -143,28 +143,33 @@ class Loop:
     # --- filling the slots ---------------------------------------------------------------------------------------
 
     def _fill(self, cycles: ThreadPoolExecutor, thoughts: ThreadPoolExecutor) -> None:
-        slots = deque(set(range(self.study.settings.slots)) - {slot for slot, _ in self._running.values()})
+        slots = deque(set(range(self.study.settings.slots)) - {slot for slot, _, _ in self._running.values()})
         while slots and self._resume:
             self._submit(cycles, self._resume.popleft(), slots.popleft())
-        if self._end or self._store.bar(self.study.id) is None:
+        if self._end or not (self._store.bar(self.study.id) or self._may_think_early()):
             return
-        while slots and self._ready and self._pace.room(0):
+        while slots and self._ready and self._pace.room(0) and self._store.bar(self.study.id):
             experiment = self._number(self._ready.popleft())
             if experiment is not None:
                 self._submit(cycles, experiment, slots.popleft())
         while self._repairs and self._pace.room(len(self._ready) + len(self._thinking)):
             self._think(thoughts, self._repairs.popleft())
+        ages = [self._elapsed() - begun for _, _, begun in self._running.values()]
         while (
-            len(self._ready) + len(self._thinking) < self._pace.wanted(len(slots))
+            len(self._ready) + len(self._thinking) < self._pace.wanted(len(slots), ages)
             and self._pace.room(len(self._ready) + len(self._thinking))
             and self._patience.due(self._elapsed())
             and not (self._patience.streak and self._thinking)
         ):
             self._think(thoughts, None)
 
+    def _may_think_early(self) -> bool:
+        """Whether the baseline trains, its goal is known, and other slots would have to wait for proposals when it is done."""
+        return bool(self.study.settings.slots > 1 and self.study.settings.ahead and self.study.metric and self._running)
+
     def _submit(self, cycles: ThreadPoolExecutor, experiment: Experiment, slot: int) -> None:
         future = cycles.submit(run_cycle, self._steps, experiment, slot)
-        self._running[future] = (slot, experiment)
+        self._running[future] = (slot, experiment, self._elapsed())
         future.add_done_callback(lambda _: self._woken.set())
 
     def _number(self, proposal: Proposal) -> Experiment | None:
@@ -186,18 +191,22 @@ class Loop:
         self._pace.begun()
         return self._store.propose(self.study.id, proposal, code_lines(proposal.files), self._parts.clock())
 
+    def _tip(self) -> int:
+        """The best experiment; the baseline as long as it is on its way."""
+        best, baseline = self._store.bar(self.study.id), self._store.baseline(self.study.id)
+        return best[0] if best else baseline.number if baseline else 0
+
     def _think(self, thoughts: ThreadPoolExecutor, crashed: Experiment | None) -> None:
         self._asked += 1
         name = f"{int(self._parts.clock() * 1000):x}-{self._asked}"
-        best = self._store.bar(self.study.id)
         output = self._parts.runner.output(self.study, crashed.number) if crashed else ""
         wish = Wish(
             name,
             Operator.REPAIR if crashed else Operator.IMPROVE,
-            crashed.parent if crashed else best[0] if best else 0,
+            crashed.parent if crashed else self._tip(),
             crashed.number if crashed else 0,
         )
-        flying = (*(item.description for _, item in self._running.values()), *(item.idea.hypothesis for item in self._ready))
+        flying = (*(item.description for _, item, _ in self._running.values()), *(item.idea.hypothesis for item in self._ready))
         talk = Talk(flying, self._pace.left(self._elapsed()), output, lambda: bool(self._halted or self._stop or self._end))
         future = thoughts.submit(self._parts.thinker.think, self.study, wish, talk)
         self._thinking[future] = wish

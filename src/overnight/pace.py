@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from overnight.models import Experiment, Operator
 from overnight.printable import duration
@@ -11,6 +11,8 @@ from overnight.settings import Settings
 
 _LONGEST_WAIT = 300.0
 _THINKERS = 16
+_MARGIN = 1.5  # a proposal may take so much longer than the latest ones
+_TURN = 0.3  # seconds that pass unnoticed: the schedule looks five times a second
 
 
 class Pace:
@@ -82,13 +84,22 @@ class Pace:
             parts.append(f"${max(0.0, bounds.dollars - self._cost):.2f}")
         return ", ".join(parts)
 
-    def wanted(self, free: int) -> int:
-        """How many proposals should be ready or on their way: enough that no slot waits, no more (they grow stale)."""
+    def wanted(self, free: int, ages: Sequence[float] = ()) -> int:
+        """How many proposals should be ready or on their way: enough that no slot waits, no more (they grow stale).
+
+        ``ages`` are the seconds for which each running experiment has run. Whatever will end before a proposal begun now is there
+        wants one; one more than now needed is always wanted, because trainings also end early.
+        """
         if not self._ahead or (free == self._slots == 1):  # nothing runs: a second proposal would be made from the same brief
             return free
-        flow = math.ceil(min(_THINKERS, self._slots * self._think / self._train)) if self._train else 1
-        spare = 0 if self._slots == 1 else 1
-        return free + min(max(1, flow) + spare, self._slots * self._slots, _THINKERS)
+        horizon = _MARGIN * self._think + _TURN
+        due = sum(self._ends_within(horizon, age) for age in ages) if self._train else 0
+        return free + min(max(1, due), self._slots * self._slots, _THINKERS)
+
+    def _ends_within(self, horizon: float, age: float) -> int:
+        """How often the slot of an experiment of that age will be free within ``horizon`` seconds."""
+        left = max(0.0, self._train - age)
+        return 0 if left > horizon else 1 + min(_THINKERS, int((horizon - left) / self._train))
 
 
 class Patience:

@@ -113,7 +113,7 @@ def _launch(folder: str, held: list[int], team: list[_Supervisor]) -> str:
         for one in [one for one in team if one.idle]:
             if _hand_over(one, folder, [lock, *held]):
                 return str(one.pid)
-        one = _fork(team)
+        one = _fork(team, [lock, *held])
         team.append(one)
         if not _hand_over(one, folder, [lock, *held]):
             return f"{folder}: the supervisor ended before it had begun"
@@ -132,21 +132,22 @@ def _hand_over(one: _Supervisor, folder: str, fds: list[int]) -> bool:
     return True
 
 
-def _fork(team: list[_Supervisor]) -> _Supervisor:
+def _fork(team: list[_Supervisor], mine: list[int]) -> _Supervisor:
+    """A new supervisor, which gets nothing of this process but its channel: ``mine`` is what else is open here."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        _become_supervisor(theirs, [ours, *(one.channel for one in team)])
+        _become_supervisor(theirs, [*mine, ours.fileno(), *(one.channel.fileno() for one in team)])
     theirs.close()
     return _Supervisor(pid, ours)
 
 
-def _become_supervisor(channel: socket.socket, others: list[socket.socket]) -> None:
+def _become_supervisor(channel: socket.socket, others: list[int]) -> None:
     """Never return: what is left of the spawner must not run twice."""
     code = 1
     try:
-        for other in others:
-            other.close()
+        for fd in others:
+            os.close(fd)
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
