@@ -10,22 +10,28 @@ import re
 import unicodedata
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?|\x9b[0-?]*[ -/]*[@-~]", re.DOTALL)
-_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
+# Controls, lone surrogates, line and paragraph separators; and what turns the direction of writing.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
+_BLANKS = "\n\r\t\v\f\u2028\u2029"
 
 
 def clean(text: str, *, lines: bool = False, limit: int = 0) -> str:
     """``text`` without escapes and control characters, bidirectional controls shown as ``<U+202E>``; ``lines`` keeps line ends and tabs."""
-    kept = []
-    for letter in _ESCAPES.sub("", text):
-        code = ord(letter)
-        if code in _BIDI:
-            kept.append(f"<U+{code:04X}>")
-        elif unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
-            kept.append(letter if lines and letter in "\n\t" else " " if letter in "\n\r\t\v\f\u2028\u2029" else "")
-        else:
-            kept.append(letter)
-    found = "".join(kept)
-    return found if not limit or len(found) <= limit else found[: limit - 1] + "…"
+    if not (text.isascii() and text.isprintable()):
+        text = _UNFIT.sub(_as_is if lines else _as_blank, _ESCAPES.sub("", text))
+    return text if not limit or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _as_is(found: re.Match[str]) -> str:
+    return found[0] if found[0] in "\n\t" else _as_blank(found)
+
+
+def _as_blank(found: re.Match[str]) -> str:
+    letter = found[0]
+    if letter in _BLANKS:
+        return " "
+    code = ord(letter)
+    return "" if unicodedata.category(letter) in ("Cc", "Cs") else f"<U+{code:04X}>"
 
 
 def one_line(text: str, limit: int = 200) -> str:

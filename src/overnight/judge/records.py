@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -222,7 +222,7 @@ class Knowledge:
 
     def to_json(self) -> str:
         """One line of JSON; ``from_json`` reads it back, exactly."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps(self, separators=(",", ":"), default=_as_record)
 
     @classmethod
     def from_json(cls, text: str) -> Knowledge:
@@ -247,3 +247,7 @@ class Knowledge:
             if old != self.baseline:
                 del levels[old]
         return replace(self, levels=levels)
+
+
+def _as_record(found: object) -> dict[str, object]:
+    return {item.name: getattr(found, item.name) for item in fields(found)}  # type: ignore[arg-type] # JSON knows all but records

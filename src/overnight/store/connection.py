@@ -93,9 +93,10 @@ class Connection:
             try:
                 yield
             except (sqlite3.DatabaseError, zlib.error) as exc:
-                raise StorageError(
-                    "E-STORE", f"the record {self._path} cannot be used: {exc}", fix="df -h . ; ls -l " + str(self._path.parent)
-                ) from exc
+                raise self._unusable(exc) from exc
+
+    def _unusable(self, exc: Exception) -> StorageError:
+        return StorageError("E-STORE", f"the record {self._path} cannot be used: {exc}", fix=f"df -h . ; ls -l {self._path.parent}")
 
     @contextlib.contextmanager
     def _write(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
@@ -114,8 +115,11 @@ class Connection:
                 raise
 
     def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        with self._mapped():
-            return self._db.execute(sql, values).fetchall()
+        with self._lock:
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.DatabaseError as exc:
+                raise self._unusable(exc) from exc
 
     def _event(self, study: int, number: int, kind: str, now: float, data: Mapping[str, object]) -> None:
         self._db.execute(

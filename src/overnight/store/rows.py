@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ from dataclasses import fields
 from overnight.models import Decision, Direction, Experiment, MetricPoint, Operator, Run, Stage, Study, Trust
 from overnight.settings import from_dict
 
+_KNOWN = 512  # experiments whose rows need not be read again
 _WINDOW = 32 * 1024  # zlib looks no further back
 _PLAIN = {item.name for item in fields(Experiment)} - {
     "operator",
@@ -71,8 +73,9 @@ def run_from(row: sqlite3.Row) -> Run:
     return Run(**{item.name: row[item.name] for item in fields(Run) if item.name != "metrics"}, metrics=json.loads(row["metrics"]))
 
 
+@functools.lru_cache(_KNOWN)
 def experiment_from(row: sqlite3.Row) -> Experiment:
-    """The experiment in a row of ``experiment``."""
+    """The experiment in a row of ``experiment``; equal rows give the same one."""
     return Experiment(
         **{name: row[name] for name in _PLAIN},
         operator=Operator(row["operator"]), stage=Stage(row["stage"]), trust=Trust(row["trust"]), confined=bool(row["confined"]), confirmed=bool(row["confirmed"]), commit=row["commit_id"],
