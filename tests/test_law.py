@@ -21,7 +21,7 @@ _WORDS = {
     "", "models", "settings", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable",
     "environment", "jobs", "protocols", "redact",
 }  # fmt: skip
-_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "results", "blind"}
+_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind"}
 _WORK = {"runner", "evaluation", "thinking", "ledger", "steps", "loop", "referee", "early"}
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing"}  # shipped for tests and users; no room needs it
@@ -56,6 +56,7 @@ _STARTS_PROCESSES = {
     "sandbox": "bubblewrap, and the probe that proves its walls",
     "blind": "examiner and predictor, as a program under a supervisor",
     "gpus": "nvidia-smi",
+    "folders": "rm, for trees deeper than Python can walk",
     "app.control": "the loop itself, in the background",
     "app.demo": "git, to make the demo's new repository",
     "testing": "git, to make repositories for tests",

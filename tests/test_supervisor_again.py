@@ -54,6 +54,7 @@ def test_a_job_that_hangs_is_no_hindrance_for_jobs_beside_it(executor: LocalExec
 def test_a_killed_idle_supervisor_is_replaced(executor: LocalExecutor) -> None:
     first = done(executor, "true", "one")
     os.kill(first.pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{first.pid}").exists())
     second = done(executor, "true", "two")
     assert (second.state, second.pid != first.pid) == (JobState.SUCCEEDED, True)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import stat
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from overnight.folders import remove
 from overnight.models import JobSpec, JobState, JobStatus, Study
 from overnight.protocols import Executor
 from overnight.workspace import Scope, Workspace
@@ -58,12 +58,12 @@ class Examiner:
         name = f"{folder.name}.eval"
         desk = folder.with_name(name)  # holds everything of this evaluation
         if self._executor.poll(name).state is JobState.LOST:
-            shutil.rmtree(desk, ignore_errors=True)
+            remove(desk)
             desk.mkdir()
             artifact = desk / "artifact" / PurePosixPath(self._exam.artifact).name
             artifact.parent.mkdir()
             if problem := take(folder, self._exam.artifact, artifact):
-                shutil.rmtree(desk, ignore_errors=True)
+                remove(desk)
                 return JobStatus(JobState.FAILED, cause=problem)
             self._workspace.export(study.base_commit, {}, desk / "trusted")
             self._executor.submit(self._spec(study, name, desk, artifact, files))
@@ -72,7 +72,7 @@ class Examiner:
             if not asked and (reason := stop()):
                 self._executor.cancel(name, reason)
                 asked = True
-        shutil.rmtree(desk, ignore_errors=True)
+        remove(desk)
         return status
 
     def _spec(self, study: Study, name: str, desk: Path, artifact: Path, files: Mapping[str, bytes]) -> JobSpec:

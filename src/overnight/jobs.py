@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -21,7 +20,7 @@ METRICS = "metrics.jsonl"  # points as they come, one JSON array [name, value, s
 STATUS = "status.json"  # replaced atomically; absent until the supervisor is about to start the command
 CANCEL = "cancel"  # its presence asks for the end, its content is the reason
 LOCK = "lock"  # flocked by the supervisor for its whole life; holds process id and start of the command
-WAKE = signal.SIGUSR1  # tells a supervisor to look for the request to end
+WAKE = "SIGUSR1"  # the signal that tells a supervisor to look for the request to end
 TOKEN = "OVERNIGHT_JOB"  # noqa: S105 - a variable by which a job's processes are found again, no secret
 
 _TUPLES = tuple(item.name for item in fields(JobSpec) if str(item.type).startswith("tuple["))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from overnight.crashes import Crash, read
 from overnight.early import EarlyStop
 from overnight.evaluation import Examiner
+from overnight.folders import remove
 from overnight.models import Direction, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Study
 from overnight.protocols import Executor
 from overnight.store import Store
@@ -77,7 +77,7 @@ class Runner:
         attempt = self._store.attempt(study.id, number, seed, self._clock())
         job = self.job(study, number, attempt)
         folder = self._place.folder / job
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         files = self._store.files(study.id, number)
         self._workspace.export(study.base_commit, files, folder, self._place.links, self._place.scope)
         env = {**self._place.env, "OVERNIGHT_SEED": str(seed), "OVERNIGHT_EXPERIMENT_ID": f"exp-{number:03d}", "OVERNIGHT_TAG": study.tag}
@@ -119,7 +119,7 @@ class Runner:
         self._forget(study, number, attempt)
 
     def _forget(self, study: Study, number: int, attempt: int) -> None:
-        shutil.rmtree(self._place.folder / self.job(study, number, attempt), ignore_errors=True)
+        remove(self._place.folder / self.job(study, number, attempt))
 
     def _record(self, study: Study, number: int, attempt: int, status: JobStatus, stop: Callable[[], str]) -> bool:
         job = self.job(study, number, attempt)
@@ -162,7 +162,7 @@ class Runner:
         with contextlib.suppress(FileNotFoundError):
             for folder in self._place.folder.iterdir():
                 if folder.name.removesuffix(".eval") not in live and folder.name.startswith(f"{study.tag}-"):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove(folder)
 
 
 def score(status: JobStatus, metric: str, direction: Direction, pick: str) -> tuple[float | None, Crash | None]:

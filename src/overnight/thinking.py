@@ -6,7 +6,6 @@ Runs in threads beside the experiments. Knows the Proposer protocol, never a con
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from overnight.brief import Situation, write
 from overnight.crashes import tail
 from overnight.errors import ProposalError
+from overnight.folders import remove
 from overnight.models import Experiment, Idea, Operator, Proposal, Study
 from overnight.protocols import Proposer, Request
 from overnight.redact import Redactor
@@ -56,7 +56,7 @@ class Thinker:
 
     def sweep(self) -> None:
         """Remove the copies of an earlier loop."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove(self._folder)
 
     def think(self, study: Study, wish: Wish, talk: Talk) -> Proposal:
         """One proposal, perhaps marked as rejected; raises ``ProposalError`` when there is none."""
@@ -110,13 +110,13 @@ class Thinker:
     @contextlib.contextmanager
     def _place(self, wish: Wish) -> Iterator[tuple[Path, Path]]:
         folder = self._folder / wish.id
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         work = folder / "work"
         work.mkdir(parents=True)
         try:
             yield folder / "copy", work
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
     def brief(self, study: Study, wish: Wish, talk: Talk) -> str:
         """What the proposer is told for this wish."""

@@ -332,7 +332,7 @@ def _ask_to_end(folder: Path, pid: int) -> None:
         # While the lock is held, the id in the status is the holder's.
         if _is_held(folder):
             # A supervisor may have gone on to its next job meanwhile: with the request in the folder a harmless signal is enough.
-            signal.pidfd_send_signal(fd, jobs.WAKE if (folder / jobs.CANCEL).exists() else signal.SIGTERM)
+            signal.pidfd_send_signal(fd, signal.Signals[jobs.WAKE] if (folder / jobs.CANCEL).exists() else signal.SIGTERM)
     except ProcessLookupError:
         return
     finally:

@@ -23,7 +23,7 @@ class Ears:
         os.set_blocking(kick, False)
         signal.set_wakeup_fd(kick, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(jobs.WAKE, lambda *_: None)
+        signal.signal(signal.Signals[jobs.WAKE], lambda *_: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def open(self) -> None:
