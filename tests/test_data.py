@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from overnight.app.data import check_data, data_links, env_names
+from overnight import sandbox
+from overnight.app.data import check_data, data_links, env_names, named_paths
 from overnight.errors import OvernightError
+from overnight.testing import repository
 
 
 def _make(root: Path, names: Iterable[str]) -> None:
@@ -78,3 +83,35 @@ def test_a_tracked_environment_needs_no_link(tmp_path: Path) -> None:
 
 def test_variables_of_the_entries_are_named() -> None:
     assert env_names([_ENTRY, "${A_B} or $C", "plain", "a$D"]) == {"YOLO_DATA", "A_B", "C"}
+
+
+def test_places_that_the_code_names_are_found_and_nothing_of_the_system_or_of_others(tmp_path: Path) -> None:
+    home = tmp_path / "home" / "me"
+    for name in (".cache/autoresearch/data", ".cache/x", ".ssh", "sets/ships", "other"):
+        (home / name).mkdir(parents=True)
+    texts = [
+        'CACHE = os.path.join(os.path.expanduser("~"), ".cache", "autoresearch")',
+        f"a = '~/sets/ships'; b = '~/.ssh'; c = '~/.cache'; d = '~'; e = '~/none'; f = '{home}'; g = '{home}/other'",
+        "h = '/etc/passwd'; i = '/usr/lib'; j = 'https://host/data'; k = '/home/somebody'; l = '/'; m = '../../x'",
+        "n = '~/sets/../.ssh'",
+    ]
+    assert named_paths(texts, home) == [home / ".cache" / "autoresearch", home / "other", home / "sets" / "ships"]
+
+
+@pytest.mark.skipif(sandbox.find() is None, reason="there is no bubblewrap")
+def test_a_run_reads_the_cache_that_the_study_names_and_not_the_one_beside_it(tmp_path: Path) -> None:
+    for name in ("known", "beside"):
+        _make(tmp_path / "home" / ".cache", [f"{name}/x"])
+    train = "ls ~/.cache/known/x && ! ls $HOME/.cache/$(echo beside)/x && echo @loss=0.25\n"
+    root = repository(tmp_path / "repository", {"train.sh": train})
+    words = ["--metric", "loss", "--budget", "0", "--baseline-runs", "1", "--editable", "train.sh", "--proposer-command", "true"]
+    env = {**os.environ, "HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-m", "overnight", "run", *words, "--", "sh", "train.sh"],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "@loss=0.25" in done.stdout) == (0, True), done.stdout + done.stderr

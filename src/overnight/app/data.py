@@ -7,11 +7,17 @@ Must not know how an export is made; it looks at the disk and changes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from overnight.errors import UsageError
 
+_ABSOLUTE = re.compile(r"(?<![\w./~$}{*-])(/(?:[\w.+-]+/)*[\w.+-]+)")
+_AT_HOME = re.compile(r"(?<![\w./])(?:~|\$HOME|\$\{HOME\})/((?:[\w.+-]+/)*[\w.+-]+)")
+_CACHE = re.compile(r"""["']\.cache["']\s*[,/]\s*["']([\w.+-]+)["']""")
+_SYSTEM = {"bin", "boot", "dev", "etc", "lib", "lib64", "opt", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "var"}
+_OTHERS = {"home", "Users", "mnt", "media"}  # what lies in them belongs to somebody
+_MOST = 32
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
 
@@ -48,6 +54,29 @@ def data_paths(entries: Sequence[str], environ: Mapping[str, str]) -> list[Path]
         if path.is_absolute() and is_there(path):
             found.append(path.resolve() if path.is_dir() else path.resolve().parent)
     return found
+
+
+def named_paths(texts: Iterable[str], home: Path) -> list[Path]:
+    """Places outside the repository that its own code names and that are there: ``/data/imagenet``, ``~/.cache/autoresearch``.
+
+    Neither folders of the system nor the home folder as a whole, nor its hidden folders but what lies in ``.cache``.
+    """
+    found: set[Path] = set()
+    for text in texts:
+        found |= {Path(match[1]) for match in _ABSOLUTE.finditer(text)}
+        found |= {home / match[1] for match in _AT_HOME.finditer(text)}
+        found |= {home / ".cache" / match[1] for match in _CACHE.finditer(text)}
+    fit = sorted(path for path in found if _is_data(path, home) and is_there(path))
+    return [path for path in fit if not any(other in path.parents for other in fit)][:_MOST]
+
+
+def _is_data(path: Path, home: Path) -> bool:
+    if ".." in path.parts or path in (home, *home.parents):
+        return False
+    if home in path.parents:
+        inside = path.relative_to(home).parts
+        return not inside[0].startswith(".") or (inside[0] == ".cache" and len(inside) > 1)
+    return path.parts[1] not in _SYSTEM and not (path.parts[1] in _OTHERS and len(path.parts) < 4)
 
 
 def env_names(entries: Sequence[str]) -> set[str]:

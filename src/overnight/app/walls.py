@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from overnight.app.data import data_links, data_paths
+from overnight.app.data import data_links, data_paths, named_paths
 from overnight.models import JobSpec, Study
 from overnight.sandbox import Inside, Walls, confined, interpreters, prove
-from overnight.workspace import Workspace
+from overnight.workspace import EXECUTABLE, PLAIN, Workspace
 
+_CODE = (".py", ".sh", ".toml", ".yaml", ".yml", ".json", ".cfg", ".ini", ".env.example", "Makefile", "justfile")
+_FILES, _LONGEST = 400, 2**18  # files that are looked at, bytes of each
 Wrap = Callable[[JobSpec], JobSpec]
 
 
@@ -36,7 +38,12 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
     holdout = (workspace.root / settings.holdout,) if settings.holdout else ()
     run = Walls(
         keep=state / "walls",
-        readable=(*interpreters(env, _argv(settings.command), workspace.root), *links.values(), *data_paths(settings.data, environ)),
+        readable=(
+            *interpreters(env, _argv(settings.command), workspace.root),
+            *links.values(),
+            *data_paths(settings.data, environ),
+            *named_data(workspace, study.base_commit, home),
+        ),
         writable=tuple((workspace.root / Path(path).expanduser()).absolute() for path in settings.caches),
         hidden=(workspace.root, state, *holdout),
         network=settings.sandbox_network,
@@ -56,6 +63,14 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
     if settings.proposer_command:
         prove(agent)
     return Around(lambda spec: confined(run, spec), lambda spec: confined(exam, spec), lambda spec: confined(agent, spec))
+
+
+def named_data(workspace: Workspace, commit: str, home: Path) -> list[Path]:
+    """Places outside the repository that the code of the commit names; a proposal cannot add one."""
+    files = workspace.entries(commit).items()
+    fit = [path for path, entry in files if entry.mode in (PLAIN, EXECUTABLE) and entry.size <= _LONGEST and path.endswith(_CODE)]
+    texts = workspace.read(commit, fit[:_FILES]).values()
+    return named_paths((text.decode("utf-8", "replace") for text in texts), home)
 
 
 def _as_it_is(spec: JobSpec) -> JobSpec:

@@ -10,7 +10,7 @@ metrics or decisions.
 
 from overnight.workspace.collect import Collected
 from overnight.workspace.scope import Scope
-from overnight.workspace.trees import Entry
+from overnight.workspace.trees import EXECUTABLE, PLAIN, Entry
 from overnight.workspace.workspace import Committed, Workspace
 
-__all__ = ["Collected", "Committed", "Entry", "Scope", "Workspace"]
+__all__ = ["EXECUTABLE", "PLAIN", "Collected", "Committed", "Entry", "Scope", "Workspace"]
