@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from overnight.errors import GitError
@@ -30,22 +31,27 @@ class Ledger:
         """Make branch and tables equal to the record, whatever an earlier loop left undone."""
         applied = {item.number: item for item in self._store.experiments(study.id) if item.stage is Stage.APPLIED}
         settled = [applied[number] for number in self._store.decided(study.id) if number in applied]
-        if self._booted_since():
-            self._rewrite(study, settled)
-        self._mend_branch(study, [item for item in settled if item.decision is Decision.KEEP])
+        boot = self._new_boot()
+        early = self._rewrite(study, settled) if boot else set()
+        self._mend_branch(study, [item for item in settled if item.decision is Decision.KEEP], early)
         for table in self._tables:
             table.write(settled)
+        if boot and self._boot is not None:  # only now: the next loop must not take half the work for all of it
+            self._boot.write_text(boot, encoding="ascii")
 
-    def _mend_branch(self, study: Study, kept: Sequence[Experiment]) -> None:
+    def _mend_branch(self, study: Study, kept: Sequence[Experiment], early: AbstractSet[str]) -> None:
         """A power cut can lose the last moves of a ref; a branch that somebody else has moved is left alone and said.
 
-        ``kept`` is in the order of the decisions.
+        ``kept`` is in the order of the decisions. ``early`` are commits that the branch may hold although the record does not know
+        them yet: the move was on the disk, the note that followed the decision was not. That step is taken again.
         """
         ours = {item.commit for item in self._store.experiments(study.id, kept=True)} | {study.base_commit}
         wanted = kept[-1].commit if kept else study.base_commit
         tip = self._workspace.tip(f"refs/heads/{study.branch}")
         if tip is None:
             self._workspace.create_branch(study.branch, wanted)
+        elif tip in early - ours:
+            self._workspace.move_branch(study.branch, wanted, tip)
         elif tip not in ours:
             raise GitError(
                 "E-BRANCH-MOVED", f"the branch {study.branch} holds a commit that is not of this study: {tip[:12]}",
@@ -54,25 +60,37 @@ class Ledger:
         elif wanted not in (tip, study.base_commit):
             self._workspace.move_branch(study.branch, wanted, tip)
 
-    def _booted_since(self) -> bool:
-        """Whether the machine has started anew since the last loop: what git had not on the disk by then may be gone."""
+    def _new_boot(self) -> str:
+        """The machine's present start, if it is not known to be that of the last loop: what git had not on the disk by then may be gone."""
         if self._boot is None or not _BOOT_ID.exists():
-            return False
+            return ""
         now = _BOOT_ID.read_text(encoding="ascii")
-        known = self._boot.read_text(encoding="ascii", errors="replace") if self._boot.exists() else ""
-        if known != now:
-            self._boot.write_text(now, encoding="ascii")
-        return known not in ("", now)
+        known = self._boot.read_text(encoding="ascii", errors="replace") if self._boot.exists() else ""  # may be lost itself
+        return now if known != now else ""
 
-    def _rewrite(self, study: Study, settled: Sequence[Experiment]) -> None:
-        """Make the latest commits again, objects and refs: the same bytes give the same ids. ``settled`` is in the order of the decisions."""
+    def _rewrite(self, study: Study, settled: Sequence[Experiment]) -> set[str]:
+        """Make the latest commits again, objects and refs: the same bytes give the same ids. ``settled`` is in the order of the decisions.
+
+        Returns the commits of keeps that were decided and not yet applied.
+        """
+        self._workspace.drop_empty()
         tip, commits = study.base_commit, {item.number: item.commit for item in settled}
         for place, item in enumerate(settled):
             kept = item.decision is Decision.KEEP
             ground = tip if kept else commits.get(item.parent, study.base_commit)
-            if item.operator is not Operator.BASELINE and place >= len(settled) - _UNSURE:
-                self._made(study, item, ground)
+            if place >= len(settled) - _UNSURE:
+                self._remade(study, item, ground)
             tip = item.commit if kept else tip
+        unfinished = self._store.unfinished(study.id)
+        waiting = [item for item in unfinished if item.decision is Decision.KEEP or (item.operator is Operator.BASELINE and item.commit)]
+        return {self._remade(study, item, tip) for item in waiting}
+
+    def _remade(self, study: Study, experiment: Experiment, ground: str) -> str:
+        """The commit of a settled experiment and its ref, made again."""
+        if experiment.operator is not Operator.BASELINE:
+            return self._made(study, experiment, ground).commit
+        self._workspace.set_ref(_ref(study, experiment), study.base_commit)
+        return study.base_commit
 
     def keep(self, study: Study, experiment: Experiment) -> Experiment:
         """Commit the proposal under ``refs/overnight/<tag>/<number>``; repeating it is harmless."""
@@ -99,6 +117,11 @@ class Ledger:
             table.add(experiment)
         return self._store.advance(study.id, experiment.number, Stage.APPLIED)
 
+    def amend(self, before: Experiment, after: Experiment) -> None:
+        """Let the tables follow a row that re-tests have changed."""
+        for table in self._tables:
+            table.amend(before, after)
+
     def _publish(self, study: Study, experiment: Experiment) -> Experiment:
         if experiment.decision is not Decision.KEEP:
             return self._commit(study, experiment, self._store.experiment(study.id, experiment.parent).commit, Stage.DECIDED)
@@ -115,7 +138,8 @@ def message(experiment: Experiment, study: Study) -> str:
     subject = one_line(experiment.description, 100) or f"experiment {experiment.number}"
     trailers = [f"Overnight-Experiment: {experiment.number}"]
     if experiment.decision is not None:
-        value = "none" if experiment.value is None else f"{experiment.value:.6g}"
+        decided = experiment.value if experiment.decided_value is None else experiment.decided_value  # later runs change no commit
+        value = "none" if decided is None else f"{decided:.6g}"
         trailers += [f"Overnight-Metric: {one_line(study.metric)}={value}", f"Overnight-Decision: {experiment.decision}"]
     return "\n".join([subject, "", *trailers, ""])
 

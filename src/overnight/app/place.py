@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # looking at the record needs no git
     from overnight.workspace import Workspace
 
 STATE = ".overnight"
+_SILENT = "a process that does not say who it is"
 _OWN = {".gitignore", "copies", "git", "jobs", "lock", "loop.log", "lost+found", "runs"}  # what a state folder can hold without a record
 
 
@@ -50,7 +51,7 @@ class Place:
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return _named(handle)
+                return _named(handle) or _SILENT
             finally:
                 os.close(handle)
         return ""
@@ -178,23 +179,30 @@ def _take(handle: int, place: Place) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             holder = _named(handle)
-            if time.monotonic() < deadline and not holder:
+            if time.monotonic() < deadline and (not holder or _is_gone(handle)):  # it has not written its name yet
                 time.sleep(0.02)
                 continue
-            raise BusyError(
-                "E-BUSY",
-                f"another loop works on this study: {holder}",
-                where=str(place.state),
-                fix="overnight status   # or: overnight stop",
-            ) from exc
+            raise busy(place, holder or _SILENT) from exc
         else:
             return
 
 
 def _named(handle: int) -> str:
+    """What the lock says of its holder; empty if nothing can be read."""
     try:
         found = json.loads(os.pread(handle, 4096, 0))
         since = time.strftime("%H:%M:%S", time.localtime(found["since"]))
         return f"pid {found['pid']} on {found['host']}, since {since}"
     except (ValueError, KeyError, TypeError):
-        return "a process that does not say who it is"
+        return ""
+
+
+def _is_gone(handle: int) -> bool:
+    """Whether the lock still names an earlier holder, a process that this machine does not have any more."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, PermissionError):
+        found = json.loads(os.pread(handle, 4096, 0))
+        try:
+            os.kill(int(found["pid"]), 0)
+        except ProcessLookupError:
+            return bool(found["host"] == os.uname().nodename)
+    return False

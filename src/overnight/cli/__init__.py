@@ -95,11 +95,8 @@ def main(args: list[str] | None = None) -> None:
     except Exception as exc:
         if os.environ.get("OVERNIGHT_DEBUG"):
             raise
-        if isinstance(exc, OSError) and exc.strerror:
-            what = f"{exc.filename or 'the output'}: {exc.strerror}"
-            _complain(
-                OvernightError("E-SYSTEM", what, why="the system refused it", fix="df -h .   # is there room, and may you write?"), words
-            )
+        if (told := _refused(exc)) is not None:
+            _complain(told, words)
             _leave(1)
         _complain(
             OvernightError(
@@ -113,6 +110,21 @@ def main(args: list[str] | None = None) -> None:
         _leave(1)
     else:
         _leave(code if isinstance(code, int) else 0)
+
+
+def _refused(exc: Exception) -> OvernightError | None:
+    """The error for what the system has refused; None if it was not the system."""
+    if isinstance(exc, OSError) and exc.strerror:
+        what = f"{exc.filename or 'the output'}: {exc.strerror}"
+        return OvernightError("E-SYSTEM", what, why="the system refused it", fix="df -h .   # is there room, and may you write?")
+    if isinstance(exc, MemoryError) or (isinstance(exc, RuntimeError) and "start new thread" in str(exc)):
+        what = "there is no memory left" if isinstance(exc, MemoryError) else "no further thread can be started"
+        return OvernightError("E-SYSTEM", what, why="the system refused it", fix="ulimit -a; free -h   # then: overnight run")
+    if isinstance(exc, ImportError) and "shared object" in str(exc):
+        return OvernightError(
+            "E-SYSTEM", f"a library cannot be loaded: {exc}", why="the system refused it", fix="ulimit -n 1024   # then: overnight run"
+        )
+    return None
 
 
 def _open_streams() -> None:

@@ -71,7 +71,7 @@ class LocalExecutor:
             self._starting.discard(spec.id)
 
     def poll(self, job: str, wait: float = 0.0) -> JobStatus:
-        """What is known of the job; waits up to ``wait`` seconds for its end. An unknown job is LOST."""
+        """What is known of the job; waits up to ``wait`` seconds for its end. An unknown job is LOST. Raises ``StorageError``."""
         until = time.monotonic() + wait
         folder = self._root / job
         while True:
@@ -117,9 +117,10 @@ class LocalExecutor:
                 draft = folder / f".{secrets.token_hex(8)}"
                 draft.write_text(reason, encoding="utf-8", errors="replace")
                 draft.rename(folder / jobs.CANCEL)
-        status = _read(folder)
-        if status is not None and status.pid and not status.state.over:
-            _ask_to_end(folder, status.pid)
+        with contextlib.suppress(StorageError):
+            status = _read(folder)
+            if status is not None and status.pid and not status.state.over:
+                _ask_to_end(folder, status.pid)
 
     def close(self) -> None:
         """End the helper process; jobs go on. It is started again when needed."""
@@ -275,6 +276,10 @@ def _read(folder: Path) -> JobStatus | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
+        if isinstance(exc, OSError) and exc.errno == errno.EIO:  # a disk that is gone: to wait for the job's end would be to wait for ever
+            raise StorageError(
+                "E-STORAGE", f"job {folder.name} cannot be followed: {exc.strerror}", where=str(folder), fix="dmesg | tail"
+            ) from exc
         return JobStatus(JobState.RUNNING, cause=f"status.json cannot be read: {exc}")
 
 

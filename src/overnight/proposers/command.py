@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from overnight.environment import for_proposer
-from overnight.errors import ProposalError
+from overnight.errors import JobError, ProposalError
 from overnight.models import Experiment, Idea, JobSpec, JobState, JobStatus
 from overnight.printable import one_line
 from overnight.protocols import Executor, Request
@@ -69,7 +69,12 @@ class CommandProposer:
             log_tail=2**18,
             durable=False,
         )
-        self._executor.submit(self._wrap(spec))
+        try:
+            self._executor.submit(self._wrap(spec))
+        except JobError as exc:
+            if isinstance(exc.__cause__, OSError):  # the disk: nothing can be done, by an experiment neither
+                raise
+            raise ProposalError("E-PROPOSER-START", f"the proposer was not started: {exc.message}", outage=True) from exc
         status = self._wait(job, request.cancelled)
         if status.state is not JobState.SUCCEEDED:
             raise _failure(status)

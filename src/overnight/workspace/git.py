@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,10 @@ class Git:
 
     def run(self, words: Sequence[str], *, cwd: Path, stdin: bytes = b"", **extra: str) -> subprocess.CompletedProcess[bytes]:
         """Run one command to its end, whatever its exit code. Raises ``GitError`` when it cannot be started or hangs."""
+        done = self._once(words, cwd, stdin, extra)
+        return done if done.returncode >= 0 else self._once(words, cwd, stdin, extra)  # killed, for lack of memory perhaps: once more
+
+    def _once(self, words: Sequence[str], cwd: Path, stdin: bytes, extra: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
         try:
             return subprocess.run(
                 self.command(*words),

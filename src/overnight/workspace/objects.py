@@ -100,6 +100,14 @@ class Objects:
             self._keep(name, found.data)
         return name
 
+    def drop_empty(self) -> None:
+        """Remove loose objects without a byte, as a power cut leaves them: git neither replaces nor tidies them, it only fails."""
+        for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
+            with contextlib.suppress(OSError):
+                for entry in os.scandir(folder):
+                    if len(entry.name) > 32 and entry.stat(follow_symlinks=False).st_size == 0:
+                        os.unlink(entry.path)
+
     def close(self) -> None:
         """End the git process; the next read starts another."""
         with self._lock:

@@ -59,7 +59,10 @@ def object_id(kind: str, data: bytes, algorithm: str) -> str:
 
 
 def parse_listing(listing: bytes, tree: str) -> Snapshot:
-    """The snapshot in the output of ``git ls-tree -r -t -z -l``. Raises ``UsageError`` for a name that is not safe to write."""
+    """The snapshot in the output of ``git ls-tree -r -t -z -l``.
+
+    Raises ``UsageError`` for a name that is not safe to write, ``GitError`` for a file that git cannot read.
+    """
     files: dict[str, Entry] = {}
     folders: dict[str, dict[str, tuple[str, str]]] = {"": {}}
     for line in listing.split(b"\0")[:-1]:
@@ -70,6 +73,9 @@ def parse_listing(listing: bytes, tree: str) -> Snapshot:
         if leaf in ("", ".", "..") or leaf.lower() == ".git":
             raise UsageError("E-UNSAFE-NAME", f"the commit holds a file that cannot be laid out: {path!r}", fix="git fsck")
         folders[folder][leaf] = (FOLDER if kind == "tree" else mode, name)
+        if size == "BAD":
+            why = "a power cut, a failing disk or a partial clone can be the cause"
+            raise GitError("E-GIT-OBJECT", f"object {name[:12]} of the repository, {path!r}, cannot be read", why=why, fix="git fsck")
         if kind == "tree":
             folders[path] = {}
         else:

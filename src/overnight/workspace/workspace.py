@@ -70,6 +70,10 @@ class Workspace:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def drop_empty(self) -> None:
+        """Remove what a power cut has left of objects that were not yet on the disk."""
+        self._objects.drop_empty()
+
     def close(self) -> None:
         """End the git process that reads objects."""
         self._objects.close()
@@ -104,7 +108,7 @@ class Workspace:
 
     def hide(self, paths: Iterable[str]) -> None:
         """Leave these files or folders of the commit out of every copy from now on: a hold-out that git tracks."""
-        self._hidden = tuple(path.strip("/") for path in paths if path.strip("/"))
+        self._hidden = (*self._hidden, *(path.strip("/") for path in paths if path.strip("/")))
 
     def _visible(self, commit: str) -> Snapshot:
         """The commit's tree without what is hidden."""
