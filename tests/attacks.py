@@ -1,7 +1,7 @@
 """Attacks on the walls: small programs that run as a training would, and the field on which they are let loose.
 
 Each program is Python without a site folder, started in the run's folder; ``T`` tells it what there is to be attacked, and what it
-manages to do it appends to ``won``. Usage: ``attacks.py`` plays all of them as whoever it is run by, and prints JSON: name -> what was won.
+manages to do it appends to ``won``. Usage: ``attacks.py [landlock]`` plays all of them as whoever it is run by, and prints JSON: name -> what was won.
 """
 
 from __future__ import annotations
@@ -281,9 +281,12 @@ def processes(mark: str) -> list[str]:
 def main() -> None:
     """Play everything and print what was won."""
     os.environ["OPENAI_API_KEY"] = SECRET
-    with tempfile.TemporaryDirectory() as folder, field(Path(folder)) as ground:
+    by = sandbox.By(sys.argv[1]) if sys.argv[1:] else sandbox.By.BUBBLEWRAP
+    with tempfile.TemporaryDirectory() as folder, field(Path(folder), by=by) as ground:
+        Path(folder).chmod(0o755)  # it is the walls that are tried, not this
         found = {name: ground.attack(name) for name in ATTACKS}
-        found["fork bomb"] = ground.run(ground.spec("bomb", BOMB, process_limit=40)).end
+        bomb = ground.run(ground.spec("bomb", BOMB, process_limit=40))
+        found["fork bomb"] = bomb.cause if bomb.cause.startswith("process limit") else bomb.end
         print(json.dumps({"self-check": sandbox.check(ground.walls), **found}))
 
 

@@ -133,6 +133,16 @@ def test_a_fork_bomb_ends_at_the_process_limit(ground: Field) -> None:
     assert (status.state, status.end) == (JobState.SUCCEEDED, "WON [true]\n")
 
 
+def test_a_run_has_no_core_dumps_and_a_bounded_number_of_open_files(ground: Field) -> None:
+    script = """
+import resource
+won += [resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 65536]
+can("more files", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (70000, 70000)))
+can("core dumps", lambda: resource.setrlimit(resource.RLIMIT_CORE, (1, 1)))
+"""
+    assert ground.run(ground.spec("limits", script)).end == "WON [[0, 0], true]\n"
+
+
 def test_a_memory_hog_gets_no_more_than_its_limit(ground: Field) -> None:
     hog = """
 try:

@@ -114,6 +114,8 @@ def test_the_last_error_is_found_among_other_output(output: bytes, expected: str
         (_EXIT_1, b"hint: lower the batch size if you run out of memory\n" + _NAME_ERROR,
          Crash("error:NameError", "NameError: name 'x' is not defined", dumb=True)),
         (_EXIT_1, _error("OSError: [Errno 28] No space left on device"), Crash("disk", "OSError: [Errno 28] No space left on device")),
+        (_EXIT_1, b"curl: (6) Could not resolve host: data\n", Crash("network", "the network was not reachable")),
+        (_EXIT_1, _error("OSError: [Errno 97] Address family not supported by protocol"), Crash("network", "OSError: [Errno 97] Address family not supported by protocol")),
         (_EXIT_1, b"curl: Temporary failure in name resolution\n", Crash("network", "the network was not reachable")),
         (_EXIT_1, _error("ConnectionRefusedError: [Errno 111] Connection refused"), Crash("network", "ConnectionRefusedError: [Errno 111] Connection refused")),
         (JobStatus(JobState.FAILED, "memory limit of 100 MB", signal=9), _NAME_ERROR, Crash("oom", "memory limit of 100 MB")),

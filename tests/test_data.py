@@ -115,3 +115,16 @@ def test_a_run_reads_the_cache_that_the_study_names_and_not_the_one_beside_it(tm
         check=False,
     )
     assert (done.returncode, "@loss=0.25" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sandbox.find() is None, reason="there is no bubblewrap")
+def test_a_run_that_misses_what_the_walls_hide_is_told_how_to_name_it(tmp_path: Path) -> None:
+    _make(tmp_path, ["set/x"])
+    first, second = str(tmp_path / "set" / "x")[:6], str(tmp_path / "set" / "x")[6:]
+    root = repository(tmp_path / "repository", {"train.sh": f'cat {first}""{second} && echo @loss=1\n'})
+    words = ["--metric", "loss", "--budget", "0", "--baseline-runs", "1", "--editable", "train.sh", "--proposer-command", "true"]
+    command = [sys.executable, "-m", "overnight", "run", *words]
+    told = subprocess.run([*command, "--", "sh", "train.sh"], cwd=root, capture_output=True, text=True, check=False)
+    follow = [*command, "--tag", "u", "--data", f"{tmp_path}/set/x", "--", "sh", "train.sh"]
+    done = subprocess.run(follow, cwd=root, capture_output=True, text=True, check=False)
+    assert (f"overnight run --data {tmp_path}/set/x" in told.stderr, done.returncode) == (True, 0), told.stderr + done.stderr

@@ -213,6 +213,15 @@ def test_use_of_the_network_is_noted(tmp_path: Path, line: str) -> None:
     assert (found.network, found.why["network"]) == (True, "train.py:2")
 
 
+def test_the_network_is_proposed_to_who_wants_it_and_stays_off(tmp_path: Path) -> None:
+    found = _look(tmp_path, {"train.py": "import wandb\n"})
+    line = "# sandbox_network = true  # train.py:1 wants it: take the # at the start away"
+    assert (line in init.config_text(found).splitlines(), "# sandbox_network = true" in init.config_text(Findings()).splitlines()) == (
+        True,
+        True,
+    )
+
+
 def test_untracked_data_is_found_and_outputs_are_not(tmp_path: Path) -> None:
     there = ("data/a.bin", "yolo.pt", "model.pt", "best.pt", "runs/x", "run.log", "tracked/new.csv")
     _make(tmp_path, dict.fromkeys(there, "1"))

@@ -22,6 +22,7 @@ from overnight.jobs import spec_from_json, spec_to_json
 from overnight.models import JobSpec, JobState
 from overnight.sandbox import Inside, bubblewrap, seccomp
 from overnight.sandbox.mounts import Layout
+from terminal import COMMAND, environment, project, typed
 
 needs_bubblewrap = pytest.mark.skipif(sandbox.find() is None, reason="there is no bubblewrap")
 
@@ -279,7 +280,7 @@ def test_the_self_check_sees_a_wall_that_is_missing(ground: Field, option: str, 
 
 @needs_bubblewrap
 def test_the_self_check_sees_a_filter_that_lets_everything_through(ground: Field, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seccomp, "program", lambda _machine: struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000))
+    monkeypatch.setattr(seccomp, "program", lambda *_: struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000))
     assert "the system call filter does not work" in sandbox.check(ground.walls)
 
 
@@ -329,3 +330,20 @@ def test_files_of_a_job_reach_its_command_as_descriptors(ground: Field) -> None:
     spec = JobSpec(id="files", argv=("sh", "-c", "cat /dev/fd/100"), cwd="/", env={"PATH": os.defpath}, files=(str(path),))
     ground.executor.submit(spec)
     assert (ground.executor.poll("files", 30).end, spec_from_json(spec_to_json(spec))) == ("content", spec)
+
+
+# ---------------------------------------------------------------- what a person is told
+
+
+@needs_bubblewrap
+def test_a_study_whose_baseline_wants_the_network_is_told_which_flag_lets_it(tmp_path: Path) -> None:
+    train = "import socket\nsocket.create_connection(('192.0.2.1', 80), 5)\nprint('@loss=1')\n"
+    root = project(tmp_path, train)
+    env = {name: text for name, text in environment(tmp_path).items() if name != "OVERNIGHT_UNSAFE_NO_SANDBOX"}
+    words = ("run", "--tag", "t", "--budget", "0", "--metric", "loss", "--json", "--", *COMMAND)
+    error = typed(root, *words, env=env).json["error"]
+    row = typed(root, "ls", "--json", env=env).json[0]
+    reason = "(runs have no network: --sandbox-network lets them reach it)"
+    assert (error["code"], error["hint"].startswith("overnight run --sandbox-network"), row["crash_kind"], row["cause"].endswith(reason)) == (
+        "E-BASELINE", True, "network", True,
+    )  # fmt: skip

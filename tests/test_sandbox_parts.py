@@ -19,10 +19,10 @@ ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 
 
-def verdict(machine: str, number: int, *arguments: int, arch: int = 0) -> int:
+def verdict(machine: str, number: int, *arguments: int, arch: int = 0, world: seccomp.Open = seccomp.Open()) -> int:  # noqa: B008 - frozen
     """What the kernel would make of a call: the program run by hand (errno for an error)."""
     data = struct.pack("<IIQ6Q", number, arch or ARCH[machine], 0, *(arguments + (0,) * 6)[:6])
-    steps = list(struct.iter_unpack("<HBBI", seccomp.program(machine)))
+    steps = list(struct.iter_unpack("<HBBI", seccomp.program(machine, world)))
     at, held = 0, 0
     while True:
         code, true, false, value = steps[at]

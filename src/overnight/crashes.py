@@ -21,6 +21,7 @@ _OOM = re.compile(
 _NETWORK = re.compile(
     rb"Name or service not known|Temporary failure in name resolution|Network is unreachable|Connection(?:Refused|Reset|Aborted)?Error|URLError"
     rb"|MaxRetryError|getaddrinfo failed|LocalEntryNotFoundError|OfflineModeIsEnabled"
+    rb"|Could not resolve host|Address family not supported by protocol"
 )
 _DISK = re.compile(rb"No space left on device|Disk quota exceeded")
 _OUTSIDE = ((_OOM, "oom", "out of memory"), (_DISK, "disk", "the disk is full"), (_NETWORK, "network", "the network was not reachable"))

@@ -19,6 +19,7 @@ LOG = "output.log"  # stdout and stderr as raw bytes: the head, then behind a ma
 METRICS = "metrics.jsonl"  # points as they come, one JSON array [name, value, step, time] a line
 STATUS = "status.json"  # replaced atomically; absent until the supervisor is about to start the command
 CANCEL = "cancel"  # its presence asks for the end, its content is the reason
+GROUP = "cgroup"  # the control group of a job with limits, one path a line; absent where there is none
 LOCK = "lock"  # flocked by the supervisor for its whole life; holds process id and start of the command
 WAKE = "SIGUSR1"  # the signal that tells a supervisor to look for the request to end
 TOKEN = "OVERNIGHT_JOB"  # noqa: S105 - a variable by which a job's processes are found again, no secret

@@ -17,9 +17,11 @@ from overnight.app import place as places
 from overnight.app import prepare, wiring
 from overnight.app.detect import AGENTS
 from overnight.app.options import Options
+from overnight.app.walls import Standing, standing
 from overnight.errors import OvernightError
 from overnight.models import Direction, Run
 from overnight.printable import duration, number
+from overnight.settings import Settings
 from overnight.store import Store
 from overnight.workspace import Workspace
 
@@ -33,6 +35,7 @@ class Finding:
     ok: bool | None
     text: str
     fix: str = ""
+    walls: Standing | None = None  # what the line is about
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,26 @@ class Noise:
 
     metric: str
     values: tuple[float, ...]
-    seconds: float  # of one run
-    sd: float
+    seconds: float  # of one run, with all that the loop does around it
+    sd: float  # between seeds
+    again: float | None = None  # how far two runs on one and the same seed were apart; None = that was not tried
+    night: float = 8 * 3600.0  # seconds that there are
+    slots: int = 1
 
     @property
     def believable(self) -> float:
-        """The gain of a single run that luck alone reaches in about one of twenty tries: 1.645 sd of a difference."""
-        return 1.645 * math.sqrt(2) * self.sd
+        """The gain of a single run over a single run that luck alone reaches in one of twenty tries: t times the sd of a difference.
+
+        By Student's t, for the sd itself is only known from so many runs.
+        """
+        return _t95(len(self.values) - 1 - (self.again is not None)) * math.sqrt(2) * self.sd
+
+
+def _t95(dof: int) -> float:
+    """The one-sided 95 % quantile of Student's t: exact for one and two degrees of freedom, else within one in a hundred (Peizer and Pratt 1968)."""
+    if dof < 3:
+        return 6.314 if dof < 2 else 2.920
+    return math.sqrt(dof * math.expm1(1.645 * 1.645 * (dof - 5 / 6) / (dof - 2 / 3 + 0.1 / dof) ** 2))
 
 
 def look(options: Options) -> Iterator[Finding]:
@@ -73,6 +89,7 @@ def look(options: Options) -> Iterator[Finding]:
                 None if taken else True,
                 f"branch {settings.branch_prefix}{tag} {'exists: a fresh study needs another --tag' if taken else 'is free'}",
             )
+            yield from _walls(options, settings, workspace, base)
     except OvernightError as exc:
         yield Finding(False, exc.message, exc.fix)
         return
@@ -80,6 +97,32 @@ def look(options: Options) -> Iterator[Finding]:
     yield Finding(None, "GPU: " + (", ".join(f"{gpu.index} {gpu.name}" for gpu in found) or "none found"))
     agents = [agent for agent in AGENTS if shutil.which(agent)]
     yield Finding(None, "agents on PATH: " + (", ".join(agents) or "none; the embedded search needs none"))
+
+
+def _walls(options: Options, settings: Settings, workspace: Workspace, base: str) -> Iterator[Finding]:
+    """What stands around runs, probe by probe, and what else could hold them."""
+    if settings.unsafe_no_sandbox:
+        yield Finding(None, "walls: none, by --unsafe-no-sandbox")
+        return
+    with tempfile.TemporaryDirectory(prefix="overnight-doctor-") as scratch:
+        Path(scratch).chmod(0o711)  # another user is to pass it
+        found = standing(settings, workspace, base, Path(scratch, "walls"), options.environ)
+    if found.by == "none":
+        yield Finding(False, f"walls: none stand: {found.why}", found.fix, found)
+    elif found.why:
+        text = f"walls: {found.what}, which hold less (docs/security.md), for bubblewrap's do not stand: {found.why}"
+        yield Finding(None, text, found.fix.partition("\n")[0], found)
+    else:
+        yield Finding(True, f"walls: {found.what}", "", found)
+    good = [f"{probe.name} ok {1e3 * probe.seconds:.0f} ms" for probe in found.probes if not probe.faults]
+    if good:
+        yield Finding(None, f"probes of the walls: {', '.join(good)}")
+    for probe in found.probes:
+        if probe.faults:
+            yield Finding(False, f"probe {probe.name}, {1e3 * probe.seconds:.0f} ms, failed: {'; '.join(probe.faults)}")
+    yield Finding(None, f"limits by control groups: {found.cgroups or 'none here; processes are counted four times a second instead'}")
+    if found.user_namespaces is False:
+        yield Finding(None, "user namespaces cannot be made by this user")
 
 
 def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Noise:
@@ -95,38 +138,69 @@ def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Nois
         store.propose(study.id, proposal, prepare.lines(proposal), time.time())
         runner = wiring.runner_for(options, scratch, study, (store, workspace))
         runs: list[Run] = []
-        for seed in range(settings.seed, settings.seed + repeats):
+        begun = time.monotonic()
+        for seed in _seeds(settings.seed, repeats):
             runner.run(study, 1, seed, prepare.slot_gpus(settings, options.environ)[0], lambda: "")
             runs = store.runs(study.id, 1)
             if not study.metric and runs[-1].metrics:
                 name, direction = prepare.name_goal(settings, runs[-1].metrics)
                 study = replace(study, metric=name, direction=direction)
-            value = runs[-1].metrics.get(study.metric)
+            value = _value(runs[-1], study.metric)
             if value is None:
                 raise OvernightError(
                     "E-BASELINE", f"the baseline did not work: {runs[-1].cause}", fix="overnight run -- COMMAND   # and read the log"
                 )
             said(f"run {len(runs)} of {repeats}: {study.metric} {number(value)} in {duration(runs[-1].seconds)}")
-        values = tuple(run.value if run.value is not None else run.metrics[study.metric] for run in runs)
-    sd = statistics.stdev(values) if len(values) > 1 else math.nan
-    return Noise(study.metric, values, statistics.fmean(run.seconds for run in runs), sd)
+        seconds = (time.monotonic() - begun) / len(runs)
+        values = tuple(value for run in runs if (value := _value(run, study.metric)) is not None)
+    twice = len({run.seed for run in runs}) < len(runs)
+    apart = values[:-1] if twice else values
+    sd = statistics.stdev(apart) if len(apart) > 1 else math.nan
+    again = abs(values[-1] - values[0]) if twice else None
+    return Noise(study.metric, values, seconds, sd, again, settings.bounds.seconds or 8 * 3600.0, settings.slots)
+
+
+def _seeds(first: int, repeats: int) -> list[int]:
+    """A seed for each run; of four or more the last is the first once again, which shows whether the seed is used at all."""
+    seeds = list(range(first, first + repeats))
+    return [*seeds[:-1], first] if repeats > 3 else seeds
+
+
+def _value(run: Run, metric: str) -> float | None:
+    """The number that counts, also of a run that ended before it was known which one that is."""
+    found = run.value if run.value is not None or run.crash_kind != "no-metric" else run.metrics.get(metric)
+    return found if found is not None and math.isfinite(found) else None
 
 
 def words(noise: Noise) -> list[str]:
     """What the noise means, in the words of a researcher."""
     count, middle = len(noise.values), statistics.fmean(noise.values)
-    lines = [f"baseline {', '.join(number(value) for value in noise.values[:8])}"]
+    more = f" … ({count} in all)" if count > 8 else ""
+    lines = [f"baseline: {noise.metric} {', '.join(number(value) for value in noise.values[:8])}{more}"]
     if math.isnan(noise.sd):
         lines.append("one run says nothing of the noise: --repeats 5 does")
     elif noise.sd == 0:
-        lines.append("all runs are equal: the metric is deterministic (or the script ignores OVERNIGHT_SEED), so any gain is real")
+        lines.append(f"all {count} runs are equal: the metric is deterministic (or the script ignores OVERNIGHT_SEED), so any gain is real")
     else:
-        rough = " (rough; 5 runs give a better one: --repeats 5)" if count < 5 else ""
+        rough = " (rough; --repeats 5 gives a better one)" if count < 5 else ""
         share = f", {noise.sd / abs(middle):.2%} of the mean" if middle else ""
-        lines.append(f"noise: sd ≈ {noise.sd:.3g}{share}{rough}")
+        lines.append(f"noise: sd ≈ {noise.sd:.3g} between seeds{share}{rough}")
         lines.append(
-            f"a single run that is better by less than {noise.believable:.3g} may well be luck; larger gains can be believed at 95 %"
+            f"one run against one: a gain below {noise.believable:.3g} may well be luck, a larger one can be believed at 95 %; "
+            f"a gain of {noise.sd:.3g} (one sd) takes about six runs of each version"
         )
-    hours = 8 * 3600 / max(noise.seconds, 0.1)
-    lines.append(f"a run takes {duration(noise.seconds)}: about {hours:.0f} experiments in a night of 8 h on one slot")
+    if noise.again is not None and noise.sd > 0:
+        lines.append(
+            "the same seed gave the same value: runs can be compared in pairs; how much that takes out is learned from the edits"
+            if noise.again == 0
+            else f"the same seed gave values {noise.again:.2g} apart: "
+            + ("much of the noise is not the seed's" if noise.again > noise.sd else "some of the noise is not the seed's")
+            + " (OVERNIGHT_SEED is not used everywhere, or the hardware adds its own)"
+        )
+    runs = noise.slots * noise.night / max(noise.seconds, 0.01)
+    where = f"{noise.slots} slots" if noise.slots > 1 else "one slot"
+    looks = ", of which up to a fifth look again at what seemed good" if noise.sd > 0 else ""
+    lines.append(
+        f"a run takes {duration(noise.seconds)}: about {runs:.0f} runs in {duration(noise.night)} on {where}{looks}, if the proposer keeps up"
+    )
     return lines

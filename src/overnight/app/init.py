@@ -24,9 +24,9 @@ from overnight.settings import Settings, convert, table
 _GROUPS = (
     ("What is sought", ("goal", "metric", "direction", "target", "budget", "min_delta", "pick")),
     ("What runs", ("command", "editable", "protect", "data", "pass_env", "time_budget", "time_limit", "seed")),
-    ("Who proposes", ("proposer", "proposer_command", "proposer_time_limit", "program", "repairs", "ahead")),
-    ("When to believe it", ("profile", "baseline_runs")),
-    ("Who measures", ("evaluate", "artifact", "holdout", "predict", "evaluate_time_limit")),
+    ("Who proposes", ("proposer", "proposer_command", "proposer_time_limit", "policy", "program", "repairs", "ahead")),
+    ("When to believe it", ("profile", "baseline_runs", "early_stop", "plateau")),
+    ("Who measures", ("evaluate", "artifact", "holdout", "hidden_holdout", "predict", "evaluate_time_limit")),
     ("Where it runs", ("slots", "gpus", "memory_soft", "memory_hard", "memory_limit", "process_limit", "disk_limit", "log_limit")),
     ("Walls", ("sandbox_network", "caches", "unsafe_no_sandbox")),
     ("Names", ("tag", "branch_prefix", "tsv_metric_name")),
@@ -163,7 +163,12 @@ def _setting(name: str, found: dict[str, Any], findings: Findings) -> Iterator[s
     if name == "proposer_command" and findings.agents:
         yield from (f"# {name} = {_toml(name, _agent_command(agent, findings))}" for agent in findings.agents)
         return
-    yield f"# {name} = {table()[name]['example']}"
+    why = (
+        f"  # {one_line(findings.why['network'])} wants it: take the # at the start away"
+        if name == "sandbox_network" and findings.network
+        else ""
+    )
+    yield f"# {name} = {table()[name]['example']}{why}"
 
 
 def _agent_command(agent: str, findings: Findings) -> str:
@@ -268,7 +273,7 @@ def _rows(findings: Findings) -> Iterator[tuple[str, str, str]]:
     if findings.data:
         yield "data", ", ".join(findings.data), f"({why['data']})"
     if findings.network:
-        yield "network", "runs use it", f"({why['network']})"
+        yield "network", "runs want it", f"({why['network']})   they have none unless sandbox_network = true in overnight.toml"
     if findings.agents:
         others = f"also found: {', '.join(findings.agents[1:])}; " if findings.agents[1:] else ""
         yield "agent", f"{findings.agents[0]} (on PATH)", f"{others}to use it: proposer_command in overnight.toml"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import resource
+import shlex
 import signal
 import threading
 import time
@@ -13,14 +16,19 @@ from pathlib import Path
 from types import FrameType
 
 from overnight.app import place as places
-from overnight.app import prepare, wiring
+from overnight.app import prepare, read, wiring
 from overnight.app.options import Options
 from overnight.app.wiring import Listen
 from overnight.errors import OvernightError
 from overnight.loop import Loop
 from overnight.models import Study, Summary
-from overnight.printable import one_line
+from overnight.printable import duration, one_line
 from overnight.store import Store
+
+# As Python, libc and shells say it: with the path in quotes at the end, or in front.
+_MISSED = re.compile(
+    r"""(?:No such file or directory|not found|does not exist)[^\n]*?['"](/[^'"\n]+)['"]|(/[^\s:'"]+)['"]?: No such file or directory"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ def run(options: Options, listen: Listen, begin: Callable[[Study, float | None, 
 
     Raises ``UsageError``, ``BusyError``, ``StorageError``, ``GitError`` and, for a baseline that gives no value, ``OvernightError``.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # our memory holds the person's keys
     place = prepare.locate(options)
     with contextlib.ExitStack() as stack:
         workspace = stack.enter_context(places.workspace(options.folder, place))
@@ -52,7 +61,7 @@ def run(options: Options, listen: Listen, begin: Callable[[Study, float | None, 
         listen("begin" if ready.fresh else "resume", None, ready.study.tag)
         with _signals(loop, listen) as caught:
             reason = _worked(loop, store, place)
-        return Ended(reason, store.summary(loop.study), caught[-1] if caught else 0)
+        return Ended(reason, read.with_gain(store, store.summary(loop.study)), caught[-1] if caught else 0)
 
 
 def _worked(loop: Loop, store: Store, place: places.Place) -> str:
@@ -113,14 +122,29 @@ def _baseline_error(study: Study, store: Store, place: places.Place) -> Overnigh
         )  # fmt: skip
     last = _last_line(log)
     fixes = {
-        "timeout": "overnight run --time-limit 30m",
+        "timeout": f"overnight run --time-limit {duration(3 * study.settings.limit).replace(' ', '')}",
         "command": "overnight run -- python train.py",
         "oom": "make the baseline fit, then: overnight run",
+        "network": "overnight run --sandbox-network   # or bring the data here first and name it: --data PATH",
     }
+    if not study.settings.unsafe_no_sandbox and (unseen := _unseen(log)):
+        return OvernightError(
+            "E-BASELINE", f"the baseline did not work: {item.cause}", where=str(log), why=f"{unseen} is there, but runs are kept from seeing it",
+            fix=f'overnight run --data {shlex.quote(unseen)}   # for good: data = ["{unseen}"] in overnight.toml',
+        )  # fmt: skip
     return OvernightError(
         "E-BASELINE", f"the baseline did not work: {item.cause}", where=f"{log}{last and f', last line: {last}'}", why="without a baseline nothing can be compared",
         fix=fixes.get(item.crash_kind, f"overnight log {item.number}   # read it, mend the code, commit, then: overnight run"),
     )  # fmt: skip
+
+
+def _unseen(log: Path) -> str:
+    """A path of this machine that a run has missed because of its walls; empty if there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        text = log.read_bytes()[-4096:].decode("utf-8", "replace")
+        named = [match[1] or match[2] for match in _MISSED.finditer(text)]
+        return next((path for path in reversed(named) if os.path.exists(path)), "")
+    return ""
 
 
 def _last_line(log: Path) -> str:

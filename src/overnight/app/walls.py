@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from overnight import sandbox
 from overnight.app.data import data_links, data_paths, named_paths
-from overnight.models import JobSpec, Study
-from overnight.sandbox import Inside, Walls, confined, interpreters, prove
+from overnight.models import Confined, JobSpec, Study
+from overnight.sandbox import By, Inside, Probe, Walls, confined, interpreters, stand
+from overnight.settings import Settings
+from overnight.supervisor import cgroup
 from overnight.workspace import EXECUTABLE, PLAIN, Workspace
 
 _CODE = (".py", ".sh", ".toml", ".yaml", ".yml", ".json", ".cfg", ".ini", ".env.example", "Makefile", "justfile")
@@ -23,6 +26,7 @@ class Around:
     run: Wrap
     evaluator: Wrap
     proposer: Wrap
+    confined: Confined  # what stands around runs
 
 
 def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str, str], env: Mapping[str, str]) -> Around:
@@ -32,23 +36,8 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
     """
     settings = study.settings
     if settings.unsafe_no_sandbox:
-        return Around(_as_it_is, _as_it_is, _as_it_is)
-    home = Path(environ.get("HOME") or "/nonexistent")
-    links = data_links(settings.data, workspace.root, set(workspace.entries(study.base_commit)))
-    holdout = (workspace.root / settings.holdout,) if settings.holdout else ()
-    run = Walls(
-        keep=state / "walls",
-        readable=(
-            *interpreters(env, _argv(settings.command), workspace.root),
-            *links.values(),
-            *data_paths(settings.data, environ),
-            *named_data(workspace, study.base_commit, home),
-        ),
-        writable=tuple((workspace.root / Path(path).expanduser()).absolute() for path in settings.caches),
-        hidden=(workspace.root, state, *holdout),
-        network=settings.sandbox_network,
-        home=home,
-    )
+        return Around(_as_it_is, _as_it_is, _as_it_is, Confined.NONE)
+    run = _around_runs(settings, workspace, study.base_commit, state / "walls", (environ, env))
     exam = replace(
         run,
         readable=tuple(interpreters(env, _argv((f"{settings.evaluate} ; {settings.predict}",)), workspace.root)),
@@ -56,13 +45,63 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
         hidden=(workspace.root, state),
         network=False,
     )
-    agent = replace(
-        run, inside=Inside.AGENT, readable=(workspace.root,), writable=(), hidden=(workspace.git_dir, state, *holdout), network=True
-    )
-    prove(run)
+    away = (workspace.git_dir, state, *_holdouts(settings, workspace))
+    agent = replace(run, inside=Inside.AGENT, readable=(workspace.root,), writable=(), hidden=away, network=True)
+    by = stand(run).by
+    run, exam, agent = (replace(walls, by=by) for walls in (run, exam, agent))
     if settings.proposer_command:
-        prove(agent)
-    return Around(lambda spec: confined(run, spec), lambda spec: confined(exam, spec), lambda spec: confined(agent, spec))
+        agent = stand(agent)
+    kind = Confined.LANDLOCK if by is By.LANDLOCK else Confined.BUBBLEWRAP
+    return Around(lambda spec: confined(run, spec), lambda spec: confined(exam, spec), lambda spec: confined(agent, spec), kind)
+
+
+def _around_runs(
+    settings: Settings, workspace: Workspace, base: str, keep: Path, variables: tuple[Mapping[str, str], Mapping[str, str]]
+) -> Walls:
+    environ, env = variables
+    home = Path(environ.get("HOME") or "/nonexistent")
+    links = data_links(settings.data, workspace.root, set(workspace.entries(base)))
+    data = (*links.values(), *data_paths(settings.data, environ), *named_data(workspace, base, home))
+    return Walls(
+        keep=keep,
+        readable=(*interpreters(env, _argv(settings.command), workspace.root), *data),
+        writable=tuple((workspace.root / Path(path).expanduser()).absolute() for path in settings.caches),
+        hidden=(workspace.root, keep.parent, *_holdouts(settings, workspace)),
+        network=settings.sandbox_network,
+        home=home,
+    )
+
+
+def _holdouts(settings: Settings, workspace: Workspace) -> list[Path]:
+    return [workspace.root / name for name in (settings.holdout, settings.hidden_holdout) if name]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands on this machine, for somebody who wants to know."""
+
+    by: str  # "bubblewrap", "landlock" or "none"
+    what: str  # the same with version and place
+    probes: tuple[Probe, ...]  # of these walls; of those of bubblewrap where none stand
+    why: str  # what is wrong with the walls of bubblewrap; empty = nothing
+    fix: str
+    user_namespaces: bool | None  # None = not known
+    cgroups: str  # what control groups hold here, in words; empty = nothing
+
+
+def standing(settings: Settings, workspace: Workspace, base: str, keep: Path, environ: Mapping[str, str]) -> Standing:
+    """Try the walls of runs; ``keep`` is a folder to try them in. Walls that do not stand are no error here."""
+    walls = _around_runs(settings, workspace, base, keep, (environ, environ))
+    probes = sandbox.examine(walls)
+    down = [fault for probe in probes for fault in probe.faults]
+    by, what, why, fix = "bubblewrap", f"bubblewrap {sandbox.version()}, {sandbox.find()}", "", ""
+    if down:
+        error = sandbox.refuse(down)
+        why, fix = "; ".join(down) + (f" ({error.why})" if error.why else ""), error.fix or ""
+        other = sandbox.examine(replace(walls, by=By.LANDLOCK)) if sandbox.abi() else []
+        stands = bool(other) and not any(probe.faults for probe in other)
+        by, what, probes = ("landlock", f"Landlock, version {sandbox.abi()}", other) if stands else ("none", "none", probes)
+    return Standing(by, what, tuple(probes), why, fix, sandbox.user_namespaces(), cgroup.describe())
 
 
 def named_data(workspace: Workspace, commit: str, home: Path) -> list[Path]:

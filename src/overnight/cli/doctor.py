@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from overnight.app import doctor as looking
+from overnight.app.walls import Standing
 from overnight.cli.options import json_option, options_of, place_options, settings_options
 
 _SHAPES = {True: "✔", False: "✖", None: "·"}
@@ -33,7 +34,8 @@ def doctor(
     good = all(item.ok is not False for item in findings)
     if not as_json:
         for item in findings:
-            click.echo(f"{_SHAPES[item.ok]} {item.text}" + (f"\n  fix: {item.fix}" if item.fix else ""))
+            fix = item.fix.replace("\n", "\n       ")
+            click.echo(f"{_SHAPES[item.ok]} {item.text}" + (f"\n  fix: {fix}" if fix else ""))
     noise = looking.measure(options, repeats, lambda line: click.echo(f"  {line}", err=True)) if do_run and good else None
     if as_json:
         told = None
@@ -42,10 +44,13 @@ def doctor(
                 "metric": noise.metric,
                 "values": list(noise.values),
                 "sd": None if math.isnan(noise.sd) else noise.sd,
+                "believable": None if math.isnan(noise.sd) else noise.believable,
+                "same_seed_apart": noise.again,
                 "seconds": noise.seconds,
             }
         checks = [{"ok": item.ok, "text": item.text, "fix": item.fix or None} for item in findings]
-        click.echo(json.dumps({"schema": "overnight/doctor/1", "ok": good, "checks": checks, "noise": told}))
+        walls = next((_walls(item.walls) for item in findings if item.walls), None)
+        click.echo(json.dumps({"schema": "overnight/doctor/1", "ok": good, "checks": checks, "walls": walls, "noise": told}))
     elif noise is not None:
         click.echo("\n".join(f"✔ {line}" for line in looking.words(noise)))
     if not as_json and good:
@@ -55,3 +60,14 @@ def doctor(
             else "next: overnight doctor --run     (runs the baseline twice to measure the noise)"
         )
     return 0 if good else 1
+
+
+def _walls(found: Standing) -> dict[str, Any]:
+    probes = [
+        {"name": probe.name, "ok": not probe.faults, "ms": round(1e3 * probe.seconds, 1), "faults": list(probe.faults)}
+        for probe in found.probes
+    ]
+    return {
+        "by": found.by, "what": found.what, "probes": probes, "why": found.why or None, "fix": found.fix or None,
+        "user_namespaces": found.user_namespaces, "cgroups": found.cgroups or None,
+    }  # fmt: skip

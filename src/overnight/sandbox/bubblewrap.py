@@ -50,8 +50,8 @@ def _bundled() -> str | None:
 def _version(path: str) -> tuple[int, ...]:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False, env={}).stdout
-        if match := re.search(r"(\d+)\.(\d+)", said):
-            return int(match[1]), int(match[2])
+        if match := re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", said):
+            return tuple(int(part) for part in match.groups() if part)
     return ()
 
 
@@ -81,6 +81,21 @@ def _remedy(down: list[str]) -> tuple[str, str]:
     if _in_container():
         return _CONTAINER, "this container may not make namespaces of its own"
     return "", "bwrap could not do all of its work here"
+
+
+def version() -> str:
+    """The version of the ``bwrap`` that is used, as it tells it; empty if there is none."""
+    path = find()
+    return ".".join(map(str, _version(str(path)))) if path else ""
+
+
+def user_namespaces() -> bool | None:
+    """Whether we may make user namespaces here; None if nothing is there to try it with."""
+    for name, *words in (("unshare", "--user"), ("bwrap", "--unshare-user", "--ro-bind", "/", "/")):
+        if path := shutil.which(name):
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                return subprocess.run([path, *words, "true"], capture_output=True, timeout=5, check=False).returncode == 0
+    return None
 
 
 def _in_container() -> bool:

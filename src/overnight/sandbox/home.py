@@ -87,14 +87,20 @@ def sockets(folder: Path) -> list[Path]:
 
     Not all of a crowded folder is looked at.
     """
-    here = list(_entries(str(folder), _LOOKS))
-    inner = [entry for path, mode in here if stat.S_ISDIR(mode) for entry in _entries(path, _LOOKS_INSIDE)]
-    return [Path(path) for path, mode in (*here, *inner) if stat.S_ISSOCK(mode)]
+    folders, found = _looked(str(folder), _LOOKS)
+    inner = [path for name in folders for path in _looked(name, _LOOKS_INSIDE)[1]]
+    return [Path(path) for path in (*found, *inner)]
 
 
-def _entries(folder: str, most: int) -> Iterator[tuple[str, int]]:
-    """Path and mode of what lies in a folder; what vanishes meanwhile, or may not be looked at, is passed over."""
+def _looked(folder: str, most: int) -> tuple[list[str], list[str]]:
+    """Folders and sockets in a folder; what vanishes meanwhile, or may not be looked at, is passed over."""
+    folders: list[str] = []
+    found: list[str] = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in itertools.islice(entries, most):
             with contextlib.suppress(OSError):
-                yield entry.path, entry.stat(follow_symlinks=False).st_mode
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False) and stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                    found.append(entry.path)
+    return folders, found

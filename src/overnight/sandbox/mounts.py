@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path, PurePath
+from pathlib import Path
 
 _LINKS = 40  # followed in one path, as the kernel does
 
@@ -29,6 +29,9 @@ class Kind(Enum):
     FOLDER = "--dir"  # on the way to something else: bwrap would keep it from other users
 
 
+_UNSEEN = (Kind.EMPTY, Kind.BLANK, Kind.FILE)
+
+
 @dataclass(frozen=True, slots=True)
 class _Mount:
     kind: Kind
@@ -42,29 +45,29 @@ class Layout:
 
     def __init__(self, blank: Path) -> None:
         self._blank = str(blank)
-        self._at: dict[PurePath, _Mount] = {}
-        self._links: dict[PurePath, str] = {}
+        self._at: dict[str, _Mount] = {}
+        self._links: dict[str, str] = {}
 
     def show(self, path: Path, kind: Kind = Kind.READ) -> None:
         """Make a path of the machine visible under its own name; one that does not exist is passed over."""
         links, real = trail(path)
         if os.path.lexists(real):
-            self._at[PurePath(real)] = _Mount(kind)
-            self._links |= {PurePath(link): target for link, target in links}
+            self._at[real] = _Mount(kind)
+            self._links.update(links)
 
     def fresh(self, path: Path, size: int) -> None:
         """Put a new folder of at most ``size`` bytes of memory at the path, writable for everybody."""
         links, real = trail(path)
-        self._at[PurePath(real)] = _Mount(Kind.EMPTY, size=size)
-        self._links |= {PurePath(link): target for link, target in links}
+        self._at[real] = _Mount(Kind.EMPTY, size=size)
+        self._links.update(links)
 
     def put(self, path: Path, source: Path) -> None:
         """Put another file of the machine at the path, read-only."""
-        self._at[PurePath(path)] = _Mount(Kind.FILE, str(source))
+        self._at[str(path)] = _Mount(Kind.FILE, str(source))
 
     def hide(self, path: Path) -> None:
         """Cover what the machine has at the path, unless it is invisible anyway; what was shown below it stays."""
-        real = PurePath(trail(path)[1])
+        real = trail(path)[1]
         if os.path.lexists(real) and (self._shows(real) or real in self._at):
             self._at[real] = _Mount(Kind.EMPTY, size=2**20, shut=True) if os.path.isdir(real) else _Mount(Kind.BLANK)
 
@@ -72,15 +75,35 @@ class Layout:
         """The options, outermost first."""
         links = {path: _Mount(Kind.LINK, target) for path, target in self._links.items() if not self._shows(path) and path not in self._at}
         everything = {**self._at, **links}
-        ways = {parent for path in everything for parent in path.parents if parent not in everything and not self._shows(parent)}
-        everything |= {path: _Mount(Kind.FOLDER) for path in ways if path.parts[1:]}
-        for path in sorted(everything, key=lambda path: (len(path.parts), str(path))):
+        ways = {parent for path in everything for parent in _parents(path) if parent not in everything and not self._shows(parent)}
+        everything |= {path: _Mount(Kind.FOLDER) for path in ways if path != "/"}
+        for path in sorted(everything, key=lambda path: (path.count("/") if path != "/" else 0, path)):
             mount = everything[path]
             if not (mount.kind is Kind.READ and self._above(path).kind is Kind.READ and self._shows(path)):
-                yield from self._option(str(path), mount)
+                yield from self._option(path, mount)
         for path, mount in self._at.items():
             if mount.shut:
-                yield from ("--remount-ro", str(path))
+                yield from ("--remount-ro", path)
+
+    def grants(self) -> Iterator[tuple[Kind, str]]:
+        """What is visible, as paths that are allowed with all below them: for walls that cannot take away from what they have given.
+
+        A folder with something hidden in it is given piece by piece, as it is now; the folder itself cannot be listed then.
+        """
+        for path, mount in sorted(self._at.items()):
+            if mount.kind in (Kind.READ, Kind.WRITE, Kind.DEVICE):
+                yield from self._grant(path, mount.kind)
+
+    def _grant(self, path: str, kind: Kind) -> Iterator[tuple[Kind, str]]:
+        less = (Kind.READ, Kind.DEVICE) if kind is Kind.WRITE else ()
+        inside = path.rstrip("/") + "/"
+        if not any(mount.kind in (*_UNSEEN, *less) for deeper, mount in self._at.items() if deeper != path and deeper.startswith(inside)):
+            yield kind, path
+            return
+        for name in _names(path):
+            child = inside + name
+            if child not in self._at:
+                yield from self._grant(child, kind)
 
     def _option(self, path: str, mount: _Mount) -> Iterator[str]:
         if mount.kind is Kind.EMPTY:
@@ -92,13 +115,32 @@ class Layout:
         else:
             yield from (mount.kind.value, mount.source or path, path)
 
-    def _above(self, path: PurePath) -> _Mount:
+    def _above(self, path: str) -> _Mount:
         """What the path lies in."""
-        return next((self._at[parent] for parent in path.parents if parent in self._at), _Mount(Kind.EMPTY))
+        return next((self._at[parent] for parent in _parents(path) if parent in self._at), _NOWHERE)
 
-    def _shows(self, path: PurePath) -> bool:
+    def _shows(self, path: str) -> bool:
         """Whether what the machine has at the path is visible because of what it lies in."""
         return self._above(path).kind in (Kind.READ, Kind.WRITE, Kind.DEVICE)
+
+
+_NOWHERE = _Mount(Kind.EMPTY)
+
+
+def _parents(path: str) -> Iterator[str]:
+    """The folders in which an absolute path lies, innermost first."""
+    while path != "/":
+        path = path[: path.rfind("/")] or "/"
+        yield path
+
+
+def _names(folder: str) -> list[str]:
+    """What lies in a folder; links are left out, for what they lead to has a name of its own."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.is_symlink())
+    except OSError:
+        return []
 
 
 def trail(path: Path) -> tuple[list[tuple[str, str]], str]:

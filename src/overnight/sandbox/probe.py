@@ -9,9 +9,11 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _TRACEME = 0
@@ -26,10 +28,27 @@ def _files(plan: dict[str, Any]) -> Iterator[str]:
     with contextlib.suppress(OSError), open(plan["secret"], encoding="ascii") as file:
         if file.read() == "secret":
             yield "files outside can be read"
+    with contextlib.suppress(OSError):
+        os.truncate(plan["secret"], 0)  # this too is seen from outside
     for path in plan["private"]:
-        if os.path.lexists(path):
+        if _readable(path) if plan["shared"] else os.path.lexists(path):
             yield f"{path} is visible"
             break
+
+
+def _readable(path: str) -> bool:
+    """Whether there is more to be had than the name."""
+    try:
+        if os.path.isdir(path):
+            os.listdir(path)
+        else:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def _knobs(_plan: dict[str, Any]) -> Iterator[str]:
     for name in _KNOBS:
         with contextlib.suppress(OSError):
             os.close(os.open(name, os.O_WRONLY))
@@ -46,31 +65,42 @@ def _sockets(plan: dict[str, Any]) -> Iterator[str]:
 
 
 def _reaches(family: int, address: str | tuple[str, int]) -> bool:
-    with socket.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(2)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as client:
+            client.settimeout(2)
             client.connect(address)
-        except OSError:
-            return False
-        return True
+    except OSError:
+        return False
+    return True
 
 
 def _processes(plan: dict[str, Any]) -> Iterator[str]:
     try:
         os.kill(plan["pid"], 0)
-        yield "other processes are visible"
+        yield "other processes can be ended" if plan["shared"] else "other processes are visible"
     except ProcessLookupError:
         pass
     except OSError:
-        yield "other processes are visible"
+        if not plan["shared"]:
+            yield "other processes are visible"
+    for name in ("environ", "cmdline"):
+        with contextlib.suppress(OSError), open(f"/proc/{plan['pid']}/{name}", "rb") as file:
+            if plan["mark"].encode() in file.read() or plan["shared"]:
+                yield f"the {name} of other processes can be read"
+    with contextlib.suppress(OSError):
+        resource.prlimit(plan["pid"], resource.RLIMIT_CORE)
+        yield "the limits of other processes can be changed"
 
 
-def _rights() -> Iterator[str]:
+def _calls(_plan: dict[str, Any]) -> Iterator[str]:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.ptrace(_TRACEME, 0, 0, 0) == 0:
         yield "the system call filter does not work"
     if libc.unshare(_NEW_USER) == 0:
         yield "user namespaces can be made"
+
+
+def _rights(_plan: dict[str, Any]) -> Iterator[str]:
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         status = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
     if int(status["CapEff"], 16) or int(status["CapPrm"], 16):
@@ -79,6 +109,20 @@ def _rights() -> Iterator[str]:
         yield "set-user-id programs work"
 
 
+_PROBES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
+    "files": _files, "sockets": _sockets, "processes": _processes, "system calls": _calls, "rights": _rights, "kernel settings": _knobs,
+}  # fmt: skip
+
+
+def main(plan: dict[str, Any]) -> list[tuple[str, float, list[str]]]:
+    """Name, seconds and faults of each probe."""
+    found = []
+    for name, probe in _PROBES.items():
+        begun = time.perf_counter()
+        faults = list(probe(plan))
+        found.append((name, time.perf_counter() - begun, faults))
+    return found
+
+
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    sys.stdout.write(json.dumps([*_files(given), *_sockets(given), *_processes(given), *_rights()]))
+    sys.stdout.write(json.dumps(main(json.loads(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""The walls around one command: what it may see, write and reach, and the ``bwrap`` command line that makes it so.
+"""The walls around one command: what it may see, write and reach, and the command line that makes it so.
 
 A run sees a root put together from what it needs; an agent sees the machine, read-only and without secrets. Neither gets a
 capability, a host process, or a system call from the deny-list. As root, the command becomes a user of its own in the last step: until
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from overnight.errors import JobError, UsageError
 from overnight.models import FIRST_FILE, JobSpec
-from overnight.sandbox import bubblewrap, home, seccomp
+from overnight.sandbox import bubblewrap, home, landlock, seccomp
 from overnight.sandbox.devices import gpu_devices
 from overnight.sandbox.mounts import Kind, Layout
 
@@ -34,6 +34,7 @@ _ROOTS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"
 _KNOBS = tuple(f"/proc/{name}" for name in ("sys", "sysrq-trigger", "irq", "bus", "acpi", "fs", "scsi", "mtrr", "driver"))
 _TMP, _VAR_TMP, _SHM = Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")  # noqa: S108 - fresh in a run, shared on purpose with an agent
 _GUARDED = tuple(map(Path, ("/run", "/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/sudoers", "/etc/sudoers.d", "/etc/ssl/private")))
+_OWN_TMP = ".tmp"  # in a run's folder, where /tmp cannot be a fresh one
 _OPEN_FILES = 65536
 _ROOT_NEEDS = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # until the command has its own user
 _NO_NETWORK = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "UV_OFFLINE": "1", "WANDB_MODE": "offline"}
@@ -56,6 +57,13 @@ class Inside(StrEnum):
 
     RUN = "run"  # nothing but what was declared
     AGENT = "agent"  # the machine for reading, without secrets; its own folders, /tmp and its session for writing
+
+
+class By(StrEnum):
+    """What the walls are made of."""
+
+    BUBBLEWRAP = "bubblewrap"  # namespaces: what is not shown is not there
+    LANDLOCK = "landlock"  # weaker: what is not allowed is refused; where no namespaces can be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +91,17 @@ class Walls:
     uid: int = 0  # that the command becomes if we are root; 0 = it stays who we are
     environ: Mapping[str, str] = field(default_factory=dict)  # of the command: says where tokens lie
     limits: Limits = Limits()
+    by: By = By.BUBBLEWRAP
 
 
 @dataclass(frozen=True, slots=True)
 class Wrap:
-    """What a job needs to stand inside the walls: ``JobSpec.wrap``, ``JobSpec.files``, and what to add to ``JobSpec.env``."""
+    """What a job needs to stand inside the walls: ``wrap``, ``files`` and ``keepers`` of its spec, and what to add to its ``env``."""
 
     argv: tuple[str, ...]
     files: tuple[str, ...]
     env: Mapping[str, str]
+    keepers: int
 
 
 def confined(walls: Walls, spec: JobSpec) -> JobSpec:
@@ -117,11 +127,15 @@ def confined(walls: Walls, spec: JobSpec) -> JobSpec:
             if own.uid and cache.stat().st_uid != own.uid:
                 _hand_over(str(cache), own.uid)
         wrap = prefix(own)
+        if own.by is By.LANDLOCK and own.inside is Inside.RUN:
+            (own.folder / _OWN_TMP).mkdir(exist_ok=True)
         if own.uid:
             _hand_over(spec.cwd, own.uid)
     except OSError as exc:
         raise JobError("E-SANDBOX", f"{spec.id} cannot be confined: {exc}", fix=f"df -h {walls.keep}") from exc
-    return replace(spec, wrap=(*wrap.argv, *spec.wrap), files=(*wrap.files, *spec.files), env={**spec.env, **wrap.env})
+    return replace(
+        spec, wrap=(*wrap.argv, *spec.wrap), files=(*wrap.files, *spec.files), env={**spec.env, **wrap.env}, keepers=wrap.keepers
+    )
 
 
 def uid_for(job: str) -> int:
@@ -137,16 +151,37 @@ def _hand_over(folder: str, uid: int) -> None:
             os.chown(name, uid, uid, dir_fd=at, follow_symlinks=False)
 
 
-def prefix(walls: Walls) -> Wrap:
-    """The command line that puts a command inside the walls. Raises ``UsageError`` (E-NO-SANDBOX), ``OSError`` if ``keep`` fails."""
+def prefix(walls: Walls, file: int = FIRST_FILE) -> Wrap:
+    """The command line that puts a command inside the walls; it reads the system call filter from the descriptor ``file``.
+
+    Raises ``UsageError`` (E-NO-SANDBOX), ``OSError`` if ``keep`` fails.
+    """
+    if walls.by is By.LANDLOCK:
+        return _without_namespaces(walls, file)
     program = bubblewrap.find()
     if program is None:
         raise bubblewrap.refuse(["there is no bubblewrap"])
+    layout = _laid_out(walls)
+    argv = [str(program), *_namespaces(walls), *layout.options(), *_closing(walls, file), *_own_user(walls)]
+    return Wrap(tuple(argv), (str(_filter(walls.keep, seccomp.Open())),), _environment(walls), keepers=2)
+
+
+def _without_namespaces(walls: Walls, file: int) -> Wrap:
+    uid = walls.uid if os.geteuid() == 0 else 0
+    limits = [(getattr(resource, f"RLIMIT_{name}"), soft, hard) for name, (soft, hard) in _limits(walls).items()]
+    plan = {"uid": uid, "groups": _groups(walls) if uid else [], "limits": limits, "network": walls.network, "filter": file}
+    # Without a user of its own, the sockets of all other programs of this user would open.
+    world = seccomp.Open(shared=True, unix=bool(uid), internet=walls.network)
+    layout = _laid_out(walls)
+    argv = landlock.command(layout, walls.devices, plan)
+    return Wrap(tuple(argv), (str(_filter(walls.keep, world)),), _environment(walls), keepers=0)
+
+
+def _laid_out(walls: Walls) -> Layout:
     walls.keep.mkdir(parents=True, exist_ok=True)
     layout = Layout(_kept(walls.keep, "blank", b""))
     (_lay_out_run if walls.inside is Inside.RUN else _lay_out_agent)(walls, layout)
-    argv = [str(program), *_namespaces(walls), *layout.options(), *_closing(walls), *_own_user(walls)]
-    return Wrap(tuple(argv), (str(_filter(walls.keep)),), _environment(walls))
+    return layout
 
 
 def _environment(walls: Walls) -> dict[str, str]:
@@ -158,6 +193,11 @@ def _environment(walls: Walls) -> dict[str, str]:
             found["UV_CACHE_DIR"] = str(_TMP / ".uv")
         if (walls.folder / ".venv").is_symlink():
             found["UV_NO_SYNC"] = "1"
+        if walls.by is By.LANDLOCK:  # nothing can be laid over the machine's own folders
+            own = walls.folder / _OWN_TMP
+            moved = {"TMPDIR": own, "TRITON_CACHE_DIR": own / "triton", "TORCH_EXTENSIONS_DIR": own / "torch", "MPLCONFIGDIR": own / "mpl"}
+            found |= {name: str(path) for name, path in moved.items() if name == "TMPDIR" or name not in walls.environ}
+            found |= {"UV_CACHE_DIR": str(own / "uv")} if "UV_CACHE_DIR" in found else {}
     return found
 
 
@@ -193,7 +233,7 @@ def _lay_out_run(walls: Walls, layout: Layout) -> None:
     for path in walls.readable:
         layout.show(path)
     _finish(walls, layout)
-    if walls.uid:
+    if walls.uid and walls.by is By.BUBBLEWRAP:
         layout.put(Path("/etc/passwd"), _passwd(walls))
 
 
@@ -203,7 +243,9 @@ def _lay_out_agent(walls: Walls, layout: Layout) -> None:
         layout.show(path, Kind.WRITE)
     for path in (*home.agent_rules(walls.home), *([] if walls.home in (_TMP, _VAR_TMP) else [walls.home])):
         layout.show(path)  # also where it lies in a shared folder
-    for path in (*_GUARDED, *home.sockets(_TMP), *home.sockets(walls.home)):
+    # Landlock's filter lets nobody have a socket with a path, and its rules for processes and devices are its own.
+    covered = (*home.sockets(_TMP), *home.sockets(walls.home)) if walls.by is By.BUBBLEWRAP else (Path("/proc"), Path("/dev"))
+    for path in (*_GUARDED, *covered):
         layout.hide(path)
     layout.show(Path("/etc/resolv.conf"))  # often a link into /run
     for path in walls.readable:
@@ -227,7 +269,7 @@ def _memory(limits: Limits) -> int:
     return min(filter(None, (installed, limits.memory, limits.disk)))
 
 
-def _closing(walls: Walls) -> Iterator[str]:
+def _closing(walls: Walls, file: int) -> Iterator[str]:
     """Devices, processes and what can only be done when all else is in place."""
     yield from ("--proc", "/proc")
     if os.geteuid() == 0 and not walls.uid:
@@ -239,7 +281,7 @@ def _closing(walls: Walls) -> Iterator[str]:
     yield from ("--remount-ro", "/dev")
     if walls.inside is Inside.RUN:
         yield from ("--remount-ro", "/")
-    yield from ("--seccomp", str(FIRST_FILE), "--chdir", str(walls.folder), "--")
+    yield from ("--seccomp", str(file), "--chdir", str(walls.folder), "--")
 
 
 def _own_user(walls: Walls) -> list[str]:
@@ -262,7 +304,7 @@ def _limits(walls: Walls) -> dict[str, tuple[int, int]]:
     """Limit -> soft and hard value, none above what we have ourselves."""
     wanted = {"CORE": 0, "FSIZE": walls.limits.disk or -1, "AS": -1 if walls.devices else walls.limits.memory or -1}
     # Root is not held to it; an ordinary user is counted per user namespace, that is per command, since Linux 5.14.
-    counted = walls.uid if os.geteuid() == 0 else _release() >= (5, 14)
+    counted = walls.uid if os.geteuid() == 0 else walls.by is By.BUBBLEWRAP and _release() >= (5, 14)
     wanted["NPROC"] = walls.limits.processes if counted and walls.limits.processes else -1
     found = {"NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
     for name, value in wanted.items():
@@ -305,10 +347,10 @@ def _passwd(walls: Walls) -> Path:
     return _kept(walls.keep, f"passwd-{walls.uid}", line if f":x:{walls.uid}:".encode() in known else known + line)
 
 
-def _filter(keep: Path) -> Path:
+def _filter(keep: Path, world: seccomp.Open) -> Path:
     machine = os.uname().machine
     try:
-        return _kept(keep, f"{machine}.bpf", seccomp.program(machine))
+        return _kept(keep, f"{machine}.bpf", seccomp.program(machine, world))
     except ValueError as exc:
         raise UsageError("E-NO-SANDBOX", f"runs cannot be confined on this machine: {exc}", fix="--unsafe-no-sandbox") from exc
 

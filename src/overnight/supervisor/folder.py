@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import time
 
 from overnight import jobs
 from overnight.models import JobSpec, JobStatus
-from overnight.redact import Redactor
 
 _RESERVE = 64 * 1024  # bytes set aside at the start, so that the end can be told on a full disk
 _PATIENCE = 30.0  # seconds for which the last word is tried again
@@ -53,20 +53,6 @@ def forget_environment(folder: str, found: JobSpec) -> None:
         finally:
             os.close(fd)
         os.rename(f"{folder}/spec.next", f"{folder}/{jobs.SPEC}")
-
-
-def redact(folder: str, secrets: Redactor) -> None:
-    """Take known secrets out of the log, once nobody writes to it any more."""
-    with contextlib.suppress(OSError):
-        found = _read(f"{folder}/{jobs.LOG}")
-        clean = secrets.data(found)
-        if clean != found:
-            fd = os.open(f"{folder}/output.next", _NEW | os.O_TRUNC, 0o600)
-            try:
-                write(fd, clean)
-            finally:
-                os.close(fd)
-            os.rename(f"{folder}/output.next", f"{folder}/{jobs.LOG}")
 
 
 def status(folder: str) -> JobStatus | None:
@@ -111,14 +97,14 @@ def reserve(folder: str) -> None:
 
 
 def conclude(folder: str, found: JobStatus, patience: float = _PATIENCE, *, synced: bool = True) -> None:
-    """Replace the status by the last one, durably; tries for ``patience`` seconds. Raises ``OSError`` after that."""
+    """Replace the status by the last one, durably; tries for ``patience`` seconds. Raises ``OSError`` after that, or when the disk fails."""
     text = jobs.status_to_json(found).encode()
     until = time.monotonic() + patience
     while True:
         try:
             return _replace(folder, text, synced=synced)
-        except OSError:
-            if time.monotonic() >= until:
+        except OSError as exc:
+            if exc.errno == errno.EIO or time.monotonic() >= until:  # a disk that failed once is not believed afterwards
                 raise
             time.sleep(0.2)
 

@@ -2,7 +2,7 @@
 
 Without its supervisor a process tree has no root. Its processes are known by the job's token in their environment, by what the
 supervisor noted in the lock file while it lived, by the sessions that these made, and by descent from one of them. What had cleared
-its environment, left its session and lost its parent since the last note is beyond reach; only a PID namespace would hold it.
+its environment, left its session and lost its parent since the last note is beyond reach; only a PID namespace, or a control group, holds it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from overnight import jobs
 from overnight.models import JobSpec, JobState, JobStatus
-from overnight.supervisor import tree
+from overnight.supervisor import cgroup, tree
 
 _PATIENCE = 60.0  # seconds for which the killing is repeated
 _PAUSE = 0.01
@@ -43,9 +43,10 @@ def bury(folder: str, lock: int, past: JobStatus, spec: JobSpec | None) -> JobSt
     marks = tree.Marks(f"{jobs.TOKEN}={token}".encode() if token else b"", frozenset(pairs[1:]), pairs[0][0] if pairs else 0)
     found = set()
     until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until and (killed := tree.kill(lambda: tree.marked(marks))):
+    while time.monotonic() < until and (killed := tree.kill(lambda: [*tree.marked(marks), *cgroup.members(folder)])):
         found |= {(process.pid, process.start) for process in killed}
         time.sleep(_PAUSE)
+    cgroup.remove(folder)
     return JobStatus(
         JobState.LOST, "its supervisor died without a word", pid=past.pid, started=past.started, survivors=len(found), end=_end(folder)
     )

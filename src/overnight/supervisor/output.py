@@ -14,6 +14,7 @@ import time
 from overnight import jobs
 from overnight.metrics import Scanner, Thinner
 from overnight.models import MetricPoint
+from overnight.redact import Redactor
 from overnight.supervisor import folder as job_folder
 
 PIPE = 2**20  # bytes wanted between the command and us
@@ -25,10 +26,11 @@ _POINTS = 4 * 2**20  # bytes of metrics.jsonl; the goal metric may take as much 
 class Output:
     """The reading end of the command's pipe, beside ``wake``, a descriptor that becomes readable when a signal came."""
 
-    def __init__(self, fd: int, wake: int, scanner: Scanner, log: Log, points: Points) -> None:
+    def __init__(self, fd: int, wake: int, scanner: Scanner, files: tuple[Log, Points], secrets: Redactor) -> None:
         self.scanner = scanner
-        self.log = log
-        self.points = points
+        self.log, self.points = files
+        self._secrets = secrets
+        self._held = b""  # read, and not told yet, because it may be the beginning of a secret
         self._began = time.monotonic()
         self._fd = fd
         self._wake = wake
@@ -63,9 +65,14 @@ class Output:
             data = os.read(self._fd, self._size)
         except BlockingIOError:
             return -1
+        self._take(data)
+        return len(data)
+
+    def _take(self, data: bytes) -> None:
+        if self._secrets:
+            data, self._held = self._secrets.split(self._held + data)
         self.log.write(data)
         self._note(self.scanner.feed(data))
-        return len(data)
 
     def _note(self, found: list[tuple[str, float, float]]) -> None:
         if found:
@@ -76,6 +83,8 @@ class Output:
         for _ in range(2 * PIPE // self._size + 16):  # bounded: somebody outside the tree may hold the other end
             if self._read() <= 0:
                 break
+        held, self._held, self._secrets = self._held, b"", Redactor({})
+        self._take(held)
         self._note(self.scanner.close())
         self.log.close()
         self.points.close()

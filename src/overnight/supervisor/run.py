@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from overnight.metrics import Scanner
 from overnight.models import JobSpec, JobState, JobStatus, MetricSummary
 from overnight.redact import Redactor
-from overnight.supervisor import command, disk, gpu, orphans, tree
+from overnight.supervisor import cgroup, command, disk, gpu, orphans, tree
 from overnight.supervisor import folder as job_folder
 from overnight.supervisor.ears import ears
 from overnight.supervisor.output import Log, Output, Points
@@ -33,7 +33,6 @@ _SETTLE = 0.1  # seconds in which what the command left behind may end by itself
 _LEFT_GRACE = 0.5  # seconds that it then has after SIGTERM, at most
 _AGAIN = 0.05  # seconds between two rounds of killing
 _STUCK = 60.0  # seconds after which what cannot be killed is given up
-_KEEPERS = 2  # processes that walls are made of
 _NEVER = float("inf")
 
 
@@ -78,10 +77,7 @@ def supervise(job: Job) -> bool:
     run = _Run(job, job.spec)
     try:
         status = run.live()
-        secrets = Redactor(job.spec.env)
-        if secrets:
-            job_folder.redact(job.folder, secrets)
-            status = dataclasses.replace(status, end=secrets.text(status.end), cause=secrets.text(status.cause))
+        status = dataclasses.replace(status, cause=run.secrets.text(status.cause))
     except Exception as exc:  # noqa: BLE001 - the edge of the process: the job must get its end whatever happens
         with contextlib.suppress(OSError), open(f"{job.folder}/supervisor.log", "w", encoding="utf-8") as file:
             traceback.print_exc(file=file)
@@ -111,6 +107,8 @@ class _Run:
         self._step_at = _NEVER
         self._gpu = gpu.Meter(spec.gpus, lambda: self._pids)
         self._disk = disk.Usage(spec.cwd)
+        self._group: cgroup.Group | None = None
+        self.secrets = Redactor(spec.env)
         self._ears = ears()
         self._before = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._failed = False
@@ -131,7 +129,8 @@ class _Run:
         os.close(into)
         job_folder.reserve(self._job.folder)
         log = Log(self._job.folder, self._spec.log_head, self._spec.log_tail)
-        output = Output(fd, self._ears.wake, self._job.scanner, log, Points(self._job.folder, self._spec.metric))
+        points = Points(self._job.folder, self._spec.metric)
+        output = Output(fd, self._ears.wake, self._job.scanner, (log, points), self.secrets)
         if self._main:
             self._watch(output)
         seconds = time.monotonic() - self._began
@@ -145,7 +144,10 @@ class _Run:
         if self._spec.disk_limit:
             self._disk.start()
         orphans.begin(self._job.lock)
-        found = command.start(self._spec, into)
+        room = self._spec.process_limit and self._spec.process_limit + self._spec.keepers
+        self._group = cgroup.make(self._job.folder, self._spec.memory_limit, room)
+        with self._group.inside() if self._group else contextlib.nullcontext():
+            found = command.start(self._spec, into)
         if isinstance(found, command.NotStarted):
             return found
         self._main = found
@@ -158,11 +160,15 @@ class _Run:
             notes.append(f"{self._stuck} of its processes cannot be killed")
         code = self._code if self._code is not None else failed.exit_code << 8 if failed else None
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = usage.ru_utime + usage.ru_stime - self._before.ru_utime - self._before.ru_stime
+        if self._group:
+            cpu = max(cpu, self._group.cpu_seconds())  # also of those whom nobody waited for
+            self._group.close()
         return JobStatus(
             state=state, cause="; ".join(filter(None, notes)), pid=os.getpid(), started=self._started, seconds=seconds,
             exit_code=os.WEXITSTATUS(code) if code is not None and os.WIFEXITED(code) else None,
             signal=os.WTERMSIG(code) if code is not None and os.WIFSIGNALED(code) else None,
-            cpu_seconds=usage.ru_utime + usage.ru_stime - self._before.ru_utime - self._before.ru_stime, peak_rss_mb=self._peak / _MIB, peak_vram_mb=self._gpu.peak / _MIB,
+            cpu_seconds=cpu, peak_rss_mb=self._peak / _MIB, peak_vram_mb=self._gpu.peak / _MIB,
             log_bytes=output.log.total, survivors=self._survivors, end=output.log.end,
             metrics={name: MetricSummary(*found) for name, found in output.scanner.summary.items()},
         )  # fmt: skip
@@ -171,6 +177,8 @@ class _Run:
         if self._verdict is not None:
             return self._verdict
         code = self._code or 0
+        if code and (hit := self._hit()):
+            return JobState.FAILED, hit
         if os.WIFSIGNALED(code):
             return JobState.FAILED, f"killed by {_name(os.WTERMSIG(code))}"
         code = os.WEXITSTATUS(code)
@@ -234,10 +242,18 @@ class _Run:
         # Pages shared between workers are in each one's RSS: before anything is ended, they are counted once.
         if spec.memory_limit and held > spec.memory_limit and tree.proportional(found) > spec.memory_limit:
             self._end(JobState.FAILED, f"memory limit of {spec.memory_limit / _MIB:.0f} MB")
-        elif spec.process_limit and len(found) > spec.process_limit + (_KEEPERS if spec.wrap else 0):
+        elif spec.process_limit and len(found) > spec.process_limit + spec.keepers:
             self._end(JobState.FAILED, f"process limit of {spec.process_limit}")
         elif spec.disk_limit and self._disk.used > spec.disk_limit:
             self._end(JobState.FAILED, f"disk limit of {spec.disk_limit / _MIB:.0f} MB")
+        elif hit := self._hit():
+            self._end(JobState.FAILED, hit)
+
+    def _hit(self) -> str:
+        """Which limit the kernel itself has held, in words; empty if none."""
+        kind = self._group.hit() if self._group else ""
+        memory, processes = f"memory limit of {self._spec.memory_limit / _MIB:.0f} MB", f"process limit of {self._spec.process_limit}"
+        return {"memory": memory, "processes": processes}.get(kind, "")
 
     def _is_cancelled(self) -> bool:
         """Whether somebody wants the job to end; then its end begins."""
@@ -253,7 +269,7 @@ class _Run:
         self._verdict = (state, cause)
         if grace:
             # The walls would fall with whoever keeps them, and all behind them would be killed at once, without its grace.
-            keeper = self._main if self._spec.wrap else 0
+            keeper = self._main if self._spec.keepers else 0
             tree.terminate(process for process in self._tree.look(fresh=True) if process.pid != keeper)
         self._step, self._step_at = self._kill, time.monotonic() + grace
 

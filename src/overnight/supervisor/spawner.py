@@ -7,7 +7,6 @@ their job. Must not know what a supervisor does.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import signal
@@ -154,20 +153,27 @@ def _become_supervisor(channel: socket.socket, others: list[int]) -> None:
             os.dup2(null, fd)
         os.close(null)
         for _ in range(_JOBS):
-            order = _receive(channel)
-            if order is None or not _work(*order):
+            if not _work(channel):
                 break
-            with contextlib.suppress(ConnectionError):
-                channel.send(b"i")
         code = 0
     finally:
         os._exit(code)
 
 
-def _work(folder: str, fds: list[int]) -> bool:
-    """Supervise the job of a folder whose lock is the first descriptor; whether this process is fit for another."""
+def _work(channel: socket.socket) -> bool:
+    """Supervise the next job, whose lock is the first descriptor of its order; whether this process is there for another."""
+    order = _receive(channel)
+    if order is None:
+        return False
+    folder, fds = order
     try:
-        return supervise(find(folder, fds[0]))
+        fit = supervise(find(folder, fds[0]))
+        if fit:  # said before the end of the job is seen: the next one may follow at once
+            channel.send(b"i")
+    except ConnectionError:
+        return False
+    else:
+        return fit
     finally:
         for fd in fds:
             os.close(fd)
