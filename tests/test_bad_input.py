@@ -160,7 +160,7 @@ CASES = {
         _with("train.py", TRAIN + "#" * 2**21), _with("train.py", TRAIN), "E-TOO-LARGE", says="train.py is larger than 1 MiB"
     ),
     "a train.py that is no text": Case(
-        _with("train.py", b"\x00\xff\xfe" * 500), _with("train.py", TRAIN), "E-BASELINE", exit=1, words=("--metric", "loss")
+        _with("train.py", b"\xff\xfe\x00" * 500), _with("train.py", TRAIN), "E-BASELINE", exit=1, words=("--metric", "loss")
     ),
     "nothing to search": Case(
         _with("train.py", "print('@loss=1')\n"), _with("train.py", TRAIN), "E-NO-CONSTANTS", words=("--budget", "1"), says="no tunable constants"

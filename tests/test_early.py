@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from overnight.judge.stopping import spared
 from overnight.testing import repository
 
 _TRAIN = """\
@@ -59,5 +60,27 @@ def test_a_run_whose_metric_is_no_number_is_ended_early(tmp_path: Path) -> None:
 
 
 def test_without_early_stop_a_loser_runs_to_its_end(tmp_path: Path) -> None:
-    rows = _rows(tmp_path / "r", "sed -i 's/^OFFSET = .*/OFFSET = 4.0/' train.py; echo worse", "--early-stop", "none")
+    rows = _rows(tmp_path / "r", "sed -i 's/^OFFSET = .*/OFFSET = 4.0/' train.py; echo worse", "--early-stop", "off")
     assert (rows[1]["decision"], rows[1]["value"] is not None) == ("discard", True)
+
+
+def test_a_broad_search_ends_the_lower_two_thirds_at_a_rung(tmp_path: Path) -> None:
+    rows = _rows(
+        tmp_path / "r", 'sed -i "s/^OFFSET = .*/OFFSET = 4.$(date +%N)/" train.py; echo worse', "--early-stop", "asha", "--budget", "2"
+    )
+    assert (rows[1]["value"] is not None, rows[2]["cause"].startswith("stopped early: "), " of 3 at step " in rows[2]["cause"]) == (
+        True,
+        True,
+        True,
+    )
+
+
+def test_a_run_that_is_spared_goes_on_and_status_counts_it(tmp_path: Path) -> None:
+    seed = next(seed for seed in range(1000) if spared(2, seed))
+    _, loser = _rows(tmp_path / "r", "sed -i 's/^OFFSET = .*/OFFSET = 4.0/' train.py; echo worse", "--seed", str(seed))
+    assert (loser["decision"], loser["value"] is not None, "behind the best run's curve" in loser["spared"]) == ("discard", True, True)
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "overnight", "status"], cwd=tmp_path / "r", env=env, check=True, capture_output=True, text=True
+    )
+    assert "EARLY     0 runs ended before the time; of 1 that were let go on, 0 would have been ended wrongly" in done.stdout

@@ -100,7 +100,7 @@ def test_a_blind_predictor_sees_no_label_and_its_own_claims_are_not_read(tmp_pat
 
 def test_without_walls_nothing_is_called_blind(tmp_path: Path) -> None:
     rows = _rows(tmp_path / "r", "sed -i 's/^X = .*/X = 0.6/' train.py; echo x", *_BLIND, "--unsafe-no-sandbox")
-    assert {(row["trust"], row["sandbox"]) for row in rows} == {("evaluated", False)}
+    assert {(row["trust"], row["sandbox"]) for row in rows} == {("evaluated", "none")}
 
 
 @pytest.mark.parametrize(

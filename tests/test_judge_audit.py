@@ -10,11 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overnight.judge import Action, Budget, Knowledge, Node, Rules, Run, learn_run
-from overnight.judge.audit import Keep, audit_due, audit_plan, best_lower_bound, plateau, report, target_needs_run, target_reached
+from overnight.judge import Action, Budget, Knowledge, Node, Rules, Run, judge, learn_audit, learn_result, learn_run, learn_taken_back
+from overnight.judge.audit import (
+    Keep,
+    audit_due,
+    audit_plan,
+    best_lower_bound,
+    plateau,
+    report,
+    target_needs_run,
+    target_reached,
+    word,
+)
+from overnight.judge.noise import outliers
 from overnight.judge.policies import POLICIES, Leaf, State, ask, plackett_burman, wave_effects, wave_size
 from overnight.judge.records import Level
 from overnight.judge.stopping import asha, at, envelope, health, spared
+from overnight.judge.waves import outcome, rows, wave_target
 from overnight.models import Direction
 
 UP = Rules(Direction.MAXIMIZE)
@@ -211,3 +223,69 @@ def test_a_wave_finds_the_edits_that_help() -> None:
     design: Sequence[Sequence[bool]] = plackett_burman(7)
     values = [sum(effect for effect, on in zip(truth, row, strict=True) if on) for row in design]
     assert [p > 0.7 for _, p in wave_effects(values, design, known, 1.0)] == [True, False, False, False, False, False, True]
+
+
+def test_a_keep_is_refuted_when_it_is_likely_no_improvement_or_is_expected_to_do_harm() -> None:
+    found = [word(p, gain) for p, gain in ((0.95, 1.0), (0.5, 0.1), (0.4, -0.1), (0.2, 0.1), (0.6, -0.1))]
+    assert found == ["confirmed", "still open", "contradicted", "contradicted", "still open"]
+
+
+def test_a_wave_takes_at_most_half_of_the_runs_that_are_left() -> None:
+    assert [wave_target(left) for left in (math.inf, 26, 18, 10, 5, 4)] == [11, 11, 7, 3, 3, 0]
+
+
+def test_a_wave_supports_what_helps_and_says_by_how_much() -> None:
+    _, known = baseline()
+    truth = (3.0, 0.0, -3.0)
+    found = outcome([sum(truth[at] for at in row) for row in rows(3)], 0.0, known)
+    assert (found.subset, found.p > 0.9, 1.0 < found.gain < 3.5) == ((0,), True, True)
+
+
+def test_a_value_far_off_the_others_is_no_noise() -> None:
+    assert [outliers(values) for values in ([1.0, 1.1, 900.0], [1.0, 1.1, 1.4], [1.0, 1.1, 0.9, 50.0], [1.0, 2.0], [5.0, 5.0, 5.0])] == [
+        (2,),
+        (),
+        (3,),
+        (),
+        (),
+    ]
+
+
+def test_a_baseline_that_has_diverged_once_is_run_twice_more_and_measured_without_that_run() -> None:
+    node, known = Node(0, (), kind="baseline"), Knowledge()
+    causes = []
+    for seed, value in enumerate((-1.0, -1000.0, -1.1, -0.9, -1.2)):
+        node = replace(node, runs=(*node.runs, Run(value, seed)))
+        known = learn_run(known, node, UP)
+        causes.append(judge(node, None, known, UP, Budget()).action)
+    assert (causes, known.scale < 0.2, round(known.levels[0].mean, 2)) == ([Action.REPLICATE] * 4 + [Action.KEEP], True, -1.05)
+
+
+def test_a_fall_by_orders_of_magnitude_is_kept_after_two_runs_and_the_noise_falls_with_it() -> None:
+    node, known = Node(0, (), kind="baseline"), Knowledge()
+    for seed, value in enumerate((-5e5, -1e5, -3e5)):
+        node = replace(node, runs=(*node.runs, Run(value, seed)))
+        known = learn_run(known, node, UP)
+    tried, actions = Node(1, (), kind="constants"), []
+    for seed, value in enumerate((-2.0, -2.1)):
+        tried = replace(tried, runs=(*tried.runs, Run(value, seed)))
+        known = learn_run(known, tried, UP)
+        found = judge(tried, node, known, UP, Budget())
+        actions.append(found.action)
+    known = learn_result(known, tried, node, found, UP)
+    assert (actions, known.scale < 10.0, round(known.levels[1].mean, 2)) == ([Action.REPLICATE, Action.KEEP], True, -2.05)
+
+
+def test_replicates_that_are_all_far_calmer_set_the_noise_anew() -> None:
+    _, known = baseline()
+    tried = Node(1, (Run(0.0, 0),), kind="constants")
+    for seed, value in enumerate((0.001, -0.001, 0.002), 1):
+        tried = replace(tried, runs=(*tried.runs, Run(value, seed)))
+        known = learn_run(known, tried, UP)
+    assert known.scale < 0.1
+
+
+def test_a_keep_that_was_taken_back_takes_its_doubt_along() -> None:
+    known = replace(baseline()[1], doubt=0.75, keeps=2)
+    back = learn_taken_back(learn_audit(known, 0.75, 0.25), 0.25)
+    assert (learn_audit(known, 0.75, 0.25).doubt, back.doubt, back.keeps) == (1.25, 0.5, 1)

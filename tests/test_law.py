@@ -22,7 +22,7 @@ _WORDS = {
     "environment", "jobs", "protocols", "redact",
 }  # fmt: skip
 _DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind"}
-_WORK = {"runner", "evaluation", "thinking", "ledger", "steps", "loop", "referee", "early"}
+_WORK = {"auditing", "choosing", "waving", "runner", "evaluation", "thinking", "ledger", "steps", "loop", "referee", "early"}
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing"}  # shipped for tests and users; no room needs it
 _NAMED_ELSEWHERE = {"executors", "proposers", "supervisor"}  # work knows their Protocols alone; app names them

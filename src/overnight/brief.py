@@ -69,6 +69,16 @@ def _task(found: Situation) -> str:
     target = f" The target is {number(study.settings.target)}." if study.settings.target is not None else ""
     if found.operator is Operator.REPAIR:
         todo = "The files in the current folder hold a change that crashed. Mend it: make the idea work, or drop the part that cannot."
+    elif found.operator is Operator.DRAFT:
+        todo = (
+            "The files in the current folder are the baseline. Make a fresh attempt: take an approach that differs from everything tried so far, "
+            "as ONE coherent change that you expect to improve the metric."
+        )
+    elif found.best is not None and found.best.number != found.parent.number:
+        todo = (
+            f"The files in the current folder are experiment #{found.parent.number}, which is not the best but another line worth following. "
+            "Make ONE change that you expect to improve the metric."
+        )
     else:
         todo = f"The files in the current folder are the best version so far (experiment #{found.parent.number}). Make ONE change that you expect to improve the metric."
     return f"# Your task\n\n{todo}\n\nGoal: {goal}\nMetric: `{study.metric}`, {better} is better.{target}"

@@ -35,6 +35,7 @@ class Exam:
     command: str  # {artifact} and {holdout} are replaced
     artifact: str  # path in the run's folder
     holdout: Path | None
+    hidden: Path | None  # a second hold-out, which decides nothing
     predict: str
     env: Mapping[str, str]
     time_limit: float
@@ -55,18 +56,39 @@ class Examiner:
 
         ``files`` are the proposal's. A job that was begun by an earlier loop is adopted.
         """
-        name = f"{folder.name}.eval"
+        return self._examine(study, (f"{folder.name}.eval", folder, self._exam.artifact, self._exam.holdout), files, stop)
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether there is a hidden hold-out."""
+        return self._exam.hidden is not None
+
+    def keep_artifact(self, folder: Path, target: Path) -> None:
+        """Put a copy of what the run left aside, for the hidden hold-out, should the experiment be kept."""
+        remove(target)
+        target.mkdir(parents=True)
+        take(folder, self._exam.artifact, target / PurePosixPath(self._exam.artifact).name)
+
+    def measure_hidden(self, study: Study, aside: Path, files: Mapping[str, bytes], stop: Callable[[], str]) -> JobStatus:
+        """The same evaluator over an artefact put aside, with the hidden hold-out."""
+        artifact = PurePosixPath(self._exam.artifact).name
+        return self._examine(study, (f"{aside.name}.hidden", aside, artifact, self._exam.hidden), files, stop)
+
+    def _examine(
+        self, study: Study, what: tuple[str, Path, str, Path | None], files: Mapping[str, bytes], stop: Callable[[], str]
+    ) -> JobStatus:
+        name, folder, relative, holdout = what
         desk = folder.with_name(name)  # holds everything of this evaluation
         if self._executor.poll(name).state is JobState.LOST:
             remove(desk)
             desk.mkdir()
-            artifact = desk / "artifact" / PurePosixPath(self._exam.artifact).name
+            artifact = desk / "artifact" / PurePosixPath(relative).name
             artifact.parent.mkdir()
-            if problem := take(folder, self._exam.artifact, artifact):
+            if problem := take(folder, relative, artifact):
                 remove(desk)
                 return JobStatus(JobState.FAILED, cause=problem)
             self._workspace.export(study.base_commit, {}, desk / "trusted")
-            self._executor.submit(self._spec(study, name, desk, artifact, files))
+            self._executor.submit(self._spec(study, (name, desk, artifact, holdout), files))
         asked = False
         while not (status := self._executor.poll(name, 0.5)).state.over:
             if not asked and (reason := stop()):
@@ -75,18 +97,18 @@ class Examiner:
         remove(desk)
         return status
 
-    def _spec(self, study: Study, name: str, desk: Path, artifact: Path, files: Mapping[str, bytes]) -> JobSpec:
-        exam = self._exam
+    def _spec(self, study: Study, where: tuple[str, Path, Path, Path | None], files: Mapping[str, bytes]) -> JobSpec:
+        (name, desk, artifact, holdout), exam = where, self._exam
         trusted = JobSpec(
             id=name,
-            argv=("/bin/sh", "-c", _filled(exam.command, artifact, exam.holdout)),
+            argv=("/bin/sh", "-c", _filled(exam.command, artifact, holdout)),
             cwd=str(desk / "trusted"),
             env={**exam.env, "PYTHONNOUSERSITE": "1"},
             time_limit=exam.time_limit,
             log_head=2**22,
             log_tail=2**18,
             metric=study.metric,
-            readable=(*((str(exam.holdout),) if exam.holdout else ()), *(() if exam.predict else (str(artifact.parent),))),
+            readable=(*((str(holdout),) if holdout else ()), *(() if exam.predict else (str(artifact.parent),))),
         )
         if not exam.predict:
             return exam.wrap(trusted)

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 _QUERY = ("nvidia-smi", "--query-gpu=index,name,memory.total,uuid", "--format=csv,noheader,nounits")
 _PATIENCE = 5.0  # seconds; a hanging driver must not keep a study from starting
@@ -44,6 +45,16 @@ def found(visible: str | None = None, run: Callable[[], str] | None = None) -> l
             break
         chosen.append(gpu)
     return chosen
+
+
+def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model and how many of its cores this process may use."""
+    model = "CPU"
+    with contextlib.suppress(OSError):
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "") or model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{model}, {cores} {'cores' if cores > 1 else 'core'}"
 
 
 def shares(gpus: Sequence[str], slots: int) -> list[tuple[str, ...]]:

@@ -12,6 +12,8 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
+from overnight.auditing import Check
+from overnight.choosing import Chooser
 from overnight.decide import code_lines
 from overnight.errors import OvernightError, ProposalError
 from overnight.models import Experiment, Idea, Operator, Proposal, Stage, Study
@@ -38,8 +40,18 @@ def run_cycle(steps: Steps, experiment: Experiment, slot: int) -> Experiment | N
         with steps.deciding:
             if experiment.stage is not Stage.DECIDED:
                 experiment, wanted = steps.decide(experiment)
+            if wanted is not None and not wanted.number:  # a row of a wave waits for the others
+                return None
             if wanted is None:
-                return steps.apply(experiment)
+                experiment = steps.apply(experiment)
+                break
+    steps.look_once(experiment)
+    return experiment
+
+
+def run_check(steps: Steps, check: Check, slot: int) -> None:
+    """Look again at a settled experiment."""
+    steps.check(check, slot)
 
 
 class _HaltedError(Exception):
@@ -59,7 +71,8 @@ class Loop:
             self._store.count(study.id),
             max(1, len(parts.gpus[0])),
         )
-        self._steps = Steps(study, parts, self._reason_to_put_back, self._pace.runs_left)
+        self._steps = Steps(study, parts, self._reason_to_put_back, self._runs_left)
+        self._chooser = Chooser(study, self._store, parts.thinker)
         self._patience = Patience()
         self._begun = time.monotonic()
         self._stop = ""  # "", "finish" or "now"
@@ -68,6 +81,7 @@ class Loop:
         self._trouble = ""  # what the loop waits for
         self._woken = threading.Event()
         self._resume = deque(self._store.unfinished(study.id))
+        self._checks = deque(Check(*found) for found in self._store.open_checks(study.id))
         self._ready: deque[Proposal] = deque()
         self._repairs = deque(self._steps.unmended())
         self._running: dict[Future[Experiment | None], tuple[int, Experiment, float]] = {}  # slot, what, since when
@@ -92,6 +106,9 @@ class Loop:
     def _elapsed(self) -> float:
         return time.monotonic() - self._begun
 
+    def _runs_left(self) -> float:
+        return self._pace.runs_left(self._elapsed())
+
     def run(self) -> str:
         """Work until the goal, the budget or a person ends it; returns the reason. Raises the first error that is fatal."""
         self._store.set_state(self.study.id, "running", "")
@@ -115,15 +132,20 @@ class Loop:
         """The schedule, turn by turn: look at the person's wishes, take in what is done, fill the free slots."""
         told, beat = "", 0.0
         self._end = self._steps.goal_reached()
+        self._steps.doubt_best()
+        for number in self._parts.runner.unlooked(self.study):
+            if (left := self._store.experiment(self.study.id, number)).stage is Stage.APPLIED:
+                self._steps.look_once(left)
         while True:
             self._take_in_thoughts()
             self._take_in_runs()
             paused = self._heed()  # after what has ended, before what begins: a stop that was asked for in between is followed
             self._end = self._end or self._pace.used_up(self._elapsed())
             ending = bool(self._end or self._stop)
-            if ending and not self._running and (self._stop or not self._resume):
+            if ending and not self._running and (self._stop or not (self._resume or self._checks or self._steps.undoing)):
                 self._end = self._steps.goal_reached() or self._end
-                return
+                if self._stop or self._end.startswith("goal reached") or not self._last_look():
+                    return
             if not self._stop and not paused:
                 self._fill(cycles, thoughts)
             state = "stopping" if ending else "paused" if paused else "running"
@@ -144,10 +166,18 @@ class Loop:
 
     def _fill(self, cycles: ThreadPoolExecutor, thoughts: ThreadPoolExecutor) -> None:
         slots = deque(set(range(self.study.settings.slots)) - {slot for slot, _, _ in self._running.values()})
+        self._undo()
         while slots and self._resume:
             self._submit(cycles, self._resume.popleft(), slots.popleft())
+        if slots and not self._end:
+            self._checks.extend(self._steps.look_back(self._runs_left()))
+        while slots and self._checks:
+            self._submit_check(cycles, self._checks.popleft(), slots.popleft())
         if self._end or not (self._store.bar(self.study.id) or self._may_think_early()):
             return
+        hunger = self._gather()
+        while slots and self._resume:
+            self._submit(cycles, self._resume.popleft(), slots.popleft())
         while slots and self._ready and self._pace.room(0) and self._store.bar(self.study.id):
             experiment = self._number(self._ready.popleft())
             if experiment is not None:
@@ -156,8 +186,8 @@ class Loop:
             self._think(thoughts, self._repairs.popleft())
         ages = [self._elapsed() - begun for _, _, begun in self._running.values()]
         while (
-            len(self._ready) + len(self._thinking) < self._pace.wanted(len(slots), ages)
-            and self._pace.room(len(self._ready) + len(self._thinking))
+            len(self._ready) + len(self._thinking) < max(self._pace.wanted(len(slots), ages), hunger)
+            and self._pace.room(len(self._ready) + len(self._thinking) + len(self._chooser.held))
             and self._patience.due(self._elapsed())
             and not (self._patience.streak and self._thinking)
         ):
@@ -172,13 +202,58 @@ class Loop:
         self._running[future] = (slot, experiment, self._elapsed())
         future.add_done_callback(lambda _: self._woken.set())
 
+    def _submit_check(self, cycles: ThreadPoolExecutor, check: Check, slot: int) -> None:
+        future: Future[Experiment | None] = cycles.submit(run_check, self._steps, check, slot)
+        again = self._store.experiment(self.study.id, check.number)
+        self._running[future] = (slot, replace(again, description=""), self._elapsed())
+        future.add_done_callback(lambda _: self._woken.set())
+
+    def _last_look(self) -> bool:
+        """Whether there is something to run again before the study ends."""
+        if self._pace.spare(self._elapsed()):
+            self._checks.extend(self._steps.look_back(self._runs_left(), last=True))
+        return bool(self._checks)
+
+    def _undo(self) -> None:
+        """Number what takes refuted keeps back; that needs no budget."""
+        while self._steps.undoing:
+            proposal = self._steps.undoing.popleft()
+            if proposal.parent != self._tip():
+                self._parts.listen("note", None, f"{proposal.idea.hypothesis}: not any more, there is a new best")
+                continue
+            self._resume.appendleft(self._propose(proposal))
+
+    def _gather(self) -> int:
+        """Let edits wait for a wave, and begin it when there are enough of them; returns how many more are wanted."""
+        if not self._chooser.waves:
+            return 0
+        tip = self._tip()
+        size = self._chooser.target(self._runs_left(), noisy=self._steps.noisy)
+        self._ready.extend(self._chooser.release(tip if size else None))
+        if not size:
+            return 0
+        for _ in range(len(self._ready)):
+            proposal = self._ready.popleft()
+            if len(self._chooser.held) >= size or not self._chooser.hold(self.study, proposal, tip):
+                self._ready.append(proposal)
+        if len(self._chooser.held) >= size:
+            edits = self._chooser.held[:size]
+            rows = self._chooser.wave(self.study, size, self._steps.fresh_seed(tip))
+            if not rows:
+                self._ready.extend(edits)
+                return 0
+            begun = [self._propose(row) for row in rows]
+            self._steps.waves.begun(self.study, begun[0].number, edits, self._parts.clock())
+            self._resume.extend(begun)
+        return max(0, size - len(self._chooser.held))
+
     def _number(self, proposal: Proposal) -> Experiment | None:
         """Make the proposal an experiment; None if it became a repetition while it waited."""
         best = self._store.bar(self.study.id)
         tip = best[0] if best else 0
         stale = proposal.parent != tip
         if not proposal.rejected:
-            if stale and proposal.operator is Operator.IMPROVE:
+            if stale and self._chooser.carried(proposal, tip):
                 proposal = self._parts.thinker.rebased(self.study, proposal, tip)
             same = self._store.same_files(self.study.id, proposal.files)
             if same and (stale or proposal.operator is Operator.COMBINE):
@@ -188,6 +263,9 @@ class Loop:
                 proposal = replace(proposal, rejected=f"same files as #{same}, which was tried already")
         if proposal.rejected and not self._patience.streak:
             self._patience.rejected(self._elapsed())
+        return self._propose(proposal)
+
+    def _propose(self, proposal: Proposal) -> Experiment:
         self._pace.begun()
         return self._store.propose(self.study.id, proposal, code_lines(proposal.files), self._parts.clock())
 
@@ -200,17 +278,23 @@ class Loop:
         self._asked += 1
         name = f"{int(self._parts.clock() * 1000):x}-{self._asked}"
         output = self._parts.runner.output(self.study, crashed.number) if crashed else ""
-        wish = Wish(
-            name,
-            Operator.REPAIR if crashed else Operator.IMPROVE,
-            crashed.parent if crashed else self._tip(),
-            crashed.number if crashed else 0,
-        )
-        flying = (*(item.description for _, item, _ in self._running.values()), *(item.idea.hypothesis for item in self._ready))
+        wish = Wish(name, Operator.REPAIR, crashed.parent, crashed.number) if crashed else self._wish(name)
+        running = (item.description for _, item, _ in self._running.values() if item.description)
+        flying = (*running, *(item.idea.hypothesis for item in (*self._ready, *self._chooser.held)))
         talk = Talk(flying, self._pace.left(self._elapsed()), output, lambda: bool(self._halted or self._stop or self._end))
         future = thoughts.submit(self._parts.thinker.think, self.study, wish, talk)
         self._thinking[future] = wish
         future.add_done_callback(lambda _: self._woken.set())
+
+    def _wish(self, name: str) -> Wish:
+        """What the policy wants to be tried next."""
+        flying = [wish.parent for wish in self._thinking.values()] + [item.parent for item in (*self._ready, *self._chooser.held)]
+        task = self._chooser.next(self._tip(), flying + [item.parent for _, item, _ in self._running.values() if item.description])
+        if task.step == "debug":
+            broken = self._store.experiment(self.study.id, task.parent)
+            return Wish(name, Operator.REPAIR, broken.parent, broken.number)
+        operators = {"draft": Operator.DRAFT, "combine": Operator.COMBINE}
+        return Wish(name, operators.get(task.step, Operator.IMPROVE), task.parent, others=task.others)
 
     # --- taking in what is done ----------------------------------------------------------------------------------
 
@@ -221,14 +305,17 @@ class Loop:
             if experiment is None:
                 continue
             self._pace.settled(experiment)
+            self._chooser.settled(experiment)
             if experiment.operator is Operator.BASELINE and experiment.decision != "keep":
                 raise OvernightError("E-BASELINE", f"the baseline did not work: {experiment.cause}")
             after = self._steps.after(experiment)
             self._end = self._end or after.goal
             if after.repair:
                 self._repairs.append(experiment)
-            if after.combined is not None and self._pace.room(0):  # before whatever else is being thought about
-                self._ready.appendleft(after.combined)
+            self._end = self._end or self._chooser.plateau(self._steps.sigma)
+            if self._pace.room(0):  # before whatever else is being thought about
+                self._ready.extendleft(reversed(after.combined))
+        self._resume.extend(self._steps.ripe())
 
     def _take_in_thoughts(self) -> None:
         for future in [item for item in self._thinking if item.done()]:
@@ -246,6 +333,9 @@ class Loop:
     def _no_proposal(self, wish: Wish, error: ProposalError) -> None:
         """Ride it out: say it, wait longer each time, and now and then write it down as a row."""
         if error.code == "E-CANCELLED" or (wish.operator is Operator.REPAIR and not error.outage):
+            return
+        if error.code == "E-SPACE-EXHAUSTED" and self._chooser.held:
+            self._ready.extend(self._chooser.release())
             return
         if error.code == "E-SPACE-EXHAUSTED":
             self._end = self._end or error.message

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from overnight.settings import Settings
 
@@ -41,6 +41,19 @@ class Trust(StrEnum):
     BLIND = "blind"  # the labels were never within reach of the run
 
 
+class Confined(IntEnum):
+    """What stood around a run: false for nothing at all."""
+
+    NONE = 0  # because somebody asked for it
+    BUBBLEWRAP = 1  # namespaces
+    LANDLOCK = 2  # the weaker walls, where no namespaces can be made
+
+    @property
+    def word(self) -> str:
+        """``none``, ``bubblewrap`` or ``landlock``."""
+        return self.name.lower()
+
+
 class Stage(StrEnum):
     """How far an experiment has come; each is written before the next is begun."""
 
@@ -58,7 +71,10 @@ class Operator(StrEnum):
     BASELINE = "baseline"  # the base commit as it is
     IMPROVE = "improve"  # a change to the best so far
     REPAIR = "repair"  # a fix of an experiment that crashed on a dumb mistake
+    DRAFT = "draft"  # a fresh attempt from the baseline
     COMBINE = "combine"  # two improvements on the same parent, merged
+    WAVE = "wave"  # one run of a factorial design: half of several waiting edits together
+    REVERT = "revert"  # the best without a keep that an audit doubts, or back to what was best before it
 
 
 class JobState(StrEnum):
@@ -111,6 +127,7 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""  # a file; empty = /dev/null
     wrap: tuple[str, ...] = ()
+    keepers: int = 0  # processes of the wrap that stay while the command runs; its walls fall with the first of them
     files: tuple[str, ...] = ()  # opened for the command, read-only, as descriptors FIRST_FILE, FIRST_FILE + 1, …
     writable: tuple[str, ...] = ()  # paths outside ``cwd`` that walls must let the command change
     readable: tuple[str, ...] = ()  # paths outside ``cwd`` that walls must let through
@@ -158,6 +175,7 @@ class Study:
     direction: Direction
     settings: Settings
     created: float
+    confined: Confined = Confined.BUBBLEWRAP  # what stands around its runs now; not kept with the study, but with every row
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +224,17 @@ class Experiment:
     gain_low: float | None = None
     gain_high: float | None = None
     cause: str = ""
+    rival: int = 0  # the best at the decision: what it was compared with; 0 = nothing
+    near: bool = False  # a discard that was not sure enough, and too good to be forgotten
+    retests: int = 0  # runs made after the decision, to look again
+    reverted: int = 0  # the experiment that took this keep back; 0 = it stands
+    spared: str = ""  # why it would have been ended early, had it not been let go on to count wrong kills
     value: float | None = None
+    decided_value: float | None = None  # at the decision, where re-tests have changed the mean; its commit says this one
+    believed: float | None = None  # of its true level, after shrinkage
+    believed_sd: float | None = None
     trust: Trust = Trust.SELF_REPORTED
-    confined: bool = True  # false: run without walls, because somebody asked for it
+    confined: Confined = Confined.BUBBLEWRAP
     seconds: float = 0.0  # training
     think_seconds: float = 0.0
     memory_gb: float = 0.0
@@ -234,6 +260,9 @@ class Run:
     seconds: float
     memory_gb: float
     metrics: Mapping[str, float]  # the last value of everything it printed
+    worker: str = ""  # class of machine
+    throughput: float = 0.0  # what it said of its own speed; 0 = nothing
+    looks_again: bool = False  # made after the decision, not to select
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +286,14 @@ class Summary:
     cost: float
     crash_kinds: Mapping[str, int]
     unconfirmed: int = 0  # keeps that are not as sure as the profile asks
+    standing: int = 0  # keeps that were compared with another and not taken back
     false_keeps: float = 0.0  # how many of the keeps are expected to be no improvement: the sum of 1 - P
     sigma: float | None = None  # sd of one run between seeds; None = not known, 0 = deterministic
+    reverted: int = 0  # keeps that were taken back
+    looks: int = 0  # runs made to look again: re-tests and audits
+    early: int = 0  # runs ended before their time
+    spared: int = 0  # runs that would have been, and were let go on to count wrong kills
+    wrong_kills: int = 0  # of those, how many were kept in the end
+    told_gain: tuple[float, float, float] | None = None  # of the best over the baseline, and its 90 % interval
+    fresh: int = 0  # runs in it that no decision was made on; 0 = the figure is the judgement's own
     holder: str = ""  # who runs the loop now

@@ -54,9 +54,24 @@ class Pace:
         """Whether the budget of experiments holds one more beside ``pending`` proposals."""
         return self._bounds.experiments is None or self._count + pending < self._bounds.experiments
 
-    def runs_left(self) -> float:
-        """How many runs the budget of experiments still holds; infinite without one."""
-        return math.inf if self._bounds.experiments is None else float(self._bounds.experiments - self._count + 1)
+    def runs_left(self, elapsed: float) -> float:
+        """How many runs the budget still holds, by experiments and by time; infinite without one."""
+        bounds = self._bounds
+        left = math.inf if bounds.experiments is None else float(bounds.experiments - self._count + 1)
+        if bounds.seconds and self._train:
+            left = min(left, self._slots * max(0.0, bounds.seconds - self.ran(elapsed)) / self._train)
+        if bounds.gpu_seconds and self._train:
+            left = min(left, max(0.0, bounds.gpu_seconds / self._gpus - self._train_total) / self._train)
+        return left
+
+    def spare(self, elapsed: float) -> bool:
+        """Whether a few runs to look back may follow the last experiment: no time, GPU time or money is used up."""
+        bounds = self._bounds
+        return not (
+            (bounds.seconds and self.ran(elapsed) >= bounds.seconds)
+            or (bounds.gpu_seconds and self._train_total * self._gpus >= bounds.gpu_seconds)
+            or (bounds.dollars and self._cost >= bounds.dollars)
+        )
 
     def used_up(self, elapsed: float) -> str:
         """Which bound is reached, in words, or an empty string."""
@@ -99,7 +114,7 @@ class Pace:
     def _ends_within(self, horizon: float, age: float) -> int:
         """How often the slot of an experiment of that age will be free within ``horizon`` seconds."""
         left = max(0.0, self._train - age)
-        return 0 if left > horizon else 1 + min(_THINKERS, int((horizon - left) / self._train))
+        return 0 if left > horizon else 1 + int(min(_THINKERS, (horizon - left) / self._train))
 
 
 class Patience:

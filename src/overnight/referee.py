@@ -11,12 +11,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from overnight.constants import same_but_for_literals
-from overnight.judge import Action, Budget, Knowledge, Node, Rules, Run, Verdict, estimate, judge, learn_result, learn_run, next_seed
+from overnight.judge import (
+    Action,
+    Budget,
+    Knowledge,
+    Node,
+    Rules,
+    Run,
+    Verdict,
+    estimate,
+    judge,
+    learn_audit,
+    learn_result,
+    learn_run,
+    learn_taken_back,
+    next_seed,
+)
+from overnight.judge.audit import Report, report
 from overnight.judge.records import Kind, Profile
+from overnight.judge.waves import with_wave
 from overnight.models import Decision, Experiment, Operator, Study
+from overnight.models import Run as Ran
 from overnight.store import Store
 
 _SURE = 0.9  # how sure a target must be before the night ends
+_PACE = 4.0  # sd of the baseline's own pace: what is further off its usual one counts as another machine
+_LEAST_PACE = 0.03
+_KINDS = 512  # experiments whose kind is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +45,7 @@ class Ruling:
     """A verdict as the record keeps it, or the run that is wanted before there can be one."""
 
     verdict: Verdict
-    wanted: tuple[int, int] | None = None  # experiment, seed
+    wanted: tuple[int, int, str] | None = None  # experiment, seed, class of machine (empty = any)
 
     @property
     def decision(self) -> Decision:
@@ -43,6 +64,13 @@ class Referee:
         self._runs_left = runs_left
         text = store.knowledge(study)
         self._known = Knowledge.from_json(text) if text else Knowledge()
+        self._kinds: dict[int, Kind] = {}
+        self._spread: float | None = None  # of the baseline's pace between runs, as a share; infinite = it tells none
+
+    @property
+    def known(self) -> Knowledge:
+        """What was learned by now."""
+        return self._known
 
     def rules(self, study: Study) -> Rules:
         """What the study asks of a keep."""
@@ -61,14 +89,10 @@ class Referee:
 
     def node(self, study: Study, experiment: Experiment) -> Node:
         """The experiment as the judgement sees it."""
-        runs = self._store.runs(study.id, experiment.number)
         best = self._store.bar(study.id)
         return Node(
             number=experiment.number,
-            runs=tuple(
-                Run(run.value if run.value is not None else math.nan, run.seed, seconds=run.seconds, check=place > 0)
-                for place, run in enumerate(runs)
-            ),
+            runs=self._runs(study, self._counted(study, experiment.number)),
             lines=experiment.lines,
             memory_gb=experiment.memory_gb,
             kind=self._kind(study, experiment),
@@ -76,6 +100,43 @@ class Referee:
             bar=best[1] if best and best[0] == experiment.number and not self._noisy else None,
             failure=experiment.cause,
         )
+
+    def _counted(self, study: Study, number: int) -> list[Ran]:
+        """The runs that say something of the level: one that failed when it was only to look again does not."""
+        return [run for run in self._store.runs(study.id, number) if run.value is not None or not run.looks_again]
+
+    def _runs(self, study: Study, runs: list[Ran]) -> tuple[Run, ...]:
+        usual: dict[str, float] = {}
+        found = []
+        for run in runs:
+            value = run.value if run.value is not None else math.nan
+            pace = self._pace(study, run, usual.setdefault(run.worker, run.throughput))
+            found.append(Run(value, run.seed, run.worker, run.seconds, pace, check=run.looks_again))
+        return tuple(found)
+
+    def _pace(self, study: Study, run: Ran, first: float) -> float:
+        """The run's pace beside the first run of the same code on such a machine: an edit may change its own pace, and is no other machine.
+
+        1 = as usual, also within what the baseline's pace varies by itself; 0 = not known.
+        """
+        if run.throughput <= 0 or first <= 0:
+            return 0.0
+        spread = self._spread if self._spread is not None else self._baselines_spread(study)
+        self._spread = spread
+        if spread is None:
+            return 0.0
+        off = abs(math.log(run.throughput / first))
+        return run.throughput / first if off > max(_PACE * spread, _LEAST_PACE) else 1.0
+
+    def _baselines_spread(self, study: Study) -> float | None:
+        base = self._store.baseline(study.id)
+        if base is None or base.decision is None:
+            return None
+        logs = [math.log(run.throughput) for run in self._store.runs(study.id, base.number) if run.throughput > 0]
+        if len(logs) < 2:
+            return math.inf
+        middle = math.fsum(logs) / len(logs)
+        return math.sqrt(math.fsum((item - middle) ** 2 for item in logs) / (len(logs) - 1))
 
     @property
     def _noisy(self) -> bool:
@@ -86,8 +147,12 @@ class Referee:
             return "baseline"
         if experiment.state.get("params") is not None:
             return "constants"
-        parent = self._store.files(study.id, experiment.parent)
-        return "constants" if same_but_for_literals(parent, self._store.files(study.id, experiment.number)) else "structural"
+        if experiment.number not in self._kinds:  # files never change, and reading them is the dear part of a judgement
+            parent, files = (self._store.files(study.id, number) for number in (experiment.parent, experiment.number))
+            if len(self._kinds) >= _KINDS:
+                self._kinds.clear()
+            self._kinds[experiment.number] = "constants" if same_but_for_literals(parent, files) else "structural"
+        return self._kinds[experiment.number]
 
     def first_seed(self, study: Study, experiment: Experiment) -> int:
         """The seed of an experiment's first run."""
@@ -99,12 +164,12 @@ class Referee:
         """A seed that the experiment has not run on."""
         return next_seed(self.node(study, experiment), self._known, self.rules(study))
 
-    def against_parent(self, study: Study, experiment: Experiment) -> Verdict | None:
-        """What all runs by now say of an experiment beside its parent; None for a baseline."""
-        if not experiment.parent:
+    def against_rival(self, study: Study, experiment: Experiment) -> Verdict | None:
+        """What all runs by now say of an experiment beside what it was compared with; None for a baseline."""
+        if not experiment.rival:
             return None
-        parent = self.node(study, self._store.experiment(study.id, experiment.parent))
-        return judge(self.node(study, experiment), parent, self._known, self.rules(study), Budget(0.0))
+        rival = self.node(study, self._store.experiment(study.id, experiment.rival))
+        return judge(self.node(study, experiment), rival, self._known, self.rules(study), Budget(0.0))
 
     def learn(self, study: Study, number: int) -> None:
         """Take in every finished run of the experiment that was not learned from yet."""
@@ -112,8 +177,8 @@ class Referee:
         if not fresh:
             return
         whole = self.node(study, self._store.experiment(study.id, number))
-        order = [run.attempt for run in self._store.runs(study.id, number)]
-        for attempt in fresh:
+        order = [run.attempt for run in self._counted(study, number)]
+        for attempt in (attempt for attempt in fresh if attempt in order):
             part = Node(
                 whole.number, whole.runs[: order.index(attempt) + 1], whole.lines, whole.memory_gb, whole.kind, whole.parent, whole.bar
             )
@@ -127,16 +192,21 @@ class Referee:
         candidate = self.node(study, experiment)
         rules = self.rules(study)
         verdict = judge(candidate, incumbent, self._known, rules, Budget(self._runs_left()))
+        wave = experiment.state.get("wave_gain")
+        if isinstance(wave, list) and verdict.action is not Action.REPLICATE_INCUMBENT:
+            gain, var = wave
+            verdict = with_wave(verdict, gain, var, rules.profile)
         if verdict.action is Action.REPLICATE:
             return Ruling(
-                verdict, (candidate.number, verdict.seed if verdict.seed is not None else next_seed(candidate, self._known, rules))
+                verdict, (candidate.number, verdict.seed if verdict.seed is not None else next_seed(candidate, self._known, rules), "")
             )
         if verdict.action is Action.REPLICATE_INCUMBENT and incumbent is not None:
-            return Ruling(
-                verdict, (incumbent.number, verdict.seed if verdict.seed is not None else next_seed(incumbent, self._known, rules))
-            )
+            where, seed = verdict.worker or "", verdict.seed
+            if seed is None or any(run.seed == seed and run.worker == where for run in incumbent.runs):
+                seed = next_seed(incumbent, self._known, rules)
+            return Ruling(verdict, (incumbent.number, seed, where))
         if verdict.kept and self._unsure_of_target(candidate, rules):
-            return Ruling(verdict, (candidate.number, next_seed(candidate, self._known, rules)))
+            return Ruling(verdict, (candidate.number, next_seed(candidate, self._known, rules), ""))
         return Ruling(verdict)
 
     def settled(self, study: Study, experiment: Experiment, verdict: Verdict) -> str:
@@ -145,6 +215,29 @@ class Referee:
         incumbent = self.node(study, self._store.experiment(study.id, best[0])) if best and best[0] != experiment.number else None
         self._known = learn_result(self._known, self.node(study, experiment), incumbent, verdict, self.rules(study))
         return self._known.to_json()
+
+    def looked(self, before: float | None, after: float) -> str:
+        """Learn that further runs have changed P of a keep; returns what is to be kept in the record with it."""
+        if before is not None:
+            self._known = learn_audit(self._known, before, after)
+        return self._known.to_json()
+
+    def taken_back(self, p: float | None) -> str:
+        """Learn that a keep of probability ``p`` was taken back; returns what is to be kept in the record with it."""
+        self._known = learn_taken_back(self._known, p if p is not None else 1.0)
+        return self._known.to_json()
+
+    def believed(self, study: Study, experiment: Experiment) -> dict[str, object]:
+        """The columns that say what is believed of the experiment's true level: its mean, shrunk, and sd."""
+        node = self.node(study, experiment)
+        if not node.values:
+            return {}
+        mean, sd = estimate(node, self._known, self.rules(study))
+        return {"believed": mean, "believed_sd": sd}
+
+    def report(self, study: Study, best: Experiment, baseline: Experiment) -> Report:
+        """What the night has gained, from runs that no decision was made on where there are enough of them."""
+        return report(self.node(study, best), self.node(study, baseline), self._known, self.rules(study))
 
     def bar(self, study: Study, experiment: Experiment, verdict: Verdict) -> float | None:
         """The value to beat from now on: the bar of the rule without noise, else the believed level."""

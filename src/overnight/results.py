@@ -45,10 +45,16 @@ class Table:
     def write(self, experiments: Iterable[Experiment]) -> None:
         """Make the whole file anew, atomically."""
         text = self._header + "".join(row(item) for item in experiments)
-        scratch = self.path.with_name(f".{self.path.name}.new")
         try:
             if self.path.is_file() and self.path.read_bytes() == text.encode():
                 return
+        except OSError as exc:
+            raise StorageError("E-RESULTS", f"{self.path} cannot be read: {exc.strerror}", fix=f"ls -ld {self.path}") from exc
+        self._replace(text)
+
+    def _replace(self, text: str) -> None:
+        scratch = self.path.with_name(f".{self.path.name}.new")
+        try:
             scratch.write_text(text, encoding="utf-8")
             os.replace(scratch, self.path)
         except OSError as exc:
@@ -57,6 +63,17 @@ class Table:
             raise StorageError(
                 "E-RESULTS", f"{self.path} cannot be written: {exc.strerror}", fix=f"ls -ld {self.path.parent}; df -h ."
             ) from exc
+
+    def amend(self, before: Experiment, after: Experiment) -> None:
+        """Replace the latest row that shows ``before`` by one that shows ``after``; a table without such a row stays as it is."""
+        old, new = row(before), row(after)
+        try:
+            text = self.path.read_text(encoding="utf-8") if old != new and self.path.is_file() else ""
+        except OSError as exc:
+            raise StorageError("E-RESULTS", f"{self.path} cannot be read: {exc.strerror}", fix=f"ls -ld {self.path}") from exc
+        head, found, tail = text.rpartition(old)
+        if found:
+            self._replace(head + new + tail)
 
     def add(self, experiment: Experiment) -> None:
         """Append the row of one settled experiment, below a header if somebody took the file away."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from overnight.crashes import Crash, read
 from overnight.early import EarlyStop
+from overnight.errors import JobError
 from overnight.evaluation import Examiner
 from overnight.folders import remove
 from overnight.models import Direction, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Study
@@ -23,6 +24,7 @@ from overnight.store.rows import thin
 from overnight.workspace import Scope, Workspace
 
 EARLY = "stopped early: "
+_SPEEDS = ("tokens_per_second", "tok/s", "tokens/s", "samples_per_second", "samples/s", "throughput", "it/s")
 _LOST_LIMIT = 3  # a run whose supervisor was killed this often is a crash
 
 
@@ -36,6 +38,7 @@ class Place:
     argv: tuple[str, ...]  # {seed} is replaced
     scope: Scope
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
+    worker: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a run on these GPUs
 
 
 class Runner:
@@ -54,27 +57,32 @@ class Runner:
         """The job's id, by which it is found again after a restart."""
         return f"{study.tag}-{number}.{attempt}"
 
-    def run(self, study: Study, number: int, seed: int, gpus: tuple[str, ...], stop: Callable[[], str]) -> bool:
+    def worker(self, gpus: tuple[str, ...]) -> str:
+        """The class of machine that a run on these GPUs belongs to."""
+        return self._place.worker(gpus)
+
+    def run(self, study: Study, number: int, seed: int, gpus: tuple[str, ...], stop: Callable[[], str], *, again: bool = False) -> bool:
         """Run the experiment once with ``seed``, or adopt such a run that is under way, and write down its end.
 
+        ``again``: the run is made to look again at a decided experiment; it is never ended early.
         False if ``stop`` gave a reason: then the run is put back. Raises ``JobError``, ``StorageError``, ``GitError``.
         """
         while True:
-            attempt = self._store.open_attempt(study.id, number, seed) or self._start(study, number, seed, gpus)
+            attempt = self._store.open_attempt(study.id, number, seed) or self._start(study, number, seed, gpus, again=again)
             job = self.job(study, number, attempt)
-            status, reason = self._wait(study, number, job, stop)
+            status, reason = self._wait(study, number, job, stop, again=again)
             if status.state is JobState.CANCELLED and reason and not reason.startswith(EARLY):
                 self._put_back(study, number, attempt, f"put back: {reason}")
                 return False
             if status.state is JobState.CANCELLED and reason:
                 status = replace(status, state=JobState.FAILED, cause=reason)
             if status.state is not JobState.LOST or self._store.attempts(study.id, number, seed) >= _LOST_LIMIT:
-                return self._record(study, number, attempt, status, stop)
+                return self._record((study, number, attempt), status, gpus, stop)
             self._put_back(study, number, attempt, status.cause or "its supervisor died")
 
-    def _start(self, study: Study, number: int, seed: int, gpus: tuple[str, ...]) -> int:
+    def _start(self, study: Study, number: int, seed: int, gpus: tuple[str, ...], *, again: bool) -> int:
         settings = study.settings
-        attempt = self._store.attempt(study.id, number, seed, self._clock())
+        attempt = self._store.attempt(study.id, number, seed, self._clock(), again=again)
         job = self.job(study, number, attempt)
         folder = self._place.folder / job
         remove(folder)
@@ -98,10 +106,14 @@ class Runner:
             gpus=gpus,
             metric=study.metric,
         )
-        self._executor.submit(self._place.wrap(spec))
+        try:
+            self._executor.submit(self._place.wrap(spec))
+        except JobError as exc:
+            self._put_back(study, number, attempt, exc.message)
+            raise
         return attempt
 
-    def _wait(self, study: Study, number: int, job: str, stop: Callable[[], str]) -> tuple[JobStatus, str]:
+    def _wait(self, study: Study, number: int, job: str, stop: Callable[[], str], *, again: bool) -> tuple[JobStatus, str]:
         """The end of the job, and why we ended it if we did."""
         reason, offset = "", 0
         curve: list[tuple[float, float]] = []
@@ -109,7 +121,10 @@ class Runner:
             points, offset = self._executor.tail(job, offset)
             fresh = [(point.step, point.value) for point in points if point.name == study.metric]
             curve += fresh
-            early = self._early.verdict(study, number, curve) if fresh else None
+            early = self._early.verdict(study, number, curve) if fresh and not again else None
+            if early is not None and early.spared:
+                self._early.spare(study, number, early)
+                early = None
             if not reason and (reason := stop() or (f"{EARLY}{early.reason}" if early else "")):
                 self._executor.cancel(job, reason)
         return status, reason
@@ -121,18 +136,23 @@ class Runner:
     def _forget(self, study: Study, number: int, attempt: int) -> None:
         remove(self._place.folder / self.job(study, number, attempt))
 
-    def _record(self, study: Study, number: int, attempt: int, status: JobStatus, stop: Callable[[], str]) -> bool:
+    def _record(self, run: tuple[Study, int, int], status: JobStatus, gpus: tuple[str, ...], stop: Callable[[], str]) -> bool:
+        study, number, attempt = run
         job = self.job(study, number, attempt)
         points: list[MetricPoint] = []
         if status.metrics:
             points, _ = self._executor.tail(job, 0)
         value, crash = score(status, study.metric, study.direction, study.settings.pick)
+        if crash and crash.kind == "network" and study.confined and not study.settings.sandbox_network:
+            crash = replace(crash, cause=f"{crash.cause} (runs have no network: --sandbox-network lets them reach it)")
         reported = None
         if self._examiner is not None and status.state is JobState.SUCCEEDED:
             exam = self._examiner.measure(study, self._place.folder / job, self._store.files(study.id, number), stop)
             if exam.state is JobState.CANCELLED and stop():
                 self._put_back(study, number, attempt, "put back during the evaluation")
                 return False
+            if self._examiner.looks_twice and self._store.experiment(study.id, number).decision is None:
+                self._examiner.keep_artifact(self._place.folder / job, self._aside(study, number))
             reported = value
             value, crash = score(exam, study.metric, study.direction, "last")
             crash = replace(crash, kind="evaluation", cause=f"evaluation: {crash.cause}", dumb=False) if crash else None
@@ -144,12 +164,35 @@ class Runner:
             value=value,
             reported=reported,
             memory_gb=memory_gb(status),
+            worker=self.worker(gpus),
+            throughput=throughput(status),
             crash_kind=crash.kind if crash else "",
             cause=crash.cause if crash else status.cause,
             metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),
         )
         self._forget(study, number, attempt)
         return True
+
+    def look_once(self, study: Study, number: int, *, kept: bool, stop: Callable[[], str]) -> None:
+        """Measure a keep on the hidden hold-out, once; whatever else was put aside for it goes."""
+        aside = self._aside(study, number)
+        if self._examiner is None or not aside.exists():
+            return
+        if kept:
+            exam = self._examiner.measure_hidden(study, aside, self._store.files(study.id, number), stop)
+            if exam.state is JobState.CANCELLED and stop():
+                return
+            value, crash = score(exam, study.metric, study.direction, "last")
+            self._store.set_hidden(study.id, number, value, crash.cause if crash else "")
+        remove(aside)
+
+    def unlooked(self, study: Study) -> list[int]:
+        """Experiments whose artefacts an earlier loop has left put aside."""
+        names = [path.name for path in self._aside(study, 0).parent.glob(f"{study.tag}-*")] if self._examiner is not None else []
+        return sorted(int(tail) for name in names if (tail := name.removeprefix(f"{study.tag}-")).isdigit())
+
+    def _aside(self, study: Study, number: int) -> Path:
+        return self._place.folder.with_name("artifacts") / f"{study.tag}-{number}"
 
     def output(self, study: Study, number: int) -> str:
         """The end of the output of an experiment's last job."""
@@ -180,6 +223,12 @@ def _pick(summary: MetricSummary, direction: Direction, pick: str) -> float:
     if pick == "best":
         return summary.lowest if direction is Direction.MINIMIZE else summary.highest
     return summary.last
+
+
+def throughput(status: JobStatus) -> float:
+    """What the run says of its own speed, by one of the usual names; 0 = nothing."""
+    found = (status.metrics[name].last for name in _SPEEDS if name in status.metrics)
+    return next((value for value in found if math.isfinite(value) and value > 0), 0.0)
 
 
 def memory_gb(status: JobStatus) -> float:

@@ -78,6 +78,9 @@ def parse_budget(parts: tuple[str, ...]) -> Budget:
     return Budget(**found)  # type: ignore[arg-type]
 
 
+POLICIES = ("greedy", "best-of-n", "aide", "uct", "weighted", "optuna", "wave")
+
+
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
@@ -177,14 +180,20 @@ def _profile(value: object) -> str:
 
 
 def _stopper(value: object) -> str:
-    if value in ("none", "health", "envelope", "asha"):
+    if value in ("off", "none", "health", "envelope", "asha"):
+        return "off" if value == "none" else str(value)
+    raise ValueError("'off', 'health', 'envelope' or 'asha' is wanted")
+
+
+def _policy(value: object) -> str:
+    if value in POLICIES:
         return str(value)
-    raise ValueError("'none', 'health', 'envelope' or 'asha' is wanted")
+    raise ValueError(f"one of {', '.join(POLICIES)} is wanted")
 
 
 KINDS: dict[str, Callable[[object], Any]] = {
     "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
-    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "pick": _pick,
+    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "policy": _policy, "pick": _pick,
 }  # fmt: skip
 
 
@@ -282,6 +291,12 @@ class Settings:
     holdout: str = _setting(
         "text", "", "Data that only the evaluator ever sees: hidden from runs and proposers, also when git tracks it.", '"holdout.csv"'
     )
+    hidden_holdout: str = _setting(
+        "text",
+        "",
+        "A second hold-out, measured by the same evaluator once for each keep and shown by `show --hidden` alone: it tells whether the search has fitted itself to the first.",
+        '"hidden.csv"',
+    )
     evaluate_time_limit: float = _setting("duration", 600.0, "When an evaluator that does not end is killed.", '"10m"')
     process_limit: int = _setting("count", 0, "How many processes a run may have at once; 0 = as many as the machine allows.", "512")
     disk_limit: int = _setting("size", 0, "How much a run may write into its folder.", '"50GB"')
@@ -307,8 +322,17 @@ class Settings:
     early_stop: str = _setting(
         "stopper",
         "envelope",
-        "Which runs are ended before their time: none, health (not finite, three times the first loss), envelope (also far below the best run's curve) or asha (for broad search).",
+        "Which runs are ended before their time: off, health (not finite, three times the first loss), envelope (also far below the best run's curve) or asha (for broad search).",
         '"envelope"',
+    )
+    policy: str = _setting(
+        "policy",
+        "greedy",
+        "From where the next change is tried: greedy (from the best), best-of-n, aide, uct, weighted, optuna or wave (several changes crossed in one design).",
+        '"greedy"',
+    )
+    plateau: int = _setting(
+        "count", 0, "Stop when so many experiments in a row have brought next to nothing; 0 = go on whatever comes.", "100"
     )
     tsv_metric_name: bool = _setting("flag", False, "Write the metric's own name into the header of results.tsv.", "false")
 

@@ -6,19 +6,26 @@ Every step reads the store, acts, and writes the store; each may be repeated aft
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from overnight.auditing import Auditor, Check, look_again, restores, takes_back
+from overnight.choosing import FOLLOWS
 from overnight.errors import JobError
-from overnight.judge import Action
+from overnight.judge import Action, Verdict
+from overnight.judge.noise import outliers
 from overnight.ledger import Ledger
 from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study, Trust
-from overnight.referee import Referee
+from overnight.referee import Referee, Ruling
 from overnight.runner import Runner
 from overnight.store import Store
 from overnight.thinking import Thinker
+from overnight.waving import Waves
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +49,33 @@ class After:
 
     goal: str = ""  # why the study has reached its end
     repair: bool = False
-    combined: Proposal | None = None
+    combined: tuple[Proposal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One more run: of which experiment, with which seed."""
+    """One more run: of which experiment, with which seed. Number 0 = none now: the experiment waits for others."""
 
     number: int
     seed: int
+    worker: str = ""  # class of machine; empty = any
 
 
-def summed(runs: Sequence[Run], study: Study) -> dict[str, object]:
-    """The columns of an experiment that follow from its runs: the mean of the values, unless one of them crashed."""
+def summed(runs: Sequence[Run], study: Study, *, baseline: bool = False) -> dict[str, object]:
+    """The columns of an experiment that follow from its runs: the mean of the values, unless one of them crashed.
+
+    Runs of a baseline that diverged are left out of it; the cause of its row says so.
+    """
     crashed = next((run for run in runs if run.value is None), None)
     values = [run.value for run in runs if run.value is not None]
     same = len(set(values)) == 1  # their mean must be that very number, to the last bit
+    strange = outliers(values) if baseline else ()
+    values = [number for at, number in enumerate(values) if at not in strange]
     value = None if crashed or not runs else values[0] if same else statistics.fmean(values)
     return {
         "value": value,
         "trust": _trust(study),
-        "confined": not study.settings.unsafe_no_sandbox,
+        "confined": int(study.confined),
         "seconds": sum(run.seconds for run in runs),
         "memory_gb": max((run.memory_gb for run in runs), default=0.0),
         "crash_kind": crashed.crash_kind if crashed else "",
@@ -88,6 +101,9 @@ class Steps:
         self._parts = parts
         self._stop = stop
         self._referee = Referee(parts.store, study.id, runs_left)
+        self.auditor = Auditor(parts.store, self._referee, parts.thinker)
+        self.undoing: deque[Proposal] = deque()  # what takes refuted keeps back, for the loop to number
+        self.waves = Waves(parts.store, self._referee, parts.thinker)
         self._before = 0  # the best experiment before the last decision
 
     def commit(self, experiment: Experiment) -> Experiment:
@@ -98,7 +114,7 @@ class Steps:
 
     def next_run(self, experiment: Experiment) -> Wanted | None:
         """The run that an experiment begins with; None for a rejected one."""
-        if experiment.cause and experiment.stage is Stage.COMMITTED:
+        if (experiment.cause and experiment.stage is Stage.COMMITTED) or restores(experiment):
             return None
         begun = self._parts.store.jobs(self.study.id, experiment.number)
         if begun:
@@ -109,15 +125,18 @@ class Steps:
     def measure(self, experiment: Experiment, wanted: Wanted, slot: int) -> Experiment | None:
         """Run what is wanted and sum the experiment's runs up; None when it was put back."""
         store, study = self._parts.store, self.study
-        if not any(run.seed == wanted.seed for run in store.runs(study.id, wanted.number)):
+        if not any(run.seed == wanted.seed and wanted.worker in ("", run.worker) for run in store.runs(study.id, wanted.number)):
             try:
                 if not self._parts.runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
                     return None
             except JobError as exc:
                 return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
+            with self.deciding:
+                self.auditor.ran(again=False)
         with self.deciding:
             self._referee.learn(study, wanted.number)
-        return store.advance(study.id, experiment.number, Stage.MEASURED, **summed(store.runs(study.id, experiment.number), study))
+        found = summed(store.runs(study.id, experiment.number), study, baseline=experiment.operator is Operator.BASELINE)
+        return store.advance(study.id, experiment.number, Stage.MEASURED, **found)
 
     def decide(self, experiment: Experiment) -> tuple[Experiment, Wanted | None]:
         """Write the verdict, or say which run is wanted before there can be one.
@@ -127,6 +146,8 @@ class Steps:
         store, now = self._parts.store, self._parts.clock()
         best = store.bar(self.study.id)
         self._before = best[0] if best else 0
+        if restores(experiment):
+            return self._restore(experiment, best), None
         if experiment.stage is Stage.COMMITTED:
             return store.decide(self.study.id, experiment.number, Decision.DISCARD, f"rejected: {experiment.cause}", None, now), None
         named = self.study.metric in experiment.metrics  # by a person, after the baseline had shown several
@@ -141,18 +162,108 @@ class Steps:
             return store.decide(self.study.id, experiment.number, Decision.CRASH, experiment.cause, None, now), None
         if experiment.crash_kind == "stopped-early":
             return store.decide(self.study.id, experiment.number, Decision.DISCARD, experiment.cause, None, now), None
+        if experiment.operator is Operator.WAVE and (wanted := self.waves.run_wanted(self.study, experiment)):
+            return experiment, Wanted(*wanted)
+        found = self.waves.verdict(self.study, experiment, self._before)
+        if found is not None:
+            return self._decided(experiment, Ruling(found)), None
         ruling = self._referee.ruling(self.study, experiment)
         if ruling.wanted is not None:
             return experiment, Wanted(*ruling.wanted)
-        verdict = ruling.verdict
-        knowledge = self._referee.settled(self.study, experiment, verdict)
-        columns: dict[str, object] = {"confirmed": verdict.action is not Action.PROVISIONAL}
-        if best is not None and ruling.decision is not Decision.CRASH:
-            columns |= {"p": verdict.p, "gain": verdict.gain, "gain_low": verdict.low, "gain_high": verdict.high}
+        return self._decided(experiment, ruling), None
+
+    def _decided(self, experiment: Experiment, ruling: Ruling) -> Experiment:
+        """Write the verdict with what was learned from it."""
+        verdict, undone = ruling.verdict, takes_back(experiment)
+        first = self._parts.store.bar(self.study.id) is None
+        crossed = experiment.operator is Operator.WAVE and not verdict.kept  # several changes at once: no news of single ones
+        knowledge = "" if crossed else self._referee.settled(self.study, experiment, verdict)
+        if undone and verdict.kept:
+            knowledge = self._referee.taken_back(self._parts.store.experiment(self.study.id, undone).p)
+        columns: dict[str, Any] = {"confirmed": verdict.action is not Action.PROVISIONAL, "near": verdict.action is Action.NEAR_MISS}
+        if not first and not crossed and ruling.decision is not Decision.CRASH:
+            columns |= {"rival": self._before, "p": verdict.p, "gain": verdict.gain, "gain_low": verdict.low, "gain_high": verdict.high}
+        columns |= self._referee.believed(self.study, experiment)
         bar = self._referee.bar(self.study, experiment, verdict)
+        return self._parts.store.decide(
+            self.study.id, experiment.number, ruling.decision, verdict.cause, bar, self._parts.clock(), knowledge=knowledge, takes_back=undone, **columns
+        )  # fmt: skip
+
+    def _restore(self, experiment: Experiment, best: tuple[int, float] | None) -> Experiment:
+        """Back to an earlier best without a run: its tree is that of an experiment which has all the runs it needs."""
+        store, study, undone, now = self._parts.store, self.study, takes_back(experiment), self._parts.clock()
+        twin, wrong = store.experiment(study.id, restores(experiment)), store.experiment(study.id, undone)
+        if best is None or best[0] != undone:
+            return store.decide(study.id, experiment.number, Decision.DISCARD, f"#{undone} is not the best any more", None, now)
+        copied = {"value": twin.value, "trust": twin.trust, "confined": twin.confined, "memory_gb": twin.memory_gb}
+        store.advance(study.id, experiment.number, experiment.stage, believed=twin.believed, believed_sd=twin.believed_sd, **copied)
+        bar = self._referee.bar(study, twin, Verdict(Action.KEEP, ""))
+        cause = f"takes #{undone} back, P = {wrong.p or 0.0:.2f} that it is better: the same tree as #{twin.number}"
+        if "; taken back by #" not in wrong.cause:  # by a loop that was killed right after
+            store.retested(study.id, undone, now, cause=f"{wrong.cause}; taken back by #{experiment.number}")
         return store.decide(
-            self.study.id, experiment.number, ruling.decision, verdict.cause, bar, now, knowledge=knowledge, **columns
-        ), None
+            study.id, experiment.number, Decision.KEEP, cause, bar if bar is not None else twin.value, now,
+            knowledge=self._referee.taken_back(wrong.p), best=twin.number, takes_back=undone,
+        )  # fmt: skip
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the noise is known and above nothing."""
+        return self._referee.known.usable
+
+    @property
+    def sigma(self) -> float | None:
+        """The sd of one run between seeds, as far as it is known."""
+        known = self._referee.known
+        return math.sqrt(known.squares / known.dof) if known.dof > 0 else None
+
+    def fresh_seed(self, number: int) -> int:
+        """A seed that the experiment has not run on."""
+        with self.deciding:
+            return self._referee.fresh_seed(self.study, self._parts.store.experiment(self.study.id, number))
+
+    def look_back(self, runs_left: float, *, last: bool = False) -> list[Check]:
+        """What is to be run again now; ``last``: no experiment follows."""
+        if self.auditor.nothing_new and not last:
+            return []
+        with self.deciding:
+            return self.auditor.plan(self.study, runs_left, self._parts.clock(), last=last)
+
+    def doubt_best(self) -> None:
+        """Take the best version back if a re-test by hand has refuted it."""
+        best = self._parts.store.bar(self.study.id)
+        found = self._parts.store.experiment(self.study.id, best[0]) if best is not None else None
+        undo = self.auditor.undo(self.study, found) if found is not None and found.retests else None
+        if undo is not None:
+            self.undoing.append(undo)
+
+    def ripe(self) -> list[Experiment]:
+        """Rows of waves that have waited and can be decided now."""
+        if not self.waves.ripe:
+            return []
+        with self.deciding:
+            found, self.waves.ripe = self.waves.ripe, []
+        return found
+
+    def check(self, wanted: Check, slot: int) -> None:
+        """Run a settled experiment once more, or adopt such a run; its row follows, and what has to be undone waits in ``undoing``."""
+        store, study = self._parts.store, self.study
+        if not any(run.seed == wanted.seed and run.value is not None for run in store.runs(study.id, wanted.number)):
+            try:
+                if not self._parts.runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop, again=True):
+                    return
+            except JobError as exc:
+                self._parts.listen("note", None, f"#{wanted.number} could not be run again: {exc.message}")
+                return
+            with self.deciding:
+                self.auditor.ran(again=True)
+        with self.deciding:
+            looked = look_again(store, self._referee, self._parts.ledger, study, (wanted.number, self._parts.clock()))
+            undo = self.auditor.undo(study, looked.experiment)
+            if undo is not None and not any(item.idea.state == undo.idea.state for item in self.undoing):
+                self.undoing.append(undo)
+        said = looked.experiment.cause.partition("; re-tested ")[2]
+        self._parts.listen("note", None, f"looked again at #{wanted.number}: re-tested {said}")
 
     def _name_goal(self, experiment: Experiment) -> Experiment:
         if experiment.crash_kind not in ("no-metric", ""):
@@ -173,13 +284,23 @@ class Steps:
         self._parts.listen("settled", experiment, "")
         return experiment
 
+    def look_once(self, experiment: Experiment) -> None:
+        """Let the hidden hold-out see a keep, once; it changes no decision."""
+        kept = experiment.decision is Decision.KEEP and not restores(experiment)
+        self._parts.runner.look_once(self.study, experiment.number, kept=kept, stop=self._stop)
+
     def after(self, experiment: Experiment) -> After:
         """What the result calls for: an end, a repair, a combination with another win."""
         best = self._parts.store.bar(self.study.id)
         if best is None:
             return After()
         goal = self.goal_reached()
-        return After(goal, self._repairable(experiment), None if goal else self._combined(experiment, best[0]))
+        more = (
+            self.waves.follow(self.study, experiment, best[0])
+            if experiment.operator is Operator.WAVE
+            else self._combined(experiment, best[0])
+        )
+        return After(goal, self._repairable(experiment), () if goal else more)
 
     def goal_reached(self) -> str:
         """The reason to end when the best value is at least as good as the target, else empty."""
@@ -191,15 +312,18 @@ class Steps:
             return ""
         return f"goal reached: {self.study.metric} {best[1]:.6g} (#{best[0]})"
 
-    def _combined(self, experiment: Experiment, best: int) -> Proposal | None:
+    def _combined(self, experiment: Experiment, best: int) -> tuple[Proposal, ...]:
         """A win over its own parent, while another experiment had become the best: both, merged."""
         other = self._before if best == experiment.number else best
+        if experiment.operator in (Operator.WAVE, Operator.REVERT) or self.study.settings.policy not in FOLLOWS:
+            return ()
         if experiment.value is None or not experiment.parent or other in (0, experiment.parent, experiment.number):
-            return None
+            return ()
         parent = self._parts.store.experiment(self.study.id, experiment.parent)
         if parent.value is None or self.study.direction.gain(experiment.value, parent.value) <= self.study.settings.min_delta:
-            return None
-        return self._parts.thinker.combined(self.study, experiment, self._parts.store.experiment(self.study.id, other), best)
+            return ()
+        made = self._parts.thinker.combined(self.study, experiment, self._parts.store.experiment(self.study.id, other), best)
+        return (made,) if made is not None else ()
 
     def unmended(self) -> list[Experiment]:
         """The latest crashes whose repair an earlier loop did not live to see."""

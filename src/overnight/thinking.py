@@ -32,6 +32,7 @@ class Wish:
     operator: Operator
     parent: int
     crashed: int = 0
+    others: tuple[int, ...] = ()  # what is to be merged into ``parent``; nobody is asked then
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Thinker:
 
     def think(self, study: Study, wish: Wish, talk: Talk) -> Proposal:
         """One proposal, perhaps marked as rejected; raises ``ProposalError`` when there is none."""
+        if wish.operator is Operator.COMBINE:
+            return self._mixed(study, wish)
         parent = self._store.experiment(study.id, wish.parent)
         start = self._store.files(study.id, wish.crashed or wish.parent)
         with self._place(wish) as (copy, work):
@@ -147,7 +150,26 @@ class Thinker:
 
     def merge(self, study: Study, base: int, tip: int, theirs: Mapping[str, bytes]) -> dict[str, bytes] | None:
         """``theirs`` (made from experiment ``base``) merged into experiment ``tip``; None on a conflict."""
-        return self._workspace.merge(self._store.files(study.id, base), self._store.files(study.id, tip), theirs)
+        return self.merge_files(self._store.files(study.id, base), self._store.files(study.id, tip), theirs)
+
+    def merge_files(self, base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> dict[str, bytes] | None:
+        """The changes of both sides to ``base``; None on a conflict."""
+        return self._workspace.merge(base, ours, theirs)
+
+    def _mixed(self, study: Study, wish: Wish) -> Proposal:
+        """The near-misses ``wish.others`` merged into ``wish.parent``, those that fit; raises ``ProposalError`` (E-CANCELLED) if that is nothing new."""
+        ground = self._store.files(study.id, wish.parent)
+        files = ground
+        taken: list[Experiment] = []
+        for number in wish.others:
+            item = self._store.experiment(study.id, number)
+            merged = self.merge_files(self._store.files(study.id, item.parent), files, self._store.files(study.id, number))
+            if merged is not None and merged != files:
+                files, taken = merged, [*taken, item]
+        if len(taken) < 2 or self._store.same_files(study.id, files):
+            raise ProposalError("E-CANCELLED", "the near-misses do not go together")
+        text = f"combine near-misses: {' + '.join(f'#{item.number} ({item.description})' for item in taken)}"
+        return Proposal(parent=wish.parent, operator=Operator.COMBINE, idea=Idea(hypothesis=text[:300], proposer="merge"), files=files)
 
     def combined(self, study: Study, one: Experiment, other: Experiment, tip: int) -> Proposal | None:
         """``one``, a win over its own parent, merged with ``other``, as a proposal on ``tip``; None if that gives nothing new."""

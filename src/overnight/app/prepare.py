@@ -188,17 +188,26 @@ def _check_evaluation(settings: Settings, workspace: Workspace, base: str) -> No
             "a predictor without an evaluator has nobody to answer",
             fix="add --evaluate 'python evaluate.py {holdout}' --artifact model.json",
         )
-    if settings.holdout and not settings.evaluate:
+    if (settings.holdout or settings.hidden_holdout) and not settings.evaluate:
         raise UsageError(
             "E-EVALUATE", "a hold-out without an evaluator has no reader", fix="add --evaluate 'python evaluate.py {artifact} {holdout}'"
         )
-    if not settings.holdout:
-        return
+    if settings.hidden_holdout and "{holdout}" not in settings.evaluate:
+        raise UsageError(
+            "E-EVALUATE", "the evaluator takes no hold-out, so it cannot be given a hidden one", fix="add {holdout} to --evaluate"
+        )
+    for given in (settings.holdout, settings.hidden_holdout):
+        if given:
+            _check_holdout(given, settings, workspace, base)
+
+
+def _check_holdout(given: str, settings: Settings, workspace: Workspace, base: str) -> None:
+    """A hold-out must exist, and no proposal may edit it."""
     known = workspace.entries(base)
-    name = settings.holdout.strip("/")
+    name = given.strip("/")
     tracked = any(path == name or path.startswith(f"{name}/") for path in known)
-    if not tracked and not (workspace.root / settings.holdout).exists():
-        raise UsageError("E-NO-DATA", f"the hold-out {settings.holdout} does not exist", fix="put it there, or name another with --holdout")
+    if not tracked and not (workspace.root / given).exists():
+        raise UsageError("E-NO-DATA", f"the hold-out {given} does not exist", fix="put it there, or name another with --holdout")
     scope = Scope(settings.editable, settings.protect)
     if any(scope.matches(path) for path in (name, *(path for path in known if path.startswith(f"{name}/")))):
         raise UsageError("E-EVALUATE", f"the hold-out {name} is editable", fix=f"overnight run --protect {name}")

@@ -13,11 +13,16 @@ from overnight import jobs
 from overnight.app import place as places
 from overnight.errors import NotFoundError
 from overnight.models import Experiment, Study, Summary
+from overnight.referee import Referee
 from overnight.settings import Settings, as_dict
 from overnight.store import Store
 
 if TYPE_CHECKING:  # only `diff` needs git
     from overnight.workspace import Workspace
+
+
+_MARGIN = 2.33  # sd of one run: 1.645 of the difference of two
+_SHARE = 0.25  # of a gain that may be missing on the hidden hold-out
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,39 @@ def summary(found: Open) -> Summary:
         state, reason = "running", ""
     if not holder and state not in ("done", "stopped"):
         state, reason = "interrupted", "the loop was ended from outside; `overnight run` or `overnight start` goes on"
-    return replace(told, state=state, reason=reason, holder=holder)
+    return with_gain(found.store, replace(told, state=state, reason=reason, holder=holder))
+
+
+def with_gain(store: Store, told: Summary) -> Summary:
+    """The summary with the gain of the best and its interval, from runs that decided nothing where there are enough of them."""
+    if told.best is None or told.baseline is None or told.best.number == told.baseline.number or not told.sigma:
+        return told
+    gain = Referee(store, told.study.id, lambda: 0.0).report(told.study, told.best, told.baseline)
+    return replace(told, told_gain=(gain.gain, gain.low, gain.high), fresh=gain.fresh)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What the hidden hold-out says of a keep, beside the baseline: ``holds`` = three quarters of its gain are there, or as much as noise leaves to be seen."""
+
+    value: float | None
+    cause: str
+    gain: float | None = None
+    holds: bool | None = None
+
+
+def hidden(found: Open, item: Experiment) -> Hidden:
+    """The hidden hold-out's word on an experiment; it saw keeps alone, each once."""
+    value, cause = found.store.hidden(found.study.id, item.number)
+    base = found.store.baseline(found.study.id)
+    first = found.store.hidden(found.study.id, base.number)[0] if base is not None else None
+    if value is None or first is None or base is None or item.value is None or base.value is None:
+        return Hidden(value, cause or ("" if value is not None else "it was not kept" if item.decision != "keep" else "not looked at"))
+    if item.number == base.number:
+        return Hidden(value, "the reference")
+    way, sigma = found.study.direction, found.store.sigma(found.study.id) or 0.0
+    gain, shown = way.gain(value, first), way.gain(item.value, base.value)
+    return Hidden(value, cause, gain, gain >= shown - max(_MARGIN * sigma, _SHARE * abs(shown)))
 
 
 def which(found: Open, name: str) -> Experiment:
@@ -138,7 +175,7 @@ def experiment_json(item: Experiment) -> dict[str, Any]:
     """An experiment for ``--json``: times in ISO 8601 UTC, durations in seconds, missing = null."""
     return {
         "number": item.number, "id": f"exp-{item.number:03d}", "parent": item.parent or None, "operator": item.operator, "commit": item.commit or None,
-        "stage": item.stage, "decision": item.decision, "cause": item.cause, "value": item.value, "trust": item.trust, "sandbox": item.confined, "confirmed": item.confirmed, "p": item.p, "gain": item.gain, "gain_low": item.gain_low, "gain_high": item.gain_high,
+        "stage": item.stage, "decision": item.decision, "cause": item.cause, "value": item.value, "trust": item.trust, "sandbox": item.confined.word, "confirmed": item.confirmed, "rival": item.rival or None, "near": item.near, "retests": item.retests, "reverted": item.reverted or None, "spared": item.spared or None, "believed": item.believed, "believed_sd": item.believed_sd, "p": item.p, "gain": item.gain, "gain_low": item.gain_low, "gain_high": item.gain_high,
         "description": item.description, "proposer": item.proposer, "started": moment(item.started), "finished": moment(item.finished),
         "seconds": round(item.seconds, 3), "think_seconds": round(item.think_seconds, 3), "memory_gb": round(item.memory_gb, 3), "lines": item.lines,
         "crash_kind": item.crash_kind or None, "repairs": item.repairs or None, "tokens": item.tokens, "cost": item.cost, "metrics": dict(item.metrics),
@@ -148,7 +185,9 @@ def experiment_json(item: Experiment) -> dict[str, Any]:
 def summary_json(told: Summary) -> dict[str, Any]:
     """A summary for ``--json``; ``schema`` names its version."""
     study = told.study
-    gain = None
+    gain, report = None, None
+    if told.told_gain is not None:
+        report = {"gain": told.told_gain[0], "low": told.told_gain[1], "high": told.told_gain[2], "fresh_runs": told.fresh}
     if told.best and told.baseline and told.best.value is not None and told.baseline.value is not None:
         gain = study.direction.gain(told.best.value, told.baseline.value)
     return {
@@ -157,7 +196,7 @@ def summary_json(told: Summary) -> dict[str, Any]:
         "budget": list(study.settings.budget), "proposer": list(study.settings.proposer), "slots": study.settings.slots, "base_commit": study.base_commit,
         "experiments": told.total, "kept": told.kept, "discarded": told.discarded, "crashed": told.crashed, "crash_kinds": dict(told.crash_kinds), "unconfirmed": told.unconfirmed, "expected_false_keeps": round(told.false_keeps, 3), "sigma": told.sigma,
         "running": list(told.running), "baseline": experiment_json(told.baseline) if told.baseline else None,
-        "best": experiment_json(told.best) if told.best else None, "gain": gain, "seconds": round(told.seconds, 1),
+        "best": experiment_json(told.best) if told.best else None, "gain": gain, "report": report, "retests": told.looks, "reverted": told.reverted, "stopped_early": told.early, "spared": told.spared, "wrong_kills": told.wrong_kills, "seconds": round(told.seconds, 1),
         "train_seconds": round(told.train_seconds, 1), "think_seconds": round(told.think_seconds, 1), "tokens": told.tokens, "cost": told.cost,
     }  # fmt: skip
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from overnight import gpus, jobs
 from overnight.app import place as places
 from overnight.app import prepare
 from overnight.app.data import data_links
@@ -20,7 +23,7 @@ from overnight.evaluation import Exam, Examiner
 from overnight.executors import EXECUTORS
 from overnight.ledger import Ledger
 from overnight.loop import Loop
-from overnight.models import Experiment, JobSpec, Stage, Study
+from overnight.models import Confined, Experiment, JobSpec, Stage, Study
 from overnight.proposers import PROPOSERS
 from overnight.protocols import Executor, Proposer
 from overnight.redact import Redactor
@@ -32,6 +35,7 @@ from overnight.thinking import Thinker
 from overnight.workspace import Scope, Workspace
 
 Listen = Callable[[str, Experiment | None, str], None]
+_AGENT = re.compile(r"p.+-[0-9a-f]+-[0-9]+")  # name of a proposer's job; those of experiments end in .1, .2 ...
 
 
 def assembled(options: Options, place: places.Place, study: Study, doors: tuple[Store, Workspace], listen: Listen) -> Loop:
@@ -41,10 +45,14 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     scope = Scope(settings.editable, settings.protect)
     executor = executor_at(place.state)
     walls = walls_for(options, place.state, study, workspace)
+    study = replace(study, confined=walls.confined)
+    if walls.confined is Confined.LANDLOCK:
+        listen("note", None, "no namespaces can be made here: runs are confined by Landlock, which holds less (overnight doctor says why)")
     proposer = _proposer(study, executor, options.environ, walls.proposer)
     runner = runner_for(options, place.state, study, doors, (executor, walls))
     thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)))
-    ledger = Ledger(store, workspace, scope, _tables(place, study, workspace), place.state / "boot")
+    ledger = Ledger(store, workspace, scope, tables(place, study, workspace), place.state / f"boot-{study.tag}")
+    _end_agents(place.jobs, executor)
     thinker.sweep()
     runner.sweep(study)
     ledger.open(study)
@@ -57,6 +65,15 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
         prepare.slot_gpus(settings, options.environ),
     )  # fmt: skip
     return Loop(study, parts)
+
+
+def _end_agents(folder: Path, executor: Executor) -> None:
+    """End the agents of an earlier loop that was killed: they would work on, until their time limit, for nobody."""
+    left = [job.name for job in folder.glob("p*") if _AGENT.fullmatch(job.name) and places.is_held(job / jobs.LOCK)]
+    for name in left:
+        executor.cancel(name, "its loop is gone")
+    for name in left:
+        executor.poll(name, 10.0)
 
 
 def executor_at(state: Path) -> Executor:
@@ -82,9 +99,20 @@ def runner_for(
     argv = settings.command if len(settings.command) > 1 else ("/bin/sh", "-c", settings.command[0])
     if "/../" in argv[0]:  # behind walls there may be no folder to turn back from
         argv = (os.path.abspath(argv[0]), *argv[1:])
-    runs = Place(state / "runs", env, links, argv, Scope(settings.editable, settings.protect), walls.run)
+    runs = Place(state / "runs", env, links, argv, Scope(settings.editable, settings.protect), walls.run, worker_class(options.environ))
     examiner = _examiner(study, executor, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
     return Runner((executor, workspace, store), runs, examiner, time.time)
+
+
+def worker_class(environ: Mapping[str, str]) -> Callable[[tuple[str, ...]], str]:
+    """Names the class of machine of a run: the models of its GPUs, else the processor and how many cores are ours."""
+    cards = {gpu.index: gpu.name for gpu in gpus.found(environ.get("CUDA_VISIBLE_DEVICES"))}
+    processor = gpus.processor()
+
+    def named(wanted: tuple[str, ...]) -> str:
+        return " + ".join(cards.get(index, f"GPU {index}") for index in wanted) or processor
+
+    return named
 
 
 def _examiner(
@@ -92,15 +120,15 @@ def _examiner(
 ) -> Examiner:
     """Who measures artefacts."""
     settings, (state, wrap) = study.settings, where
-    holdout = _holdout(study, workspace, state) if settings.holdout else None
+    holdout, hidden = (_holdout(study, workspace, state, name) if name else None for name in (settings.holdout, settings.hidden_holdout))
     scope = Scope(settings.editable, settings.protect)
-    exam = Exam(settings.evaluate, settings.artifact, holdout, settings.predict, env, settings.evaluate_time_limit, scope, wrap)
+    exam = Exam(settings.evaluate, settings.artifact, holdout, hidden, settings.predict, env, settings.evaluate_time_limit, scope, wrap)
     return Examiner(executor, workspace, exam)
 
 
-def _holdout(study: Study, workspace: Workspace, state: Path) -> Path:
+def _holdout(study: Study, workspace: Workspace, state: Path, given: str) -> Path:
     """Where the evaluator finds the hold-out: in the checkout, or, if git tracks it, in a copy of our own that nobody else sees."""
-    name = study.settings.holdout.strip("/") if not Path(study.settings.holdout).is_absolute() else study.settings.holdout
+    name = given.strip("/") if not Path(given).is_absolute() else given
     tracked = [path for path in workspace.entries(study.base_commit) if path == name or path.startswith(f"{name}/")]
     if not tracked:
         return (workspace.root / name).absolute()
@@ -114,7 +142,7 @@ def _holdout(study: Study, workspace: Workspace, state: Path) -> Path:
     return folder / name
 
 
-def _tables(place: places.Place, study: Study, workspace: Workspace) -> list[Table]:
+def tables(place: places.Place, study: Study, workspace: Workspace) -> list[Table]:
     """``results.tsv`` where the seed has it, and one in the state folder that no other study overwrites."""
     metric = study.metric if study.settings.tsv_metric_name else ""
     own = Table(place.state / f"results-{study.tag}.tsv", metric)

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,31 +67,50 @@ def best(state: Path | None, tag: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("experiment")
+@click.option("--hidden", is_flag=True, help="What the hidden hold-out says of it, for you alone: look late, and seldom.")
 @state_option
 @json_option
-def show(experiment: str, state: Path | None, tag: str, as_json: bool) -> None:
+def show(experiment: str, hidden: bool, state: Path | None, tag: str, as_json: bool) -> None:
     """One experiment: idea, result, cause, metrics. EXPERIMENT is a number, best, last, baseline or a commit."""
     with _opened(state, tag) as found:
-        _print(read.which(found, experiment), found, as_json=as_json)
+        item = read.which(found, experiment)
+        _print(item, found, as_json=as_json, hidden=read.hidden(found, item) if hidden else None)
 
 
-def _print(item: Experiment, found: read.Open, *, as_json: bool) -> None:
+def _print(item: Experiment, found: read.Open, *, as_json: bool, hidden: read.Hidden | None = None) -> None:
     if as_json:
         jobs = [
             {**job, "submitted": read.moment(job["submitted"]), "finished": read.moment(job["finished"])}
             for job in found.store.jobs(found.study.id, item.number)
         ]
-        click.echo(json.dumps({**read.experiment_json(item), "jobs": jobs}))
+        told = {"hidden": asdict(hidden)} if hidden is not None else {}
+        click.echo(json.dumps({**read.experiment_json(item), "jobs": jobs, **told}))
         return
     metrics = "  ".join(f"{name} {number(value)}" for name, value in list(item.metrics.items())[:12])
     rows: Iterable[tuple[str, str]] = [
-        ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}" + ("" if item.confined else "   no sandbox")), ("cause", item.cause), ("parent", f"#{item.parent}" if item.parent else ""),
+        ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}" + table.walls(item, "   {}")), ("cause", item.cause), ("believed", _believed(item)), ("hidden", _hidden(hidden)), ("let go on", item.spared), ("undone by", f"#{item.reverted}" if item.reverted else ""), ("parent", f"#{item.parent}" if item.parent else ""),
         ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer} ({duration(item.think_seconds)})"),
         ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), ("metrics", metrics), ("code", f"{item.lines} lines"),
         ("commit", item.commit), ("when", read.moment(item.started) or ""),
     ]  # fmt: skip
     click.echo(f"#{item.number}  {one_line(item.description)}")
     click.echo("\n".join(f"  {name:<9} {one_line(text, 400)}" for name, text in rows if text))
+
+
+def _believed(item: Experiment) -> str:
+    """What its true level is believed to be, where there is noise."""
+    if item.believed is None or not item.believed_sd:
+        return ""
+    return f"{number(item.believed)} ± {item.believed_sd:.2g}" + (f"   {item.retests} re-tests" if item.retests else "")
+
+
+def _hidden(found: read.Hidden | None) -> str:
+    if found is None:
+        return ""
+    if found.value is None or found.holds is None:
+        return " ".join(part for part in (number(found.value) if found.value is not None else "", found.cause) if part) or "the reference"
+    word = "holds" if found.holds else "DOES NOT HOLD: the search may have fitted itself to the first hold-out"
+    return f"{number(found.value)}   gain over the baseline {found.gain:+.3g}: {word}"
 
 
 @click.command()

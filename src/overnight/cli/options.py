@@ -16,7 +16,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _METAVAR = {
     "amount": "X",
     "profile": "fast|balanced|strict",
-    "stopper": "none|health|envelope|asha",
+    "stopper": "off|health|envelope|asha",
+    "policy": "greedy|best-of-n|aide|uct|weighted|optuna|wave",
     "count": "N",
     "positive": "N",
     "number": "X",

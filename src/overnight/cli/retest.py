@@ -24,13 +24,21 @@ def retest(numbers: tuple[int, ...], unconfirmed: bool, runs: int, state: Path |
     found = again.retest(options, () if unconfirmed else numbers, runs, lambda line: click.echo(f"  {line}", err=True))
     if as_json:
         rows = [
-            {"number": item.experiment.number, "values": list(item.values), "p": item.p, "gain": item.gain, "word": item.word}
+            {
+                "number": item.looked.experiment.number,
+                "values": list(item.values),
+                "p": item.looked.p,
+                "gain": item.looked.gain,
+                "word": item.looked.word,
+            }
             for item in found
         ]
         click.echo(json.dumps({"schema": "overnight/retest/1", "experiments": rows}))
         return
     for item in found:
-        values = ", ".join(shown(value) for value in item.values)
-        click.echo(f"#{item.experiment.number:<4} {item.word:<12} P = {item.p:.2f} that it is better than its parent   {values}")
+        values, looked = ", ".join(shown(value) for value in item.values), item.looked
+        rival = looked.experiment.rival
+        said = f"{looked.word:<12} P = {looked.p:.2f} that it is better than #{rival}" if rival else "compared with nothing"
+        click.echo(f"#{looked.experiment.number:<4} {said}   {values}")
     if not found:
         click.echo("nothing to look at again: every keep is confirmed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from overnight.models import Decision, Direction, Experiment, Stage, Summary
+from overnight.models import Confined, Decision, Direction, Experiment, Stage, Summary
 from overnight.printable import duration, number, one_line
 
 _SHAPES = {Decision.KEEP: "✔ keep", Decision.DISCARD: "· discard", Decision.CRASH: "✖ crash"}
@@ -34,14 +34,23 @@ def experiments(rows: Sequence[Experiment], direction: Direction, width: int = 0
     for item in rows:
         parent = values.get(item.parent)
         gain = f"{direction.gain(item.value, parent):+.{figures - 1}f}" if item.value is not None and parent is not None else ""
+        again = f"  [{item.retests} re-tests]" if item.retests > 1 else "  [re-tested]" if item.retests else ""
+        again += f"  [taken back by #{item.reverted}]" if item.reverted else ""
         text = (
-            ("" if item.confined else "[no sandbox] ")
+            walls(item, "[{}] ")
             + one_line(item.description, 200)
+            + again
             + (f"  [{one_line(item.cause, 80)}]" if item.decision and item.value is None else "")
         )
         head = f"{item.number:>4}  {number(item.value, figures):>10}  {gain:>10}  {state(item):<10} {duration(item.seconds) if item.seconds else '':>7}  "
         lines.append(head + one_line(text, max(12, width - len(head))))
     return lines
+
+
+def walls(item: Experiment, form: str) -> str:
+    """What stood around a run, in ``form``; nothing for the walls that are usual."""
+    words = {Confined.NONE: "no sandbox", Confined.LANDLOCK: f"sandbox: {item.confined.word}"}
+    return form.format(words[item.confined]) if item.confined in words else ""
 
 
 def summary(told: Summary) -> list[str]:
@@ -55,17 +64,27 @@ def summary(told: Summary) -> list[str]:
         share = f", {gain / abs(base.value):.1%}" if base.value else ""
         better = f"better by {gain:.6g}{share}" if gain > 0 else "no improvement yet"
         lines.append(f"BEST      {number(base.value)} → {number(best.value)}  ({better})   #{best.number} {best.commit[:7]}  {best.trust}")
+    if told.told_gain is not None:
+        gain, low, high = told.told_gain
+        source = f"{told.fresh} runs that decided nothing" if told.fresh > 1 else "the judgement; no fresh runs yet"
+        lines.append(f"GAIN      {gain:+.3g}, 90 % between {low:+.3g} and {high:+.3g}  (from {source})")
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(told.crash_kinds.items(), key=lambda pair: -pair[1])[:5])
     lines.append(
         f"TRIED     {told.total}: {told.kept} kept, {told.discarded} discarded, {told.crashed} crashed" + (f" ({kinds})" if kinds else "")
     )
     if told.sigma is not None:
         noise = f"sd {told.sigma:.2g} between seeds" if told.sigma else "none: runs repeat exactly"
-        doubt = f"; of {told.kept - 1} keeps, {told.false_keeps:.1f} are expected to be luck" if told.sigma and told.kept > 1 else ""
+        doubt = f"; of {told.standing} keeps, {told.false_keeps:.1f} are expected to be luck" if told.sigma and told.standing else ""
         lines.append(
             f"NOISE     {noise}{doubt}"
             + (f" ({told.unconfirmed} not confirmed: overnight retest --unconfirmed)" if told.unconfirmed else "")
         )
+    if told.looks or told.reverted:
+        back = f"; {told.reverted} {'keeps' if told.reverted > 1 else 'keep'} taken back" if told.reverted else ""
+        lines.append(f"AUDIT     {told.looks} {'runs' if told.looks > 1 else 'run'} to look again{back}")
+    if told.early or told.spared:
+        spared = f"; of {told.spared} that were let go on, {told.wrong_kills} would have been ended wrongly" if told.spared else ""
+        lines.append(f"EARLY     {told.early} {'runs' if told.early != 1 else 'run'} ended before the time{spared}")
     cost = f", ${told.cost:.2f}" if told.cost else ""
     lines.append(f"TIME      {duration(told.train_seconds)} training, {duration(told.think_seconds)} thinking{cost}")
     if told.reason:

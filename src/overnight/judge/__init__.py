@@ -3,8 +3,10 @@
 from overnight.judge.judging import estimate as estimate
 from overnight.judge.judging import judge as judge
 from overnight.judge.judging import next_seed as next_seed
+from overnight.judge.learn import learn_audit as learn_audit
 from overnight.judge.learn import learn_result as learn_result
 from overnight.judge.learn import learn_run as learn_run
+from overnight.judge.learn import learn_taken_back as learn_taken_back
 from overnight.judge.records import FINAL as FINAL
 from overnight.judge.records import KEPT as KEPT
 from overnight.judge.records import Action as Action

@@ -15,6 +15,9 @@ from overnight.judge.records import Action, Budget, Kind, Knowledge, Node, Rules
 
 EVERY = 25  # runs between two audits
 SHARE = 0.1  # of all runs, at most, are spent on them
+CONFIRMED = 0.9  # P from which a keep is confirmed
+REFUTED = 0.2  # P up to which it is taken back: four to one that it is no improvement
+ANCHOR = 20  # runs between two runs of the best version that tie classes of machines together
 _FINALISTS = 3
 _AUDIT_SEED = 100_003  # added to the study's seed: no panel and no candidate comes near
 
@@ -67,6 +70,16 @@ def audit_plan(
     wanted += [keep.node.number for keep in finalists if keep.node.number not in wanted]
     nodes = {keep.node.number: keep.node for keep in keeps}
     return [(number, audit_seed(nodes[number], rules)) for number in wanted[:room]]
+
+
+def refuted(p: float, gain: float) -> bool:
+    """Whether a keep must be taken back: it is likely no improvement, or is expected to do harm and more likely no improvement than one."""
+    return p <= REFUTED or (gain < 0 and p < 0.5)
+
+
+def word(p: float, gain: float) -> str:
+    """``confirmed``, ``contradicted`` or ``still open``: what all runs by now say of a keep."""
+    return "confirmed" if p >= CONFIRMED else "contradicted" if refuted(p, gain) else "still open"
 
 
 def audit_seed(node: Node, rules: Rules) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from overnight.decide import Incumbent, Measured, decide
 from overnight.judge.mixture import Posterior, gather, posterior
-from overnight.judge.noise import correlation, hypotheses, place, pooled, variance, worker_offset
+from overnight.judge.noise import correlation, hypotheses, outliers, place, pooled, variance, worker_offset
 from overnight.judge.records import SCALES, Action, Budget, Knowledge, Level, Node, Rules, Run, Verdict
 from overnight.judge.value import Stake, worth
 from overnight.models import Decision
@@ -23,6 +23,10 @@ _DOUBT = {"fast": 0.35, "balanced": 0.24, "strict": 0.05}  # the mean of 1 - P o
 _CERTAIN = 0.99  # P above which none is needed
 _DROP = 0.05  # P below which no second look is thought of
 _NEAR = 0.3  # P for a near-miss
+_MORE = 2  # runs of a baseline beyond its usual ones, where one of them diverged
+_WILD = 0.2  # sd of one run as a share of the level, from which the noise is taken to grow with it
+_TENTH = 0.1
+_TINY = 1e-12
 _SHAME = 0.5  # in sd of one run: what a false keep costs
 _CALM = 0.1  # sd earned per run: below it the study is at a plateau
 _CALM_CHECKS = 0.3  # and may look twice more often, for new ideas bring little
@@ -142,15 +146,23 @@ def _baseline(candidate: Node, rules: Rules, first: Verdict) -> Verdict:
     if len(candidate.runs) < rules.baseline_runs:
         count = len(candidate.runs)
         return Verdict(Action.REPLICATE, f"baseline: run {count + 1} of {rules.baseline_runs}, to learn the noise", seed=rules.seed + count)
+    strange = outliers(candidate.values)
+    if strange and len(candidate.runs) < rules.baseline_runs + _MORE:
+        odd = f"one of {len(candidate.runs)} gave {candidate.values[strange[0]]:.3g}, far off the others"
+        return Verdict(Action.REPLICATE, f"baseline: {odd}; one run more, to learn the noise", seed=rules.seed + len(candidate.runs))
     if len(candidate.values) < 2 or not candidate.near:
         return replace(
             first, cause=f"baseline; {'one run' if candidate.near else 'values out of all bounds'}, so nothing is known of the noise"
         )
-    mean = candidate.mean
-    spread = math.sqrt(math.fsum((value - mean) * (value - mean) for value in candidate.values) / (len(candidate.values) - 1))
+    fit = [value for at, value in enumerate(candidate.values) if at not in strange]
+    mean = math.fsum(fit) / len(fit)
+    spread = math.sqrt(math.fsum((value - mean) * (value - mean) for value in fit) / (len(fit) - 1))
     if len(set(candidate.values)) == 1:
         return replace(first, cause=f"baseline; {len(candidate.values)} runs gave the same value: deterministic, or it ignores the seed")
-    return replace(first, cause=f"baseline; {mean:.6g}, sd {spread:.2g} between {len(candidate.values)} runs", bar=mean)
+    told = f"baseline; {mean:.6g}, sd {spread:.2g} between {len(candidate.values)} runs"
+    if strange:
+        told += f", of which {len(strange)} {'are' if len(strange) > 1 else 'is'} far off and not taken for noise"
+    return replace(first, cause=told, bar=mean)
 
 
 def _under_noise(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: Rules, budget: Budget) -> Verdict:
@@ -164,6 +176,12 @@ def _under_noise(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: 
     if knowledge.dof < 1 and len(incumbent.runs) == 1 and budget.runs_left >= 1:
         cause = f"#{incumbent.number} was so large a step that the noise has to be learned anew"
         return replace(said, action=Action.REPLICATE_INCUMBENT, cause=cause, seed=next_seed(incumbent, knowledge, rules))
+    if downfall(candidate, incumbent, view.sd, rules):
+        cause = f"less than a tenth of what any run of #{incumbent.number} gave"
+        if len(candidate.runs) < 2 and budget.runs_left >= 1:
+            seed = next_seed(candidate, knowledge, rules)
+            return replace(said, action=Action.REPLICATE, cause=f"{cause}: once more, for its noise says nothing here", seed=seed)
+        return replace(said, action=Action.KEEP, cause=f"{cause} ({len(candidate.runs)} runs)", p=_CERTAIN, gain=view.seen)
     kind = stake.choice(view.after)
     if kind is not None and (said.p >= _CERTAIN or kind == "shorter"):
         return _keep(said, kind, candidate, incumbent)
@@ -177,6 +195,18 @@ def _under_noise(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: 
     if said.p >= _NEAR and said.gain > 0:
         return replace(said, action=Action.NEAR_MISS, cause=f"{said.cause}: not sure enough")
     return said
+
+
+def downfall(candidate: Node, incumbent: Node, sd: float, rules: Rules) -> float:
+    """How small every value of the candidate is beside the smallest of an incumbent that has diverged; 0 = this is no such case.
+
+    Where losses differ by orders of magnitude their noise grows with them, and that of the large ones is no measure for the small.
+    """
+    theirs, ours = [rules.sign * value for value in incumbent.values], [rules.sign * value for value in candidate.values]
+    if not theirs or not ours or max(*theirs, *ours) >= 0 or sd < _WILD * -math.fsum(theirs) / len(theirs):
+        return 0.0
+    share = min(ours) / max(theirs)
+    return share if share <= _TENTH else 0.0
 
 
 def _keep(said: Verdict, kind: str, candidate: Node, incumbent: Node) -> Verdict:
@@ -234,7 +264,7 @@ def _again(
     if knowledge.run_seconds > 0:
         price *= knowledge.run_seconds / (knowledge.run_seconds + budget.idea_seconds)
     own = 1 / view.run_var
-    error = view.var - view.level.var
+    error = max(view.var - view.level.var, _TINY * view.var)  # rounding may leave nothing
     best: tuple[float, Verdict] | None = None
     for count in (1, 2, 3):
         if len(candidate.runs) + count <= rules.n_max:

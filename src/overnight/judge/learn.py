@@ -10,9 +10,9 @@ import itertools
 import math
 from dataclasses import replace
 
-from overnight.judge.judging import candidate_level, level_of, scene
+from overnight.judge.judging import candidate_level, downfall, level_of, scene
 from overnight.judge.mixture import posterior
-from overnight.judge.noise import correlation, hypotheses, place, pooled, shared_shares, variance, worker_offset
+from overnight.judge.noise import correlation, hypotheses, outliers, place, pooled, shared_shares, variance, worker_offset
 from overnight.judge.records import (
     FAR,
     FIRST_COUNTS,
@@ -36,6 +36,8 @@ _LEAP = 8.0  # sd of one run: after such a gain the noise is learned anew
 _LEAP_DOF = 0.5  # what is left of the degrees of freedom then
 _REBASE = 1.8  # times the unit of noise: further off it is set anew
 _CHILD_TRUST = 1.0
+_RECENT = 3  # replicates in a row, each with
+_CALM = 0.01  # of the variance known so far: by chance that happens in one of a thousand
 _LEAST_VAR = 0.02  # of a level, in variances of one run: what candidates alone can never narrow down
 
 
@@ -43,7 +45,7 @@ def learn_run(knowledge: Knowledge, node: Node, rules: Rules) -> Knowledge:
     """Learn from ``node.runs[-1]``, which has just ended: noise, seeds, workers, pace, and the level of a node that was kept."""
     run = node.runs[-1]
     later = len(node.runs) > 1
-    count = replace(knowledge, checks=knowledge.checks + 1) if later and node.kind != "baseline" else knowledge
+    count = replace(knowledge, checks=knowledge.checks + 1) if later and node.kind != "baseline" and not run.check else knowledge
     count = replace(count, ideas=count.ideas + 1) if not later and node.kind != "baseline" else count
     knowledge = _pace(count, run)
     if not abs(run.value) < FAR:
@@ -90,10 +92,22 @@ def learn_result(knowledge: Knowledge, candidate: Node, incumbent: Node | None, 
         len(incumbent.runs),
     )
     learned = learned.with_level(incumbent.number, _half_believed(view.level, known, variance(knowledge)))
+    if verdict.kept and (share := downfall(candidate, incumbent, view.sd, rules)):
+        return _fallen(knowledge, learned, candidate, share, rules)
     if verdict.kept:
         learned = _moved(learned, view.after.mean / view.sd)
         learned = learned.with_level(candidate.number, candidate_level(view.level, value, error, view.after, len(candidate.runs)))
     return learned
+
+
+def learn_audit(knowledge: Knowledge, before: float, after: float) -> Knowledge:
+    """Later runs have changed P of a keep from ``before`` to ``after``: the doubt about all keeps follows."""
+    return replace(knowledge, doubt=max(0.0, knowledge.doubt + before - after))
+
+
+def learn_taken_back(knowledge: Knowledge, p: float) -> Knowledge:
+    """A keep of probability ``p`` was taken back: it is a keep no more, and its doubt goes with it."""
+    return replace(knowledge, doubt=max(0.0, knowledge.doubt - (1 - p)), keeps=max(0, knowledge.keeps - 1))
 
 
 def _moved(knowledge: Knowledge, gain: float) -> Knowledge:
@@ -106,6 +120,17 @@ def _moved(knowledge: Knowledge, gain: float) -> Knowledge:
     if 1 / _REBASE < sd / fading.scale < _REBASE:
         return fading
     return replace(fading, scale=sd, noise=(0.0,) * len(NOISE), earned=fading.earned * fading.scale / sd)
+
+
+def _fallen(before: Knowledge, learned: Knowledge, candidate: Node, share: float, rules: Rules) -> Knowledge:
+    """After a step down by orders of magnitude the noise goes down with it, and what it was like before is all but forgotten."""
+    fade = min(_LEAP_DOF / before.dof, 1.0)
+    smaller = replace(
+        learned, scale=before.scale * share, squares=before.squares * fade * share * share, dof=before.dof * fade,
+        noise=(0.0,) * len(NOISE), counts=before.counts, earned=before.earned, seeds={}, recent=(),
+    )  # fmt: skip
+    var = variance(smaller)
+    return smaller.with_level(candidate.number, Level(rules.sign * candidate.mean, var / len(candidate.values), 0.0, len(candidate.runs)))
 
 
 def _half_believed(before: Level, after: Level, var: float) -> Level:
@@ -143,12 +168,37 @@ def _replicate(knowledge: Knowledge, node: Node, run: Run) -> Knowledge:
         squares, dof = knowledge.repeats
         knowledge = replace(knowledge, repeats=(squares + _added(same, run.value), dof + 1))
     if others:
-        knowledge = replace(knowledge, squares=knowledge.squares + _added(others, run.value), dof=knowledge.dof + 1)
+        share = _added(others, run.value)
+        knowledge = replace(knowledge, squares=knowledge.squares + share, dof=knowledge.dof + 1)
+        knowledge = _tamed(knowledge, node) if node.kind == "baseline" else _calmer(knowledge, share)
     elif same:  # nothing else is known yet: what one seed shows is a lower bound of the noise
         knowledge = replace(knowledge, squares=knowledge.squares + _added(same, run.value), dof=knowledge.dof + 1)
     if knowledge.squares > 0 and (knowledge.scale == 0 or node.kind == "baseline"):
         knowledge = replace(knowledge, scale=math.sqrt(knowledge.squares / knowledge.dof))
     return knowledge
+
+
+def _tamed(knowledge: Knowledge, node: Node) -> Knowledge:
+    """The noise of a baseline some of whose runs diverged is that of the others: a divergence is no unit to measure edits in."""
+    values = [run.value for run in node.runs if abs(run.value) < FAR]
+    strange = outliers(values) if not knowledge.ideas else ()
+    if not strange:
+        return knowledge
+    rest = [value for at, value in enumerate(values) if at not in strange]
+    mean = math.fsum(rest) / len(rest)
+    return replace(knowledge, squares=math.fsum((value - mean) ** 2 for value in rest), dof=len(rest) - 1.0)
+
+
+def _calmer(knowledge: Knowledge, share: float) -> Knowledge:
+    """When the last replicates are all far calmer than everything before them, it is they who tell the noise of what is tried now."""
+    recent = (*knowledge.recent, share)[-_RECENT:]
+    known = replace(knowledge, recent=recent)
+    before, dof = knowledge.squares - math.fsum(recent), knowledge.dof - len(recent)
+    if len(recent) < _RECENT or not 0 < max(recent) < _CALM * before / max(dof, 1.0):
+        return known
+    fresh = replace(known, squares=math.fsum(recent), dof=float(_RECENT), noise=(0.0,) * len(NOISE), recent=())
+    scale = math.sqrt(variance(replace(fresh, scale=math.sqrt(fresh.squares / fresh.dof))))
+    return replace(fresh, scale=scale, earned=fresh.earned * knowledge.scale / scale)
 
 
 def _added(before: list[float], value: float) -> float:
@@ -166,13 +216,16 @@ def _baseline(knowledge: Knowledge, node: Node, rules: Rules) -> Knowledge:
     if not knowledge.usable:
         return knowledge
     var = variance(knowledge)
+    runs = [run for run in node.runs if abs(run.value) < FAR]
+    strange = outliers([run.value for run in runs]) if not knowledge.ideas else ()
+    node = replace(node, runs=tuple(run for at, run in enumerate(runs) if at not in strange)) if strange else node
     panel = {run.seed: run for run in node.runs if abs(run.value) < FAR} if not knowledge.ideas else {}
     if len(panel) > 1:
         shared = correlation(knowledge, "baseline")
         seeds = {seed: Offset(rules.sign * (run.value - node.mean), var * (1 - shared)) for seed, run in panel.items()}
         knowledge = replace(knowledge, seeds=seeds)
         value, error = pooled(node, replace(knowledge, seeds={}), rules.sign, var, 0.0)
-        return knowledge.with_level(node.number, Level(value, error * (1 - shared), error * (1 - shared), len(node.runs)))
+        return knowledge.with_level(node.number, Level(value, error * (1 - shared), error * (1 - shared), len(runs)))
     return knowledge.with_level(node.number, level_of(node, knowledge, rules))
 
 

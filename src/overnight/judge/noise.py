@@ -21,6 +21,29 @@ _FIRST_SHARED = {
 _WORKER_SD = 10.0  # in sd of one run: how much an unknown worker may differ
 
 
+def outliers(values: Sequence[float]) -> tuple[int, ...]:
+    """Places of the values so far off the others that they belong to no noise around one level: runs that diverged.
+
+    By the distance from the median in median absolute deviations, as sd (Hampel 1974). Three values can have two close neighbours
+    by chance, so there the distance must also be half of the level itself. At most a third of the values, the farthest.
+    """
+    count = len(values)
+    if count < 3:
+        return ()
+    middle = median(values)
+    unit = 1.4826 * median([abs(value - middle) for value in values])
+    least = max(unit * (20.0 if count == 3 else 10.0), 0.5 * abs(middle) if count < 5 else 0.0)
+    far = [at for at, value in enumerate(values) if unit > 0 and abs(value - middle) > least]
+    return tuple(sorted(sorted(far, key=lambda at: -abs(values[at] - middle))[: count // 3]))
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one, or the mean of the middle two; 0 without any."""
+    found = sorted(values)
+    count = len(found)
+    return 0.5 * (found[(count - 1) // 2] + found[count // 2]) if found else 0.0
+
+
 def shares(weights: Sequence[float]) -> list[float]:
     """Log weights as shares that sum to one."""
     top = max(weights)

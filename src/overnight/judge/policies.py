@@ -49,6 +49,7 @@ class State:
     confirm: tuple[tuple[int, int], ...] = ()  # (number, seed): would-be keeps to run once more
     audits: tuple[tuple[int, int], ...] = ()
     waiting: tuple[int, ...] = ()  # edits of the tip, proposed and mergeable, for a wave
+    flying: tuple[int, ...] = ()  # parents of what is thought about, waits or runs: one entry for each
     crash_share: float = 0.1
     asked: int = 0  # tasks given so far: the number of the next draw
     seed: int = 0
@@ -97,17 +98,18 @@ def greedy(state: State, rng: random.Random, i: int) -> Task:
 
 
 def best_of_n(state: State, rng: random.Random, i: int) -> Task:
-    """Five edits of one parent, then the best of them is the parent, kept or not."""
+    """Five edits of one parent, then the best of them is the parent; ten more of the same parent if none of them beats it."""
     del rng, i
     at = state.leaves[0].number
     while True:
         young = [leaf for leaf in state.leaves if leaf.parent == at and leaf.number != at]
         alive = [leaf for leaf in young if leaf.mean > -math.inf]
-        if len(young) < _DRAFTS or not alive:
+        flying = state.flying.count(at)
+        if len(young) + flying < _DRAFTS or not alive:
             return Task("improve", at)
         own = next(leaf for leaf in state.leaves if leaf.number == at)
         best = max(alive, key=lambda leaf: leaf.mean)
-        if best.mean <= own.mean and len(young) < 3 * _DRAFTS:
+        if best.mean <= own.mean and len(young) + flying < 3 * _DRAFTS:
             return Task("improve", at)
         at = best.number
 
@@ -115,7 +117,7 @@ def best_of_n(state: State, rng: random.Random, i: int) -> Task:
 def aide(state: State, rng: random.Random, i: int) -> Task:
     """Five drafts from the baseline, then half the time a crash is debugged, else the best is improved (Jiang et al. 2025)."""
     first = state.leaves[0].number
-    if sum(leaf.parent == first and leaf.number != first for leaf in state.leaves) + i < _DRAFTS:
+    if sum(leaf.parent == first and leaf.number != first for leaf in state.leaves) + state.flying.count(first) + i < _DRAFTS:
         return Task("draft", first)
     broken = [leaf for leaf in state.leaves if leaf.mean == -math.inf and not leaf.children and leaf.repairs < 3]
     if broken and rng.random() < 0.5:
@@ -130,7 +132,10 @@ def uct(state: State, rng: random.Random, i: int) -> Task:
     if not alive:
         return Task("improve", state.tip)
     total = math.log(len(state.leaves) + i + 1)
-    scores = {leaf.number: (rank + 1) / len(alive) + 0.7 * math.sqrt(total / (1 + leaf.children)) for rank, leaf in enumerate(alive)}
+    scores = {
+        leaf.number: (rank + 1) / len(alive) + 0.7 * math.sqrt(total / (1 + leaf.children + state.flying.count(leaf.number)))
+        for rank, leaf in enumerate(alive)
+    }
     ranked = sorted(scores, key=lambda number: -scores[number])
     return Task("improve", ranked[i % len(ranked)])
 
@@ -141,7 +146,10 @@ def weighted(state: State, rng: random.Random, i: int) -> Task:
     alive = sorted((leaf for leaf in state.leaves if leaf.mean > -math.inf), key=lambda leaf: leaf.mean)
     if not alive:
         return Task("improve", state.tip)
-    weights = [2.0 ** (4 * (rank + 1 - len(alive)) / max(len(alive), 4)) / (1 + leaf.children) for rank, leaf in enumerate(alive)]
+    weights = [
+        2.0 ** (4 * (rank + 1 - len(alive)) / max(len(alive), 4)) / (1 + leaf.children + state.flying.count(leaf.number))
+        for rank, leaf in enumerate(alive)
+    ]
     return Task("improve", rng.choices(alive, weights)[0].number)
 
 

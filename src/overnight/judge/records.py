@@ -184,6 +184,7 @@ class Knowledge:
     dof: float = 0.0  # its degrees of freedom
     noise: tuple[float, ...] = (0.0,) * len(NOISE)  # log weights of the hypotheses on the noise, from replicates
     shared: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # kind -> log weights of SHARED
+    recent: tuple[float, ...] = ()  # what the latest replicates of candidates added to ``squares``
     repeats: tuple[float, float] = (0.0, 0.0)  # sum of squares and dof of runs of one node on one and the same seed
     counts: tuple[float, ...] = FIRST_COUNTS  # how often each rung of SCALES was met, with the prior
     levels: Mapping[int, Level] = field(default_factory=dict)  # of the baseline and of what was kept
@@ -231,7 +232,7 @@ class Knowledge:
         if not isinstance(found, dict):
             raise ValueError("knowledge is a JSON object")  # noqa: TRY004 - the text is wrong, not the caller's type
         values = {item.name: found[item.name] for item in fields(cls) if item.name in found}
-        for name in ("noise", "counts", "repeats"):
+        for name in ("noise", "counts", "repeats", "recent"):
             if name in values:
                 values[name] = tuple(values[name])
         values["shared"] = {kind: tuple(weights) for kind, weights in values.get("shared", {}).items()}

@@ -13,13 +13,16 @@ from overnight.store.rows import run_from, storable
 class Jobs(Connection):
     """The part of the record that knows jobs."""
 
-    def attempt(self, study: int, number: int, seed: int, now: float) -> int:
-        """Count one more job for the experiment; the number is part of the job's id and is never used twice."""
+    def attempt(self, study: int, number: int, seed: int, now: float, *, again: bool = False) -> int:
+        """Count one more job for the experiment; the number is part of the job's id and is never used twice.
+
+        ``again``: the run is made after the decision, to look again.
+        """
         with self._write() as db:
             attempt = db.execute("SELECT coalesce(max(attempt), 0) + 1 FROM job WHERE study=? AND number=?", (study, number)).fetchone()[0]
             db.execute(
-                "INSERT INTO job (study, number, attempt, seed, state, submitted) VALUES (?,?,?,?,'QUEUED',?)",
-                (study, number, attempt, seed, now),
+                "INSERT INTO job (study, number, attempt, seed, looks_again, state, submitted) VALUES (?,?,?,?,?,'QUEUED',?)",
+                (study, number, attempt, seed, again, now),
             )
             db.execute("UPDATE experiment SET stage=? WHERE study=? AND number=? AND decision IS NULL", (Stage.SUBMITTED, study, number))
             self._event(study, number, "experiment.started", now, {"attempt": attempt, "seed": seed})
@@ -36,6 +39,17 @@ class Jobs(Connection):
             (row[0], row[1])
             for row in self._rows("SELECT number, attempt FROM job INDEXED BY job_open WHERE study=? AND state='QUEUED'", study)
         ]
+
+    def open_checks(self, study: int) -> list[tuple[int, int]]:
+        """(number, seed) of every run to look again that has no end yet."""
+        sql = "SELECT number, seed FROM job INDEXED BY job_open WHERE study=? AND state='QUEUED' AND looks_again ORDER BY number, attempt"
+        return [(row[0], row[1]) for row in self._rows(sql, study)]
+
+    def finished_runs(self, study: int) -> tuple[int, int]:
+        """How many runs have ended with a result or a crash, and how many of them were made to look again. Walks through all jobs."""
+        sql = "SELECT count(*), coalesce(sum(looks_again), 0) FROM job WHERE study=? AND finished IS NOT NULL AND state NOT IN ('LOST', 'CANCELLED')"
+        row = self._rows(sql, study)[0]
+        return int(row[0]), int(row[1])
 
     def attempts(self, study: int, number: int, seed: int) -> int:
         """How many jobs with this seed the experiment has had, without those that a person put back."""

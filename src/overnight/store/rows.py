@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from overnight.models import Decision, Direction, Experiment, MetricPoint, Operator, Run, Stage, Study, Trust
+from overnight.models import Confined, Decision, Direction, Experiment, MetricPoint, Operator, Run, Stage, Study, Trust
 from overnight.settings import from_dict
 
 _KNOWN = 512  # experiments whose rows need not be read again
@@ -23,6 +23,7 @@ _PLAIN = {item.name for item in fields(Experiment)} - {
     "trust",
     "confined",
     "confirmed",
+    "near",
     "commit",
     "metrics",
     "state",
@@ -70,7 +71,11 @@ def study_from(row: sqlite3.Row) -> Study:
 
 def run_from(row: sqlite3.Row) -> Run:
     """The finished run in a row of ``job``."""
-    return Run(**{item.name: row[item.name] for item in fields(Run) if item.name != "metrics"}, metrics=json.loads(row["metrics"]))
+    return Run(
+        **{item.name: row[item.name] for item in fields(Run) if item.name not in ("metrics", "looks_again")},
+        looks_again=bool(row["looks_again"]),
+        metrics=json.loads(row["metrics"]),
+    )
 
 
 @functools.lru_cache(_KNOWN)
@@ -78,7 +83,7 @@ def experiment_from(row: sqlite3.Row) -> Experiment:
     """The experiment in a row of ``experiment``; equal rows give the same one."""
     return Experiment(
         **{name: row[name] for name in _PLAIN},
-        operator=Operator(row["operator"]), stage=Stage(row["stage"]), trust=Trust(row["trust"]), confined=bool(row["confined"]), confirmed=bool(row["confirmed"]), commit=row["commit_id"],
+        operator=Operator(row["operator"]), stage=Stage(row["stage"]), trust=Trust(row["trust"]), confined=Confined(row["confined"]), confirmed=bool(row["confirmed"]), near=bool(row["near"]), commit=row["commit_id"],
         decision=Decision(row["decision"]) if row["decision"] else None, metrics=json.loads(row["metrics"]), state=json.loads(row["state"]),
     )  # fmt: skip
 

@@ -36,14 +36,24 @@ MIGRATIONS: tuple[str, ...] = (
         repairs INTEGER NOT NULL DEFAULT 0,
         decision TEXT,
         confirmed INTEGER NOT NULL DEFAULT 1, -- 0: kept, but not as sure as the profile asks
+        rival INTEGER NOT NULL DEFAULT 0,  -- the best at the decision: what it was compared with; 0 = nothing
+        near INTEGER NOT NULL DEFAULT 0,   -- 1: a discard that was not sure enough, and too good to be forgotten
+        retests INTEGER NOT NULL DEFAULT 0,-- runs made after the decision, to look again
+        reverted INTEGER NOT NULL DEFAULT 0, -- the experiment that took this keep back
+        spared TEXT NOT NULL DEFAULT '',   -- why it would have been ended early, had it not been let go on to count wrong kills
         p REAL,                            -- probability that it is better than what it was compared with
         gain REAL,                         -- expected, and the 90 % interval; more is better
         gain_low REAL,
         gain_high REAL,
         cause TEXT NOT NULL DEFAULT '',
-        value REAL,
+        value REAL,                        -- mean over its runs
+        decided_value REAL,                -- the same at the decision, where later runs have changed it: its commit says this one
+        believed REAL,                     -- what its true level is believed to be, and how surely
+        believed_sd REAL,
+        hidden REAL,                       -- on the hidden hold-out: for the report alone
+        hidden_cause TEXT NOT NULL DEFAULT '',
         trust TEXT NOT NULL,
-        confined INTEGER NOT NULL DEFAULT 1, -- 0: run without a sandbox
+        confined INTEGER NOT NULL DEFAULT 1, -- models.Confined; 0: run without a sandbox
         seconds REAL NOT NULL DEFAULT 0,
         think_seconds REAL NOT NULL DEFAULT 0,
         memory_gb REAL NOT NULL DEFAULT 0,
@@ -59,6 +69,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX experiment_digest ON experiment (study, digest);
     CREATE INDEX experiment_open ON experiment (study, number) WHERE stage != 'applied';
     CREATE INDEX experiment_kept ON experiment (study, number) WHERE decision = 'keep';
+    CREATE INDEX experiment_spared ON experiment (study, decision) WHERE spared != '';
     CREATE INDEX experiment_counts ON experiment (study, decision, crash_kind, seconds, think_seconds, tokens, cost);
     CREATE TABLE file (
         study INTEGER NOT NULL,
@@ -72,6 +83,9 @@ MIGRATIONS: tuple[str, ...] = (
         number INTEGER NOT NULL,
         attempt INTEGER NOT NULL,
         seed INTEGER NOT NULL,
+        worker TEXT NOT NULL DEFAULT '',   -- class of machine: values are compared freely within one
+        throughput REAL NOT NULL DEFAULT 0,-- what it said of its own speed; 0 = nothing
+        looks_again INTEGER NOT NULL DEFAULT 0, -- 1: made after the decision (audit, retest), not to select
         state TEXT NOT NULL,
         cause TEXT NOT NULL DEFAULT '',
         value REAL,                        -- the number that counts
@@ -87,6 +101,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (study, number, attempt)
     ) WITHOUT ROWID;
     CREATE INDEX job_open ON job (study, number) WHERE state = 'QUEUED';
+    CREATE INDEX job_again ON job (study, number) WHERE looks_again;
     CREATE TABLE metric (
         study INTEGER NOT NULL,
         number INTEGER NOT NULL,

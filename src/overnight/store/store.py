@@ -132,10 +132,11 @@ class Store(Jobs):
         """The sd of one run between seeds; None = not known."""
         return _sigma(self.knowledge(study))
 
-    def _false_keeps(self, study: int) -> float:
-        """The expected number: each keep after the baseline counts with 1 - P."""
-        found = self._rows("SELECT sum(1 - p) FROM experiment WHERE study=? AND decision='keep' AND p IS NOT NULL", study)[0][0]
-        return float(found or 0.0)
+    def _false_keeps(self, study: int) -> tuple[int, float]:
+        """How many keeps stand that were compared with another, and how many of these are expected to be luck: each counts with 1 - P."""
+        sql = "SELECT count(*), sum(1 - p) FROM experiment WHERE study=? AND decision='keep' AND NOT reverted AND p IS NOT NULL"
+        found = self._rows(sql, study)[0]
+        return int(found[0]), float(found[1] or 0.0)
 
     def decide(
         self,
@@ -147,11 +148,14 @@ class Store(Jobs):
         now: float,
         *,
         knowledge: str = "",
+        best: int = 0,
+        takes_back: int = 0,
         **found: object,
     ) -> Experiment:
         """Write the decision with what was learned from it, and with a keep the new bar, in one transaction: exactly once.
 
-        ``found`` are further columns by name: confirmed, p, gain, gain_low, gain_high.
+        ``best``: the experiment that is the best from now on, if it is another than the one kept; ``takes_back``: the keep that this
+        one undoes. ``found`` are further columns by name: confirmed, p, gain, gain_low, gain_high, …
         """
         columns = {"decision": decision, "cause": storable(cause), "stage": Stage.DECIDED, "finished": now, **found}
         names = ", ".join(f"{name}=?" for name in columns)
@@ -162,7 +166,9 @@ class Store(Jobs):
                 (*values, study, number),
             ).rowcount
             if changed and decision is Decision.KEEP:
-                db.execute("UPDATE study SET best=?, bar=? WHERE id=?", (number, bar, study))
+                db.execute("UPDATE study SET best=?, bar=? WHERE id=?", (best or number, bar, study))
+            if changed and decision is Decision.KEEP and takes_back:
+                db.execute("UPDATE experiment SET reverted=? WHERE study=? AND number=?", (number, study, takes_back))
             if changed and knowledge:
                 db.execute("UPDATE study SET knowledge=? WHERE id=?", (knowledge, study))
             if changed:
@@ -202,14 +208,46 @@ class Store(Jobs):
             )
         ]
 
-    def retested(self, study: int, number: int, *, confirmed: bool, p: float | None, gain: float | None, now: float) -> None:
-        """Write what further runs of a settled experiment say; its decision stays."""
+    def retested(self, study: int, number: int, now: float, *, knowledge: str = "", **found: object) -> Experiment:
+        """Write what further runs of a settled experiment say (columns by name); its decision stays, and what its commit says is kept."""
+        columns = {name: storable(value) for name, value in found.items()}
+        names = ", ".join(f"{name}=?" for name in columns)
         with self._write() as db:
             db.execute(
-                "UPDATE experiment SET confirmed=?, p=coalesce(?, p), gain=coalesce(?, gain) WHERE study=? AND number=?",
-                (confirmed, p, gain, study, number),
+                f"UPDATE experiment SET decided_value=coalesce(decided_value, value), {names} WHERE study=? AND number=?",  # noqa: S608 - column names come from our own calls
+                (*columns.values(), study, number),
             )
-            self._event(study, number, "experiment.retested", now, {"confirmed": confirmed, "p": p})
+            if knowledge:
+                db.execute("UPDATE study SET knowledge=? WHERE id=?", (knowledge, study))
+            self._event(study, number, "experiment.retested", now, columns)
+        return self.experiment(study, number)
+
+    def spare(self, study: int, number: int, reason: str) -> None:
+        """Write why the running experiment would have been ended early, had it not been let go on."""
+        with self._write(synced=False) as db:
+            db.execute("UPDATE experiment SET spared=? WHERE study=? AND number=?", (storable(reason), study, number))
+
+    def audited(self, study: int, runs: int, now: float) -> None:
+        """Write that an audit was planned when so many runs had ended."""
+        self.event(study, 0, "study.audited", now, {"runs": runs})
+
+    def last_audit(self, study: int) -> int:
+        """How many runs had ended at the last audit; 0 = there was none. Walks through all events."""
+        rows = self._rows("SELECT data FROM event WHERE study=? AND number=0 AND type='study.audited' ORDER BY seq DESC LIMIT 1", study)
+        return int(json.loads(rows[0][0])["runs"]) if rows else 0
+
+    def set_hidden(self, study: int, number: int, value: float | None, cause: str) -> None:
+        """Write what the hidden hold-out says of a keep; no ``Experiment`` carries it."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE experiment SET hidden=?, hidden_cause=? WHERE study=? AND number=?",
+                (storable(value), storable(cause), study, number),
+            )
+
+    def hidden(self, study: int, number: int) -> tuple[float | None, str]:
+        """The value on the hidden hold-out and, where there is none, why; for the report alone."""
+        row = self._rows("SELECT hidden, hidden_cause FROM experiment WHERE study=? AND number=?", study, number)[0]
+        return row[0], str(row[1])
 
     def same_files(self, study: int, files: Mapping[str, bytes]) -> int:
         """Number of the first experiment with exactly these files that was not rejected unrun, or 0."""
@@ -226,6 +264,12 @@ class Store(Jobs):
         """Append to the record of what happened."""
         with self._write(synced=False):
             self._event(study, number, kind, now, data)
+
+    def event_of(self, study: int, number: int, kind: str) -> dict[str, Any]:
+        """What the latest event of this kind holds for an experiment; empty without one. Walks through all events."""
+        rows = self._rows("SELECT data FROM event WHERE study=? AND number=? AND type=? ORDER BY seq DESC LIMIT 1", study, number, kind)
+        found: dict[str, Any] = json.loads(rows[0][0]) if rows else {}
+        return found
 
     def events(self, study: int, since: int = 0, limit: int = 1000) -> Iterable[dict[str, Any]]:
         """Events after sequence number ``since``, oldest first."""
@@ -254,7 +298,7 @@ class Store(Jobs):
         )
         by = {decision: sum(item["n"] for item in counts if item["decision"] == decision) for decision in Decision}
         unfinished = self.unfinished(study.id)
-        totals = self.totals(study.id)
+        totals, doubted = self.totals(study.id), self._false_keeps(study.id)
         best = self.experiment(study.id, row["best"]) if row["best"] is not None else None
         return Summary(
             study=replace(study, metric=row["metric"]), state=row["state"], reason=row["reason"],
@@ -262,11 +306,20 @@ class Store(Jobs):
             running=tuple(item.number for item in unfinished), baseline=self.baseline(study.id), best=best,
             seconds=row["ran_seconds"],
             train_seconds=totals["train_seconds"], think_seconds=totals["think_seconds"], tokens=int(totals["tokens"]), cost=totals["cost"],
-            unconfirmed=int(self._rows("SELECT count(*) FROM experiment WHERE study=? AND decision='keep' AND NOT confirmed", study.id)[0][0]),
-            false_keeps=self._false_keeps(study.id),
+            unconfirmed=self._number("experiment WHERE study=? AND decision='keep' AND NOT confirmed AND NOT reverted", study.id),
+            reverted=self._number("experiment WHERE study=? AND decision='keep' AND reverted", study.id),
+            looks=self._number("job WHERE study=? AND looks_again", study.id),
+            early=sum(item["n"] for item in counts if item["crash_kind"] == "stopped-early"),
+            spared=self._number("experiment WHERE study=? AND spared != '' AND decision IS NOT NULL", study.id),
+            wrong_kills=self._number("experiment WHERE study=? AND spared != '' AND decision='keep'", study.id),
+            standing=doubted[0],
+            false_keeps=doubted[1],
             sigma=_sigma(row["knowledge"]),
             crash_kinds={item["crash_kind"]: item["n"] for item in counts if item["decision"] == Decision.CRASH and item["crash_kind"]},
         )  # fmt: skip
+
+    def _number(self, what: str, *values: object) -> int:
+        return int(self._rows(f"SELECT count(*) FROM {what}", *values)[0][0])  # noqa: S608 - the texts are our own
 
 
 def _sigma(knowledge: str) -> float | None:
