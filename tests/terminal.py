@@ -18,6 +18,7 @@ from overnight.testing import repository
 PYTHON = [sys.executable, "-I", "-S"]
 SHELL = shlex.join(PYTHON)
 COMMAND = [*PYTHON, "train.py"]
+BASELINE = ("--budget", "0", "--tag", "t")
 TRAIN = 'lr = 0.1\nwidth = 4\nprint(f"@loss={(lr - 0.03) ** 2 + 1 / width:.6f}")\n'
 PATIENCE = 60.0
 _PART = r"(?:\n  (?:where|why|fix):[^\n]*(?:\n {9}[^\n]*)*)*"
@@ -68,3 +69,13 @@ def typed(folder: Path, *words: str, env: Mapping[str, str] | None = None, befor
 def project(folder: Path, train: str | bytes = TRAIN, **files: str | bytes) -> Path:
     """A repository with one commit."""
     return repository(folder / "project", {"train.py": train, **files})
+
+
+def plain(folder: Path, *words: str, train: str = TRAIN, budget: str = "0") -> Said:
+    """A study by name only: what ``overnight run`` says about it."""
+    return typed(project(folder, train), "run", "--budget", budget, "--tag", "t", *words, "--", *COMMAND)
+
+
+def less_noise(text: str) -> str:
+    """Without what is said of the noise, which has tests of its own."""
+    return re.sub(r"\(baseline;[^)]*\)", "(baseline)", text)
