@@ -125,6 +125,18 @@ def test_an_experiment_goes_by_many_names(night: Study, name: str, number: int) 
     assert json.loads(night.call("show", name, "--json").out)["number"] == number
 
 
+def test_the_gain_over_a_parent_that_is_not_listed_is_shown(night: Study) -> None:
+    whole, part = (night.call("ls", *words).out.splitlines()[-1].split() for words in ((), ("--last", "1")))
+    assert part == whole
+
+
+def test_a_retest_takes_the_names_that_show_takes(tmp_path: Path) -> None:
+    found = study(tmp_path, STEPS, "--budget", "1", "--repairs", "0")
+    found.call("run")
+    done = [found.call("retest", name, "--runs", "1") for name in ("best", "exp-002", "zz")]
+    assert ([again.code for again in done], done[2].err.partition(":")[0]) == ([0, 0, 3], "error[E-NO-EXPERIMENT]"), done
+
+
 def test_an_experiment_goes_by_the_beginning_of_its_commit(night: Study) -> None:
     commit = night.rows()[2]["commit"]
     assert json.loads(night.call("show", commit[:9], "--json").out)["number"] == 3

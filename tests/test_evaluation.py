@@ -93,6 +93,14 @@ def test_a_run_that_leaves_no_artefact_is_a_crash(tmp_path: Path) -> None:
 
 
 @needs_bubblewrap
+def test_an_evaluator_that_fails_on_the_baseline_is_shown_in_its_own_words(tmp_path: Path) -> None:
+    folder = repository(tmp_path / "r", _FILES)
+    words = ("--evaluate", "echo no scales here >&2; exit 2", "--artifact", "model.json", "--metric", "acc", "--budget", "1")
+    done = _overnight(folder, "run", *words, "--", sys.executable, "-I", "-S", "train.py")
+    assert (done.returncode, 'last line: "no scales here"' in done.stderr) == (1, True), done
+
+
+@needs_bubblewrap
 def test_a_blind_predictor_sees_no_label_and_its_own_claims_are_not_read(tmp_path: Path) -> None:
     rows = _rows(tmp_path / "r", "sed -i 's/^X = .*/X = 0.6/' train.py; echo better", *_BLIND)
     assert _told(rows) == [(0.8, "blind", "keep"), (0.9, "blind", "keep")]

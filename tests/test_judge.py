@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from overnight.decide import Incumbent, Measured, decide
 from overnight.judge import Action, Budget, Knowledge, Node, Rules, Run, Verdict, estimate, judge, learn_result, learn_run, next_seed
+from overnight.judge.judging import ahead_of_wild
 from overnight.judge.learn import expected_false_keeps, noise_interval
 from overnight.models import Decision, Direction
 
@@ -55,6 +56,27 @@ def test_a_single_baseline_run_is_allowed_and_said() -> None:
 def test_the_noise_of_the_baseline_is_said_in_the_metrics_own_units() -> None:
     node, known = baseline(0.91, 0.92, 0.93)
     assert judge(node, None, known, UP, Budget()).cause == "baseline; 0.92, sd 0.01 between 3 runs"
+
+
+WILD = (12.9, 0.91, 5.1)  # losses of one and the same code: their spread is no measure for code that trains calmly
+
+
+@pytest.mark.parametrize(("found", "wanted"), [((0.56,), "replicate"), ((0.56, 0.9), "keep"), ((0.56, 0.95), "near-miss")])
+def test_what_beats_every_run_of_a_wild_baseline_runs_again_and_is_kept_if_that_one_does_too(found: tuple[float, ...], wanted: str) -> None:
+    assert verdict(*found, base=WILD, rules=replace(DOWN, n_max=len(found))).action == wanted
+
+
+def test_after_a_calm_keep_over_a_wild_baseline_the_noise_is_that_of_the_calm_one() -> None:
+    node, known = baseline(*WILD, rules=DOWN)
+    first = replace(candidate(0.56, 0.6), kind="constants")
+    found = judge(first, node, known, DOWN, Budget())
+    learned = learn_result(known, first, node, found, DOWN)
+    assert (found.kept, noise_interval(known)[0] > 2, noise_interval(learned)[0] < 0.1) == (True, True, True)
+
+
+def test_a_baseline_with_one_diverged_run_is_not_wild() -> None:
+    node, _ = baseline(0.91, 0.92, 0.93, 0.94, 28000.0, rules=DOWN)
+    assert ahead_of_wild(candidate(0.9), node, DOWN) is False
 
 
 def test_three_equal_values_make_a_study_deterministic() -> None:

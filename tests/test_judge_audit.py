@@ -97,6 +97,20 @@ def test_the_gain_is_reported_from_runs_that_no_decision_was_made_on() -> None:
     assert (found.fresh, found.gain, found.low < 2.0 < found.high) == (2, 2.0, True)
 
 
+def test_the_gain_from_fresh_runs_is_against_the_baselines_own_runs_and_not_what_candidates_made_of_them() -> None:
+    node, known = baseline()
+    tip = Node(3, (Run(2.0, 7, check=True), Run(2.0, 8, check=True)), parent=0)
+    moved = known.with_level(0, Level(-1.0, 0.01, 0.01, 3)).with_level(3, Level(2.0, 0.5, 0.0, 2))
+    assert report(tip, node, moved, UP) == report(tip, node, known.with_level(3, Level(2.0, 0.5, 0.0, 2)), UP)
+
+
+def test_the_interval_of_a_gain_is_never_as_narrow_as_the_posterior_alone() -> None:
+    node, known = baseline()
+    sure = known.with_level(0, Level(0.0, 0.0, 0.0, 3)).with_level(3, Level(8.0, 0.0, 0.0, 1))
+    found = report(Node(3, (Run(9.0, 0),)), node, sure, UP)
+    assert found.high - found.low > 0.5
+
+
 def test_without_fresh_runs_the_gain_is_the_posteriors() -> None:
     node, known = baseline()
     found = report(Node(3, (Run(9.0, 0),)), node, known.with_level(3, Level(8.0, 0.5, 0.0, 1)), UP)

@@ -157,6 +157,8 @@ def test_a_value_is_converted_to_its_kind(name: str, value: object, expected: ob
         ("command", "a\0b", "a command cannot hold a NUL character"),
         ("time_limit", [], "a duration such as 90s, 5m or 8h is wanted"),
         ("log_limit", 1.5, "a size such as 500MB or 16GB is wanted"),
+        ("time_limit", "0s", "a duration above zero is wanted, such as 90s, 5m or 8h"),
+        ("memory_limit", "5", "5 bytes hold no program; write the unit, for example 500MB or 16GB"),
     ],
 )
 def test_a_wrong_value_is_refused_in_words(name: str, value: object, wanted: str) -> None:

@@ -69,6 +69,14 @@ def test_stop_now_puts_the_experiment_back_and_the_next_run_runs_it_again(tmp_pa
     assert (between, after) == ((0, 0, put_back, []), (0, KEPT, ["exp-001", "exp-002", "exp-002"], [])), stopped
 
 
+def test_what_was_put_back_is_not_called_running(tmp_path: Path) -> None:
+    found, loop = at_work(tmp_path)
+    found.call("stop", "--now")
+    loop.wait(60)
+    states = [line.split()[2:4] for line in found.call("ls").out.splitlines()[2:]]
+    assert (found.status()["running"], states, "running" in found.said()) == ([], [["…", "queued"]], False)
+
+
 def came(found: Study, times: int) -> bool:
     return len(found.waiting()) == times
 

@@ -1,4 +1,4 @@
-"""One night over a stream of known truth: with the shipping judgement, with its waves, and with the rules that others use.
+"""One night over a stream of known truth: with the shipping judgement and its audits, with its waves, and with the rules that others use.
 
 Every rule answers with the same record. All values are oriented (more is better) and in units of one run's sd.
 """
@@ -13,12 +13,28 @@ from typing import Any, Protocol
 import numpy as np
 from streams import World
 
-from overnight.judge import Action, Budget, Knowledge, Node, Rules, Run, Verdict, judge, learn_result, learn_run, next_seed
-from overnight.judge.audit import report
+from overnight.judge import (
+    Action,
+    Budget,
+    Knowledge,
+    Node,
+    Rules,
+    Run,
+    Verdict,
+    judge,
+    learn_audit,
+    learn_result,
+    learn_run,
+    learn_taken_back,
+    next_seed,
+)
+from overnight.judge.audit import CONFIRMED, SHARE, Keep, audit_due, audit_plan, refuted, report
 from overnight.judge.noise import variance
 from overnight.judge.policies import plackett_burman, wave_effects
 from overnight.judge.records import Profile
 from overnight.models import Direction
+
+LAST = 4  # runs of a night that are left to its last look back
 
 
 class Measured(Protocol):
@@ -31,7 +47,7 @@ class Measured(Protocol):
 
 @dataclass
 class Night:
-    """What came of one night; ``sd`` is half the width of the 90 % interval over 1.645, 0 = none given."""
+    """What came of one night; ``low`` to ``high`` is its 90 % interval. Keeps that an audit took back are not counted as keeps."""
 
     gain: float = 0.0
     keeps: int = 0
@@ -43,7 +59,9 @@ class Night:
     high: float = 0.0
     doubt: float = 0.0
     runs: int = 0
-    checks: int = 0
+    checks: int = 0  # runs that looked again before a decision
+    audits: int = 0  # runs that looked back at keeps
+    back: int = 0  # keeps taken back
     decisions: int = 0
     seconds: float = 0.0
 
@@ -54,22 +72,47 @@ class Night:
         self.harmful += kept and effect < 0
         self.missed += not kept and effect > 0
 
+    def take_back(self, effect: float) -> None:
+        """Book a keep that is none any more."""
+        self.back += 1
+        self.keeps -= 1
+        self.null -= effect == 0
+        self.harmful -= effect < 0
+        self.missed += effect > 0
+
+
+@dataclass
+class Kept:
+    """A keep that stands: what it was compared with, its P by now, and its true effect where that is known."""
+
+    rival: int
+    action: Action
+    p: float
+    effect: float = 0.0
+    undoes: int = 0  # the keep that this one takes back
+
 
 class Ours:
-    """The shipping judgement in a loop of its own: one slot, no proposer, edits in the stream's order."""
+    """The shipping judgement in a loop of its own: one slot, no proposer, edits in the stream's order, audits within the same runs."""
 
     def __init__(self, world: Measured, runs: int, profile: Profile = "balanced") -> None:
-        self.world, self.left, self.night = world, runs, Night()
+        self.world, self.left, self.total, self.night = world, runs, runs, Night()
         self.rules = Rules(Direction.MAXIMIZE, profile=profile)
         self.known = Knowledge()
         self.truth: dict[int, Any] = {0: 0.0}
+        self.nodes: dict[int, Node] = {}  # the baseline and what was kept, with all their runs
+        self.kept: dict[int, Kept] = {}  # the keeps that stand, the tip as the last
+        self.audited_at = self.number = 0
 
-    def run(self, node: Node, seed: int, worker: int = 0) -> Node:
+    def run(self, node: Node, seed: int, worker: int = 0, *, check: bool = False) -> Node:
         """One more run of the node, and what is learned from it."""
         self.left -= 1
         self.night.runs += 1
+        self.night.audits += check
         value = self.world.run(self.truth[node.number], node.number, seed, self.night.runs, worker)
-        node = replace(node, runs=(*node.runs, Run(value, seed, f"w{worker}", 10.0)))
+        node = replace(node, runs=(*node.runs, Run(value, seed, f"w{worker}", 10.0, check=check)))
+        if node.number in self.nodes:
+            self.nodes[node.number] = node
         begun = time.perf_counter()
         self.known = learn_run(self.known, node, self.rules)
         self.night.seconds += time.perf_counter() - begun
@@ -86,63 +129,116 @@ class Ours:
         """The baseline, as often as the rules ask."""
         node, found = Node(0, (), kind="baseline"), None
         while found is None or not found.final:
-            node = self.run(node, found.seed or 0 if found else 0)
+            node = self.nodes[0] = self.run(node, found.seed or 0 if found else 0)
             found = self.verdict(node, None)
         return node
 
-    def settle(self, node: Node, best: Node, worker: int) -> tuple[Node, Node, Verdict]:
-        """Run the candidate, and it or the incumbent again, until it is decided."""
+    def settle(self, node: Node, keep: Kept, worker: int = 0) -> bool:
+        """Run the candidate, and it or the incumbent again, until it is decided; if kept it is the tip from then on."""
         node = self.run(node, next_seed(node, self.known, self.rules), worker)
-        while not (found := self.verdict(node, best)).final:
+        while not (found := self.verdict(node, self.tip)).final:
             if found.action is Action.REPLICATE:
                 node = self.run(node, found.seed or 0, worker)
             else:
-                best = self.run(best, found.seed or 0, int(found.worker[1:]) if found.worker else 0)
+                self.run(self.tip, found.seed or 0, int(found.worker[1:]) if found.worker else 0)
         begun = time.perf_counter()
-        self.known = learn_result(self.known, node, best, found, self.rules)
+        self.known = learn_result(self.known, node, self.tip, found, self.rules)
         self.night.seconds += time.perf_counter() - begun
         self.night.decisions += 1
-        return node, best, found
+        if found.kept:
+            self.nodes[node.number], self.kept[node.number] = node, replace(keep, action=found.action, p=found.p)
+        return found.kept
+
+    @property
+    def tip(self) -> Node:
+        """The best so far."""
+        return self.nodes[max(self.kept, default=0)]
+
+    @property
+    def reserve(self) -> int:
+        """Runs that are left to the last look back, as the shipping loop makes it after the last experiment."""
+        return min(LAST, max(0, int(SHARE * self.total) - self.night.audits)) if self.kept else 0
+
+    def look_back(self, *, last: bool = False) -> list[int]:
+        """An audit, if it is due; the keeps that it finds to be more likely none, without the tip: a refuted tip is gone already."""
+        if not (audit_due(self.night.runs, self.audited_at, Budget()) or (last and self.night.runs > self.audited_at)):
+            return []
+        self.audited_at, doubtful = self.night.runs, []
+        keeps = [Keep(self.nodes[number], kept.action, kept.p) for number, kept in sorted(self.kept.items())]
+        for number, seed in audit_plan(keeps, self.known, self.night.runs, self.night.audits, Budget(self.left), self.rules):
+            if number not in self.kept:
+                continue
+            node, kept = self.run(self.nodes[number], seed, check=True), self.kept[number]
+            found = judge(node, self.nodes[kept.rival], self.known, self.rules, Budget(0))
+            self.known = learn_audit(self.known, kept.p, found.p)
+            self.kept[number] = replace(kept, p=found.p, action=Action.KEEP if found.p >= CONFIRMED else Action.PROVISIONAL)
+            if number == self.tip.number and refuted(found.p, found.gain):
+                self.take_back(number)
+            elif number != self.tip.number and found.p < 0.5:
+                doubtful.append(number)
+        return doubtful
+
+    def take_back(self, number: int) -> None:
+        """The keep is undone."""
+        gone = self.kept.pop(number)
+        self.known = learn_taken_back(self.known, gone.p)
+        if not gone.undoes:
+            self.night.take_back(gone.effect)
 
     def play(self) -> Night:
         """The whole night, edits one at a time."""
         world = self.world
         if not isinstance(world, World):
             raise TypeError("edits of known effect come from a stream")
-        best = base = self.baseline()
-        for number, effect in enumerate(map(float, world.effects), 1):
-            if self.left <= 0:
+        self.baseline()
+        for at, effect in enumerate(map(float, world.effects)):
+            if self.left <= self.reserve:
                 break
-            if world.crashes[number - 1]:
+            if world.crashes[at]:
                 self.left -= 1
                 self.night.runs += 1
                 continue
-            self.truth[number] = self.truth[best.number] + effect
-            worker = number % len(world.stream.workers)
-            node, best, found = self.settle(Node(number, (), kind="constants", parent=best.number), best, worker)
-            self.night.count(effect, kept=found.kept)
-            best = node if found.kept else best
-        return self.end(base, best)
+            self.night.count(effect, kept=self.experiment(effect, at % len(world.stream.workers)))
+            for doubtful in self.look_back():
+                self.without(doubtful)
+        return self.end()
+
+    def experiment(self, effect: float, worker: int = 0, undoes: int = 0) -> bool:
+        """One edit of the tip, whose effect is known; whether it was kept."""
+        self.number += 1
+        self.truth[self.number] = self.truth[self.tip.number] + effect
+        node = Node(self.number, (), kind="constants", parent=self.tip.number)
+        return self.settle(node, Kept(self.tip.number, Action.KEEP, 0.0, effect, undoes), worker)
+
+    def without(self, doubtful: int) -> None:
+        """The tip without what a doubtful keep had changed, tried as an experiment of its own."""
+        stands = self.left > self.reserve and doubtful in self.kept and doubtful != self.tip.number
+        if stands and self.experiment(-self.kept[doubtful].effect, undoes=doubtful):
+            self.take_back(doubtful)
 
     def climb(self, start: Any, propose: Callable[[Any, int], Any]) -> tuple[Any, Night]:
         """The whole night over edits without a known effect: ``propose`` gives the state of edit number n of a state; returns the last."""
         self.truth = {0: start}
-        best = base = self.baseline()
-        number = 0
-        while self.left > 0:
-            number += 1
-            self.truth[number] = propose(self.truth[best.number], number)
-            node, best, found = self.settle(Node(number, (), kind="constants", parent=best.number), best, 0)
-            self.night.keeps += found.kept
-            best = node if found.kept else best
-        state = self.truth[best.number]
-        self.truth[best.number] = 0.0
-        return state, self.end(base, best)
+        self.baseline()
+        while self.left > self.reserve:
+            number = self.number = self.number + 1
+            self.truth[number] = propose(self.truth[self.tip.number], number)
+            node = Node(number, (), kind="constants", parent=self.tip.number)
+            self.night.keeps += self.settle(node, Kept(self.tip.number, Action.KEEP, 0.0))
+            self.look_back()
+        night = self.end()
+        return self.truth[self.tip.number], night
 
-    def end(self, base: Node, best: Node) -> Night:
-        """Take the figures of the night."""
-        found = report(best, base, self.known, self.rules)
-        self.night.gain = self.truth[best.number]
+    def end(self) -> Night:
+        """The last look back, and the figures of the night."""
+        while self.left > 0:
+            before = self.left
+            self.look_back(last=True)
+            if self.left == before:
+                break
+        found = report(self.tip, self.nodes[0], self.known, self.rules)
+        gain = self.truth[self.tip.number]
+        self.night.gain = gain if isinstance(gain, float) else 0.0
         self.night.claimed, self.night.low, self.night.high = found.gain, found.low, found.high
         self.night.doubt, self.night.checks = self.known.doubt, self.known.checks
         return self.night
@@ -238,6 +334,21 @@ def deviation(world: World, runs: int) -> Night:
     return replace(night, gain=level, claimed=best - first, low=best - first, high=best - first)
 
 
+def best_of_five(world: World, runs: int) -> Night:
+    """Five edits of one parent, one run each; the best of them is kept if it beats the best value seen."""
+    night, level = Night(runs=runs), 0.0
+    best = first = world.run(0.0, 0, 0, 0)
+    for i in range(0, runs - 5, 5):
+        alive = [at for at in range(i, i + 5) if not world.crashes[at]]
+        values = [world.run(level + world.effects[at], at + 1, 1000 + at, at) for at in alive]
+        won = max(values, default=best) > best
+        for at, value in zip(alive, values, strict=True):
+            night.count(float(world.effects[at]), kept=won and value == max(values))
+        if won:
+            best, level = max(values), level + float(world.effects[alive[values.index(max(values))]])
+    return replace(night, gain=level, claimed=best - first, low=best - first, high=best - first)
+
+
 def _thrice(world: World, runs: int, better: Callable[[list[float], list[float]], bool]) -> Night:
     night, level, left = Night(runs=runs, checks=2 * runs // 3), 0.0, runs - 3
     best = first = [world.run(0.0, 0, seed, 0) for seed in range(3)]
@@ -270,6 +381,7 @@ RULES: dict[str, Callable[[World, int], Night]] = {
     "single run": single,
     "two baselines": floor,
     "median deviation": deviation,
+    "best of five": best_of_five,
     "bootstrap of 3": bootstrap,
     "always 3 + Welch": welch,
     "fast": fast,

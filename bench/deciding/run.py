@@ -1,7 +1,7 @@
 """The benchmark of the judgement: every rule on the same nights, all figures side by side, with intervals over seeds.
 
-``python bench/deciding/run.py [--quick] [--seeds N] [--first N] [--runs N] [--tiers sim,early,real,tab]``
-Nights 0 to 23 were looked at while the judgement was tuned; the figures to quote are of nights from 1000 on, the default.
+``python bench/deciding/run.py [--quick] [--seeds N] [--first N] [--runs N] [--tiers sim,early,slots,real,tab]``
+Nights 0 to 23 and those from 2000 on were looked at while the judgement was tuned; the figures to quote are of nights from 1000 on, the default.
 A figure is a mean with the half-width of its 95 % interval over seeds (normal; for false keeps, a bootstrap over nights).
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from early import measure
 from nights import RULES, Night
 from real import tier as real_tier
+from slots import tier as slots_tier
 from streams import STREAMS, World
 from tab import tier as tab_tier
 
@@ -43,15 +44,16 @@ def line(name: str, nights: list[Night]) -> str:
         f"  {name:18s}{mean([night.gain for night in nights])}  {ratio([float(n.null + n.harmful) for n in nights], keeps)}"
         f"  {ratio([float(n.harmful) for n in nights], keeps)}  {np.mean(keeps):5.1f}  {np.mean([n.missed for n in nights]):5.1f}"
         f"  {mean([night.claimed - night.gain for night in nights])}  {np.mean(cover):5.2f}"
-        f"  {np.mean([night.checks / max(night.runs, 1) for night in nights]):5.2f}  {ms:5.1f}"
+        f"  {np.mean([night.checks / max(night.runs, 1) for night in nights]):5.2f}  {np.mean([night.audits / max(night.runs, 1) for night in nights]):5.2f}"
+        f"  {ms:5.1f}"
     )
 
 
-def sim(first: int, seeds: int, runs: int, only: str) -> None:
+def sim(first: int, seeds: int, runs: int, only: str, rules: str = "") -> None:
     """The tier with known truth."""
     print(f"sim: {seeds} nights of {runs} runs; gain, claimed - true in sd of one run; false and harmful as shares of keeps")
     print(
-        f"  {'rule':18s}{'true gain':14s} {'false':12s} {'harmful':11s} {'keeps':6s} {'missed':6s} {'claimed - true':15s} {'cover':6s} checks  ms"
+        f"  {'rule':18s}{'true gain':14s} {'false':12s} {'harmful':11s} {'keeps':6s} {'missed':6s} {'claimed - true':15s} {'cover':6s} checks audits  ms"
     )
     for stream in STREAMS.values():
         if only not in stream.name:
@@ -59,6 +61,8 @@ def sim(first: int, seeds: int, runs: int, only: str) -> None:
         print(f" {stream.name}", flush=True)
         worlds = [World(stream, first + seed) for seed in range(seeds)]
         for name, rule in RULES.items():
+            if rules and name not in rules.split(","):
+                continue
             if name == "waves" and (stream.crash or len(stream.workers) > 1):
                 continue  # the switch rule: edits that crash are not crossed
             print(line(name, [rule(world, runs) for world in worlds]), flush=True)
@@ -67,10 +71,12 @@ def sim(first: int, seeds: int, runs: int, only: str) -> None:
 def early(first: int, seeds: int) -> None:
     """The tier of early stop."""
     print(f"early stop of edits: {seeds} nights of 60 edits; wrong kills as a share of improvements, share of all steps saved")
-    rows = [measure(first + seed) for seed in range(seeds)]
-    for name in rows[0]:
-        wrong = ratio([row[name][0] for row in rows], [row[name][1] for row in rows])
-        print(f"  {name:18s}wrong kills {wrong}  saved {mean([row[name][2] for row in rows])}")
+    for losers in (0.37, 0.55):
+        print(f" {losers:.0%} of the edits are clear losers: at most {0.85 * losers:.0%} can be saved")
+        rows = [measure(first + seed, losers=losers) for seed in range(seeds)]
+        for name in rows[0]:
+            wrong = ratio([row[name][0] for row in rows], [row[name][1] for row in rows])
+            print(f"  {name:18s}wrong kills {wrong}  saved {mean([row[name][2] for row in rows])}")
 
 
 def main() -> int:
@@ -80,15 +86,18 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--first", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--tiers", default="sim,early,real,tab")
+    parser.add_argument("--tiers", default="sim,early,slots,real,tab")
     parser.add_argument("--only", default="", help="streams whose name holds this")
+    parser.add_argument("--rules", default="", help="rules of the first tier, with commas; empty = all")
     found = parser.parse_args()
     seeds, begun = found.seeds or (6 if found.quick else 20), time.monotonic()
     tiers = found.tiers.split(",")
     if "sim" in tiers:
-        sim(found.first, seeds, found.runs, found.only or ("2 sd" if found.quick else ""))
+        sim(found.first, seeds, found.runs, found.only or ("2 sd" if found.quick else ""), found.rules)
     if "early" in tiers:
         early(found.first, seeds)
+    if "slots" in tiers:
+        slots_tier(found.first, seeds)
     if "real" in tiers:
         real_tier(2 if found.quick else 6, 12 if found.quick else 40)
     if "tab" in tiers:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import optuna
 from nights import Ours
 
 _TASKS = {
@@ -78,13 +79,30 @@ def thrice(table: Table, runs: int, rng: random.Random) -> tuple[int, ...]:
     return state
 
 
+def tpe(table: Table, runs: int, rng: random.Random) -> tuple[int, ...]:
+    """Optuna's TPE over all parameters, one run each; the best value seen is delivered."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=rng.randrange(2**31)))
+
+    def run(trial: optuna.Trial) -> float:
+        return table.run(tuple(trial.suggest_int(str(at), 0, size - 1) for at, size in enumerate(table.sizes)), 0, rng.randrange(100), 0)
+
+    study.optimize(run, n_trials=runs)
+    return tuple(int(study.best_params[str(at)]) for at in range(len(table.sizes)))
+
+
 def balanced(table: Table, runs: int, rng: random.Random) -> tuple[int, ...]:
     """The shipping judgement."""
     state, _ = Ours(table, runs).climb(table.start(rng), lambda state, _: table.edit(state, rng))
     return tuple(state)
 
 
-_RULES: dict[str, Callable[[Table, int, random.Random], tuple[int, ...]]] = {"single run": single, "always 3": thrice, "balanced": balanced}
+_RULES: dict[str, Callable[[Table, int, random.Random], tuple[int, ...]]] = {
+    "single run": single,
+    "always 3": thrice,
+    "TPE": tpe,
+    "balanced": balanced,
+}
 
 
 def tier(first: int, seeds: int) -> None:

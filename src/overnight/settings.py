@@ -144,6 +144,22 @@ def _duration(value: object) -> float:
     return seconds
 
 
+def _limit(value: object) -> float:
+    """Seconds after which something is ended; the number 0 = not set, in words it would be an end before the beginning."""
+    seconds = _duration(value)
+    if not seconds and isinstance(value, str):
+        raise ValueError("a duration above zero is wanted, such as 90s, 5m or 8h")
+    return seconds
+
+
+def _memory(value: object) -> int:
+    """Bytes that a program may hold; no interpreter starts in less than a MiB, so that a smaller number has lost its unit."""
+    size = _size(value)
+    if 0 < size < 2**20:
+        raise ValueError(f"{size} bytes hold no program; write the unit, for example 500MB or 16GB")
+    return size
+
+
 def _size(value: object) -> int:
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return parse_size(str(value))
@@ -193,7 +209,7 @@ def _policy(value: object) -> str:
 
 KINDS: dict[str, Callable[[object], Any]] = {
     "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
-    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "policy": _policy, "pick": _pick,
+    "duration": _duration, "limit": _limit, "size": _size, "memory": _memory, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "policy": _policy, "pick": _pick,
 }  # fmt: skip
 
 
@@ -237,7 +253,7 @@ class Settings:
         "duration", 0.0, "How long one training is meant to take; told to the proposer and to the run (OVERNIGHT_TIME_BUDGET).", '"5m"'
     )
     time_limit: float = _setting(
-        "duration", 0.0, "When a run is killed, with all its processes; not set = twice time_budget, else 10m.", '"10m"'
+        "limit", 0.0, "When a run is killed, with all its processes; not set = twice time_budget, else 10m.", '"10m"'
     )
     proposer: tuple[str, ...] = _setting(
         "texts",
@@ -251,7 +267,7 @@ class Settings:
         "The command that edits the files in its copy; the brief is on standard input and in $OVERNIGHT_BRIEF.",
         '"claude -p --permission-mode acceptEdits"',
     )
-    proposer_time_limit: float = _setting("duration", 1800.0, "When a proposer that does not answer is ended.", '"30m"')
+    proposer_time_limit: float = _setting("limit", 1800.0, "When a proposer that does not answer is ended.", '"30m"')
     program: str = _setting("text", "program.md", "Instructions for the proposer, read anew for every proposal.", '"program.md"')
     slots: int = _setting("positive", 1, "How many experiments run at once.", "1")
     gpus: tuple[str, ...] = _setting(
@@ -264,17 +280,17 @@ class Settings:
     min_delta: float = _setting("amount", 0.0, "How much better than the best a value must be to be kept.", "0.001")
     pick: str = _setting("pick", "last", "Which value of the goal metric counts when a run prints several: last or best.", '"last"')
     memory_soft: int = _setting(
-        "size",
+        "memory",
         0,
         "Peak memory above which a win needs more than min_delta: one more percent of the best value for each tenth over.",
         '"20GB"',
     )
-    memory_hard: int = _setting("size", 0, "Peak memory above which a result is a discard, however good.", '"24GB"')
+    memory_hard: int = _setting("memory", 0, "Peak memory above which a result is a discard, however good.", '"24GB"')
     repairs: int = _setting("count", 2, "How often a crash on a dumb mistake goes back to the proposer.", "2")
     log_limit: int = _setting(
         "size", 64 * 2**20, "How much of a run's output is kept from its start; the last 4 MiB are kept too.", '"64MB"'
     )
-    memory_limit: int = _setting("size", 0, "Memory of a run's processes at which it is ended.", '"32GB"')
+    memory_limit: int = _setting("memory", 0, "Memory of a run's processes at which it is ended.", '"32GB"')
     evaluate: str = _setting(
         "text",
         "",
@@ -297,7 +313,7 @@ class Settings:
         "A second hold-out, measured by the same evaluator once for each keep and shown by `show --hidden` alone: it tells whether the search has fitted itself to the first.",
         '"hidden.csv"',
     )
-    evaluate_time_limit: float = _setting("duration", 600.0, "When an evaluator that does not end is killed.", '"10m"')
+    evaluate_time_limit: float = _setting("limit", 600.0, "When an evaluator that does not end is killed.", '"10m"')
     process_limit: int = _setting("count", 0, "How many processes a run may have at once; 0 = as many as the machine allows.", "512")
     disk_limit: int = _setting("size", 0, "How much a run may write into its folder.", '"50GB"')
     sandbox_network: bool = _setting("flag", False, "Let runs reach the network; without it they see no host but themselves.", "true")

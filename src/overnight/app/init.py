@@ -146,9 +146,9 @@ def groups() -> list[tuple[str, tuple[str, ...]]]:
 
 def shown(name: str, value: Any) -> str:
     """A value as it stands in a file; empty if it says nothing."""
-    if value in ("", (), None) or (value == 0 and table()[name]["kind"] in ("duration", "size")):
+    if value in ("", (), None) or (value == 0 and table()[name]["kind"] in ("duration", "limit", "size", "memory")):
         return ""
-    if table()[name]["kind"] == "size":
+    if table()[name]["kind"] in ("size", "memory"):
         return _quoted(next(f"{value // unit}{letter}" for unit, letter in ((2**30, "GB"), (2**20, "MB"), (1, "")) if value % unit == 0))
     return _toml(name, value)
 
@@ -177,7 +177,7 @@ def _agent_command(agent: str, findings: Findings) -> str:
 
 def _toml(name: str, value: Any) -> str:
     """A value as TOML that ``settings.convert`` reads back."""
-    if table()[name]["kind"] == "duration":
+    if table()[name]["kind"] in ("duration", "limit"):
         return _quoted(_duration(value))
     if isinstance(value, tuple):
         return _quoted(value[0]) if name == "command" and len(value) == 1 else f"[{', '.join(_quoted(item) for item in value)}]"

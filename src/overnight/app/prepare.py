@@ -359,7 +359,7 @@ def _again(options: Options, known: Study, settings: Settings, notes: list[str],
         notes += [said] if said else []
     elif settings.direction and measured and settings.direction != known.direction:
         raise UsageError(
-            "E-OTHER-STUDY", f"the study {known.tag} is to {known.direction} {known.metric}", fix="overnight run --tag another-name"
+            "E-OTHER-STUDY", f"the study {known.tag} does not {settings.direction} {known.metric}", fix="overnight run --tag another-name"
         )
     base = known.base_commit if measured or store.unfinished(known.id) else workspace.head()
     check(options, settings, workspace, base)

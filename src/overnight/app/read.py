@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from overnight import jobs
 from overnight.app import place as places
 from overnight.errors import NotFoundError
-from overnight.models import Experiment, Study, Summary
+from overnight.models import Experiment, Stage, Study, Summary
 from overnight.referee import Referee
 from overnight.settings import Settings, as_dict
 from overnight.store import Store
@@ -50,7 +50,29 @@ def summary(found: Open) -> Summary:
         state, reason = "running", ""
     if not holder and state not in ("done", "stopped"):
         state, reason = "interrupted", "the loop was ended from outside; `overnight run` or `overnight start` goes on"
-    return with_gain(found.store, replace(told, state=state, reason=reason, holder=holder))
+    return with_gain(found.store, at_rest(replace(told, state=state, reason=reason, holder=holder)))
+
+
+def at_rest(told: Summary) -> Summary:
+    """The summary; what a loop that ended by itself has put back waits for the next one and is not running."""
+    return replace(told, running=()) if told.state in ("done", "stopped") else told
+
+
+def rows(found: Open, *, last: int = 0, kept: bool = False) -> list[Experiment]:
+    """Experiments by rising number, for people: what a loop that ended by itself has put back is queued, not running."""
+    listed = found.store.experiments(found.study.id, last=last, kept=kept)
+    if not any(item.stage is Stage.SUBMITTED for item in listed):
+        return listed
+    if summary(found).running:
+        return listed
+    return [replace(item, stage=Stage.COMMITTED) if item.stage is Stage.SUBMITTED else item for item in listed]
+
+
+def parents(found: Open, listed: Sequence[Experiment]) -> dict[int, float | None]:
+    """The values of the parents of some experiments, also of those that are not among them."""
+    values = {item.number: item.value for item in listed}
+    away = {item.parent for item in listed if item.parent and item.parent not in values}
+    return values | {number: found.store.experiment(found.study.id, number).value for number in away}
 
 
 def with_gain(store: Store, told: Summary) -> Summary:

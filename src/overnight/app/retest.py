@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from overnight.app import place as places
-from overnight.app import prepare, wiring
+from overnight.app import prepare, read, wiring
 from overnight.app.options import Options
 from overnight.auditing import Looked, look_again
 from overnight.errors import NotFoundError, UsageError
@@ -29,8 +29,8 @@ class Again:
     values: tuple[float, ...]
 
 
-def retest(options: Options, numbers: Sequence[int], runs: int, said: Callable[[str], None]) -> list[Again]:
-    """Run each experiment ``runs`` more times (no numbers = every unconfirmed keep). The branch stays as it is.
+def retest(options: Options, names: Sequence[str], runs: int, said: Callable[[str], None]) -> list[Again]:
+    """Run each experiment ``runs`` more times (no names = every unconfirmed keep). The branch stays as it is.
 
     Raises ``UsageError``, ``NotFoundError``, ``BusyError``.
     """
@@ -48,7 +48,7 @@ def retest(options: Options, numbers: Sequence[int], runs: int, said: Callable[[
         referee = Referee(store, study.id, lambda: math.inf)
         gpus = prepare.slot_gpus(study.settings, options.environ)[0]
         found = []
-        for item in _chosen(store, study.id, numbers):
+        for item in _chosen(read.Open(place, store, study), names):
             for _ in range(runs):
                 seed = audit_seed(referee.node(study, item), referee.rules(study))
                 said(f"#{item.number} with seed {seed}")
@@ -59,10 +59,10 @@ def retest(options: Options, numbers: Sequence[int], runs: int, said: Callable[[
     return found
 
 
-def _chosen(store: Store, study: int, numbers: Sequence[int]) -> list[Experiment]:
-    chosen = [store.experiment(study, number) for number in numbers] or [
+def _chosen(found: read.Open, names: Sequence[str]) -> list[Experiment]:
+    chosen = [read.which(found, name) for name in names] or [
         item
-        for item in store.experiments(study, kept=True)
+        for item in found.store.experiments(found.study.id, kept=True)
         if not item.confirmed and not item.reverted and item.operator is not Operator.BASELINE
     ]
     for item in chosen:

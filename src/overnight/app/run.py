@@ -61,7 +61,7 @@ def run(options: Options, listen: Listen, begin: Callable[[Study, float | None, 
         listen("begin" if ready.fresh else "resume", None, ready.study.tag)
         with _signals(loop, listen) as caught:
             reason = _worked(loop, store, place)
-        return Ended(reason, read.with_gain(store, store.summary(loop.study)), caught[-1] if caught else 0)
+        return Ended(reason, read.with_gain(store, read.at_rest(store.summary(loop.study))), caught[-1] if caught else 0)
 
 
 def _worked(loop: Loop, store: Store, place: places.Place) -> str:
@@ -110,7 +110,14 @@ def _signals(loop: Loop, listen: Listen) -> Iterator[list[int]]:
 def _baseline_error(study: Study, store: Store, place: places.Place) -> OvernightError:
     """What was wrong with the first run, and where to look."""
     item = next(found for found in reversed(store.experiments(study.id)) if found.operator == "baseline")
-    log = place.jobs / f"{study.tag}-{item.number}.{store.last_attempt(study.id, item.number)}" / "output.log"
+    job = f"{study.tag}-{item.number}.{store.last_attempt(study.id, item.number)}"
+    log = place.jobs / job / "output.log"
+    if item.crash_kind == "evaluation" and (said := place.jobs / f"{job}.eval" / "output.log").exists():
+        return OvernightError(
+            "E-BASELINE", f"the baseline could not be measured: {item.cause}", where=f"{said}, last line: {_last_line(said) or 'none'}",
+            why="the evaluator itself failed on what the run left",
+            fix=f"cat {shlex.quote(str(said))}   # read it, mend the evaluator, commit, then: overnight run",
+        )  # fmt: skip
     if item.crash_kind == "no-metric":
         names = ", ".join(item.metrics) or "none"
         fix = f'print it, for example  print(f"@{study.metric or "loss"}={{value}}")' + (

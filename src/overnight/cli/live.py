@@ -65,14 +65,15 @@ class Screen:
     def _picture(self, found: read.Open, elapsed: float) -> Group:
         width, height = self._console.size
         told = read.summary(found)
-        rows = found.store.experiments(found.study.id, last=400)
+        rows = read.rows(found, last=400)
         head = [Text(line, no_wrap=True, overflow="ellipsis") for line in table.summary(told)]
         head[0].stylize("bold")
         parts: list[Text] = [*head, Text()]
         if height >= 24:
             parts += [Text(line) for line in plot.draw(rows, told.study.direction, min(width, 100), 6 if height < 34 else 9)]
         room = max(3, height - len(parts) - len(self._notes) - 4)
-        parts += [_row(line) for line in table.experiments(rows[-room:], told.study.direction, width)]
+        values = read.parents(found, rows[-room:])
+        parts += [_row(line) for line in table.experiments(rows[-room:], told.study.direction, width, values)]
         running = [item for item in rows if item.stage is Stage.SUBMITTED]
         clock = ", ".join(f"#{item.number} for {duration(max(0.0, time.time() - item.started))}" for item in running)
         parts += [

@@ -49,11 +49,12 @@ def status(state: Path | None, tag: str, as_json: bool, exit_status: bool) -> in
 def ls(state: Path | None, tag: str, as_json: bool, last: int, kept: bool) -> None:
     """Every experiment, one line each."""
     with _opened(state, tag) as found:
-        rows = found.store.experiments(found.study.id, last=last, kept=kept)
-    if as_json:
-        click.echo(json.dumps([read.experiment_json(item) for item in rows]))
-    else:
-        click.echo("\n".join(table.experiments(rows, found.study.direction)))
+        if as_json:
+            rows = found.store.experiments(found.study.id, last=last, kept=kept)
+            click.echo(json.dumps([read.experiment_json(item) for item in rows]))
+        else:
+            rows = read.rows(found, last=last, kept=kept)
+            click.echo("\n".join(table.experiments(rows, found.study.direction, values=read.parents(found, rows))))
 
 
 @click.command()

@@ -13,15 +13,15 @@ from overnight.printable import number as shown
 
 
 @click.command()
-@click.argument("numbers", nargs=-1, type=click.IntRange(min=1), metavar="[NUMBER]...")
-@click.option("--unconfirmed", is_flag=True, help="Every keep that is not as sure as the profile asks (also without any number).")
+@click.argument("names", nargs=-1, metavar="[EXPERIMENT]...")
+@click.option("--unconfirmed", is_flag=True, help="Every keep that is not as sure as the profile asks (also without any name).")
 @click.option("--runs", default=2, type=click.IntRange(min=1, max=50), metavar="N", show_default=True, help="How many runs of each.")
 @state_option
 @json_option
-def retest(numbers: tuple[int, ...], unconfirmed: bool, runs: int, state: Path | None, tag: str, as_json: bool) -> None:
-    """Run kept experiments again with fresh seeds. The branch stays as it is."""
+def retest(names: tuple[str, ...], unconfirmed: bool, runs: int, state: Path | None, tag: str, as_json: bool) -> None:
+    """Run kept experiments again with fresh seeds. EXPERIMENT is a number, best, last, baseline or a commit. The branch stays as it is."""
     options = options_of(None, state, (), {"tag": tag or None})
-    found = again.retest(options, () if unconfirmed else numbers, runs, lambda line: click.echo(f"  {line}", err=True))
+    found = again.retest(options, () if unconfirmed else names, runs, lambda line: click.echo(f"  {line}", err=True))
     if as_json:
         rows = [
             {

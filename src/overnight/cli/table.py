@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from overnight.models import Confined, Decision, Direction, Experiment, Stage, Summary
 from overnight.printable import duration, number, one_line
@@ -26,10 +26,16 @@ def digits(rows: Sequence[Experiment]) -> int:
     return 9
 
 
-def experiments(rows: Sequence[Experiment], direction: Direction, width: int = 0) -> list[str]:
-    """One line each: number, value, gain over the parent's value, state, seconds, what was tried."""
+def experiments(
+    rows: Sequence[Experiment], direction: Direction, width: int = 0, values: Mapping[int, float | None] | None = None
+) -> list[str]:
+    """One line each: number, value, gain over the parent's value, state, seconds, what was tried.
+
+    ``values`` are those of the parents by number, where ``rows`` does not hold them all.
+    """
     width = width or shutil.get_terminal_size((100, 24)).columns
-    values, figures = {item.number: item.value for item in rows}, digits(rows)
+    figures = digits(rows)
+    values = {item.number: item.value for item in rows} if values is None else values
     lines = [f"{'#':>4}  {'value':>10}  {'Δ parent':>10}  {'state':<10} {'time':>7}  change"]
     for item in rows:
         parent = values.get(item.parent)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overnight.judge.judging import level_of
-from overnight.judge.noise import pooled, variance
-from overnight.judge.records import Action, Budget, Kind, Knowledge, Node, Rules
+from overnight.judge.noise import correlation, outliers, pooled, variance
+from overnight.judge.records import Action, Budget, Knowledge, Node, Rules
 
 EVERY = 25  # runs between two audits
 SHARE = 0.1  # of all runs, at most, are spent on them
@@ -19,6 +19,7 @@ CONFIRMED = 0.9  # P from which a keep is confirmed
 REFUTED = 0.2  # P up to which it is taken back: four to one that it is no improvement
 ANCHOR = 20  # runs between two runs of the best version that tie classes of machines together
 _FINALISTS = 3
+_MODEL = 0.1  # of the variance of one run: what the posterior of a gain leaves out, for prior and tails are never quite those assumed
 _AUDIT_SEED = 100_003  # added to the study's seed: no panel and no candidate comes near
 
 
@@ -109,14 +110,25 @@ def report(tip: Node, baseline: Node, knowledge: Knowledge, rules: Rules) -> Rep
         return Report(gain, gain, gain, 0, knowledge.doubt)
     first, last = level_of(baseline, knowledge, rules), level_of(tip, knowledge, rules)
     fresh = tuple(run for run in tip.runs if run.check and math.isfinite(run.value))
-    if len(fresh) >= 2 and tip.number != baseline.number:
-        kind: Kind = "structural"
-        value, error = pooled(Node(tip.number, fresh, kind=kind), knowledge, rules.sign, variance(knowledge), 0.0)
-        gain, var = value - first.mean, error + first.var
+    noise, shared = variance(knowledge), correlation(knowledge, tip.kind)
+    if tip.number == baseline.number:
+        gain = var = 0.0
+    elif len(fresh) >= 2:  # against the baseline's own runs: what candidates have said of it rests on the prior
+        value, error = pooled(Node(tip.number, fresh), knowledge, rules.sign, noise, 0.0)
+        other, other_error = pooled(_without_strange(baseline), knowledge, rules.sign, noise, 0.0)
+        gain, var = value - other, error + other_error
     else:
-        gain, var = last.mean - first.mean, max(first.var + last.var - 2 * last.base, 0.0) if tip.number != baseline.number else 0.0
+        gain = last.mean - first.mean
+        var = max(first.var + last.var - 2 * last.base, 0.0) + _MODEL * noise * (1 - shared)
     reach = 1.645 * math.sqrt(var)
     return Report(gain, gain - reach, gain + reach, len(fresh), knowledge.doubt)
+
+
+def _without_strange(baseline: Node) -> Node:
+    """The baseline without runs that diverged."""
+    runs = tuple(run for run in baseline.runs if math.isfinite(run.value))
+    strange = outliers([run.value for run in runs])
+    return replace(baseline, runs=tuple(run for at, run in enumerate(runs) if at not in strange))
 
 
 def target_reached(node: Node, knowledge: Knowledge, rules: Rules) -> bool:

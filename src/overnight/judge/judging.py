@@ -8,6 +8,7 @@ chance: the same arguments give the same verdict. The incumbent given here is th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from overnight.decide import Incumbent, Measured, decide
@@ -26,6 +27,10 @@ _NEAR = 0.3  # P for a near-miss
 _MORE = 2  # runs of a baseline beyond its usual ones, where one of them diverged
 _WILD = 0.2  # sd of one run as a share of the level, from which the noise is taken to grow with it
 _TENTH = 0.1
+_RANKED = 3  # runs of a wild incumbent that a candidate has to beat, each
+_WIDE = 0.4  # sd between an incumbent's runs as a share of its level, from which it is wild
+_CALMER = 0.35  # of that sd, at most, is the candidate's own
+_CALMER_P = 0.9
 _TINY = 1e-12
 _SHAME = 0.5  # in sd of one run: what a false keep costs
 _CALM = 0.1  # sd earned per run: below it the study is at a plateau
@@ -105,9 +110,9 @@ def scene(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: Rules) 
     shared = correlation(knowledge, candidate.kind)
     level = level_of(incumbent, knowledge, rules)
     value, error = pooled(candidate, knowledge, rules.sign, var, shared)
-    seen, spread = value - level.mean, level.var + error
+    seen, seen_var = value - level.mean, level.var + error
     run_var = var * (1 - shared)
-    return Scene(level, seen, spread, run_var, math.sqrt(var), shared, _after(seen, spread, knowledge))
+    return Scene(level, seen, seen_var, run_var, math.sqrt(var), shared, _after(seen, seen_var, knowledge))
 
 
 def judge(candidate: Node, incumbent: Node | None, knowledge: Knowledge, rules: Rules, budget: Budget) -> Verdict:
@@ -156,10 +161,9 @@ def _baseline(candidate: Node, rules: Rules, first: Verdict) -> Verdict:
         )
     fit = [value for at, value in enumerate(candidate.values) if at not in strange]
     mean = math.fsum(fit) / len(fit)
-    spread = math.sqrt(math.fsum((value - mean) * (value - mean) for value in fit) / (len(fit) - 1))
     if len(set(candidate.values)) == 1:
         return replace(first, cause=f"baseline; {len(candidate.values)} runs gave the same value: deterministic, or it ignores the seed")
-    told = f"baseline; {mean:.6g}, sd {spread:.2g} between {len(candidate.values)} runs"
+    told = f"baseline; {mean:.6g}, sd {spread(fit):.2g} between {len(candidate.values)} runs"
     if strange:
         told += f", of which {len(strange)} {'are' if len(strange) > 1 else 'is'} far off and not taken for noise"
     return replace(first, cause=told, bar=mean)
@@ -176,12 +180,9 @@ def _under_noise(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: 
     if knowledge.dof < 1 and len(incumbent.runs) == 1 and budget.runs_left >= 1:
         cause = f"#{incumbent.number} was so large a step that the noise has to be learned anew"
         return replace(said, action=Action.REPLICATE_INCUMBENT, cause=cause, seed=next_seed(incumbent, knowledge, rules))
-    if downfall(candidate, incumbent, view.sd, rules):
-        cause = f"less than a tenth of what any run of #{incumbent.number} gave"
-        if len(candidate.runs) < 2 and budget.runs_left >= 1:
-            seed = next_seed(candidate, knowledge, rules)
-            return replace(said, action=Action.REPLICATE, cause=f"{cause}: once more, for its noise says nothing here", seed=seed)
-        return replace(said, action=Action.KEEP, cause=f"{cause} ({len(candidate.runs)} runs)", p=_CERTAIN, gain=view.seen)
+    wild = _beside_wild(said, candidate, incumbent, knowledge, rules, budget, view)
+    if wild is not None:
+        return wild
     kind = stake.choice(view.after)
     if kind is not None and (said.p >= _CERTAIN or kind == "shorter"):
         return _keep(said, kind, candidate, incumbent)
@@ -197,6 +198,26 @@ def _under_noise(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: 
     return said
 
 
+def _beside_wild(
+    said: Verdict, candidate: Node, incumbent: Node, knowledge: Knowledge, rules: Rules, budget: Budget, view: Scene
+) -> Verdict | None:
+    """The verdict where the incumbent has diverged or its runs are too far apart, so that its noise is no measure for the candidate."""
+    again = len(candidate.runs) < 2 and budget.runs_left >= 1
+    if downfall(candidate, incumbent, view.sd, rules):
+        cause = f"less than a tenth of what any run of #{incumbent.number} gave"
+        if not again:
+            return replace(said, action=Action.KEEP, cause=f"{cause} ({len(candidate.runs)} runs)", p=_CERTAIN, gain=view.seen)
+        cause += ": once more, for its noise says nothing here"
+    elif calms(candidate, incumbent, view.sd, rules):
+        cause = f"every run is better than any of #{incumbent.number}, and they differ by far less than its own"
+        return replace(said, action=Action.KEEP, cause=f"{cause} ({len(candidate.runs)} runs)", p=_CALMER_P, gain=max(view.seen, 0.0))
+    elif again and ahead_of_wild(candidate, incumbent, rules):
+        cause = f"better than any run of #{incumbent.number}, whose runs are too far apart to be a measure: once more"
+    else:
+        return None
+    return replace(said, action=Action.REPLICATE, cause=cause, seed=next_seed(candidate, knowledge, rules))
+
+
 def downfall(candidate: Node, incumbent: Node, sd: float, rules: Rules) -> float:
     """How small every value of the candidate is beside the smallest of an incumbent that has diverged; 0 = this is no such case.
 
@@ -207,6 +228,37 @@ def downfall(candidate: Node, incumbent: Node, sd: float, rules: Rules) -> float
         return 0.0
     share = min(ours) / max(theirs)
     return share if share <= _TENTH else 0.0
+
+
+def ahead_of_wild(candidate: Node, incumbent: Node, rules: Rules) -> bool:
+    """Whether every run of the candidate beats every run of an incumbent whose own runs, losses all, differ by much of their level."""
+    theirs, ours = _fit(incumbent.values, rules), [rules.sign * value for value in candidate.values]
+    if len(theirs) < _RANKED or not ours or max(*theirs, *ours) >= 0:
+        return False
+    return min(ours) > max(theirs) and spread(theirs) > _WIDE * -math.fsum(theirs) / len(theirs)
+
+
+def calms(candidate: Node, incumbent: Node, sd: float, rules: Rules) -> float:
+    """The candidate's spread in sd of one run where it is ahead of a wild incumbent and far calmer; 0 = this is no such case.
+
+    Ranks and spreads need no common noise: of three runs and two that are alike, the two are the best with chance 1/10.
+    """
+    if len(candidate.values) < 2 or not ahead_of_wild(candidate, incumbent, rules):
+        return 0.0
+    own = spread(candidate.values)
+    return own / sd if 0 < own < _CALMER * spread(_fit(incumbent.values, rules)) else 0.0
+
+
+def _fit(values: Sequence[float], rules: Rules) -> list[float]:
+    """The values, oriented, without those of runs that diverged."""
+    strange = outliers(values)
+    return [rules.sign * value for at, value in enumerate(values) if at not in strange]
+
+
+def spread(values: Sequence[float]) -> float:
+    """The sd of two values or more."""
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def _keep(said: Verdict, kind: str, candidate: Node, incumbent: Node) -> Verdict:

@@ -10,7 +10,7 @@ import itertools
 import math
 from dataclasses import replace
 
-from overnight.judge.judging import candidate_level, downfall, level_of, scene
+from overnight.judge.judging import calms, candidate_level, downfall, level_of, scene
 from overnight.judge.mixture import posterior
 from overnight.judge.noise import correlation, hypotheses, outliers, place, pooled, shared_shares, variance, worker_offset
 from overnight.judge.records import (
@@ -92,7 +92,7 @@ def learn_result(knowledge: Knowledge, candidate: Node, incumbent: Node | None, 
         len(incumbent.runs),
     )
     learned = learned.with_level(incumbent.number, _half_believed(view.level, known, variance(knowledge)))
-    if verdict.kept and (share := downfall(candidate, incumbent, view.sd, rules)):
+    if verdict.kept and (share := downfall(candidate, incumbent, view.sd, rules) or calms(candidate, incumbent, view.sd, rules)):
         return _fallen(knowledge, learned, candidate, share, rules)
     if verdict.kept:
         learned = _moved(learned, view.after.mean / view.sd)
