@@ -25,6 +25,7 @@ _METAVAR = {
     "size": "SIZE",
     "direction": "minimize|maximize",
     "pick": "last|best",
+    "keeping": "project|user",
     "budget": "N|TIME|GPU-H|$",
 }
 
