@@ -20,8 +20,10 @@ from pathlib import Path
 from overhead_counting import spend
 from overhead_loops import Bench, fresh, overnight
 from overnight.decide import code_lines
+from overnight.knowledge import Knowledge
 from overnight.ledger import Ledger
 from overnight.models import Decision, Idea, JobState, JobStatus, MetricPoint, MetricSummary, Operator, Proposal, Stage, Study
+from overnight.redact import Redactor
 from overnight.results import Table
 from overnight.steps import summed
 from overnight.store import Store
@@ -63,6 +65,7 @@ class _Night:
         self._scope = Scope(self.study.settings.editable, self.study.settings.protect)
         tables = [Table(folder / "state" / "results-bench.tsv"), Table(folder / "study" / "results.tsv")]
         self._ledger = Ledger(store, workspace, self._scope, tables)
+        self._knowledge = Knowledge(store, Redactor({}))
         self._text = workspace.editable(self.study.base_commit, self._scope)["train.sh"].decode()
 
     def settle(self, x: int) -> None:
@@ -93,7 +96,9 @@ class _Night:
             else f"worse than #{best[0]} by {best[1] - value:g}"
         )
         bar = value if decision is Decision.KEEP else None
-        self._ledger.settle(self.study, store.decide(study, experiment.number, decision, cause, bar, now))
+        experiment = store.decide(study, experiment.number, decision, cause, bar, now)
+        self._knowledge.settled(self.study, experiment, now)
+        self._ledger.settle(self.study, experiment)
 
 
 def _fill(folder: Path, experiments: int) -> None:

@@ -53,6 +53,11 @@ def _wrong(line: str) -> str:
     command = group.get_command(click.Context(group), verb)
     if command is None:
         return f"overnight {verb}"
+    if isinstance(command, click.Group):
+        part, *own = own or [""]
+        if part not in command.commands:
+            return f"overnight {verb} {part}" if part else ""
+        command = command.commands[part]
     known = {word for option in command.params for word in (*option.opts, *option.secondary_opts)} | {"--help", "-h"}
     return ", ".join(f"overnight {verb} {word}" for word in own if word.startswith("--") and word.split("=")[0] not in known)
 
@@ -88,7 +93,10 @@ def test_every_command_that_an_error_or_a_hint_names_exists_with_its_options() -
     assert wrong == []
 
 
-@pytest.mark.parametrize("name", ["overnight strat --budget 3", "overnight run --bugdet 3", "see overnight lss"])
+@pytest.mark.parametrize(
+    "name",
+    ["overnight strat --budget 3", "overnight run --bugdet 3", "see overnight lss", "overnight note lss", "overnight idea add x --pim"],
+)
 def test_a_command_that_does_not_exist_would_be_seen(name: str) -> None:
     assert _wrong(name) != ""
 

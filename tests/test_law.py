@@ -18,11 +18,25 @@ import overnight
 _ROOT = Path(overnight.__file__).parent
 
 _WORDS = {
-    "", "models", "settings", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable",
+    "", "models", "settings", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
     "environment", "jobs", "protocols", "redact",
 }  # fmt: skip
 _DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind"}
-_WORK = {"auditing", "choosing", "waving", "runner", "evaluation", "thinking", "ledger", "steps", "loop", "referee", "early"}
+_WORK = {
+    "knowledge",
+    "briefing",
+    "auditing",
+    "choosing",
+    "waving",
+    "runner",
+    "evaluation",
+    "thinking",
+    "ledger",
+    "steps",
+    "loop",
+    "referee",
+    "early",
+}
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing"}  # shipped for tests and users; no room needs it
 _NAMED_ELSEWHERE = {"executors", "proposers", "supervisor"}  # work knows their Protocols alone; app names them

@@ -235,11 +235,11 @@ def test_every_write_is_synced(store: Store) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 kB."""
+    """A file system of 512 kB."""
     place = tmp_path / "small"
     place.mkdir()
     try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "overnight-test", place], check=False, capture_output=True)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "overnight-test", place], check=False, capture_output=True)
     except FileNotFoundError:
         pytest.skip("there is no mount command")
     if done.returncode:

@@ -70,6 +70,7 @@ class Operator(StrEnum):
 
     BASELINE = "baseline"  # the base commit as it is
     IMPROVE = "improve"  # a change to the best so far
+    SIMPLIFY = "simplify"  # less code for the same value
     REPAIR = "repair"  # a fix of an experiment that crashed on a dumb mistake
     DRAFT = "draft"  # a fresh attempt from the baseline
     COMBINE = "combine"  # two improvements on the same parent, merged
@@ -201,6 +202,8 @@ class Proposal:
     rejected: str = ""  # why it is not fit to be run; empty = fit
     repairs: int = 0  # the experiment it mends; 0 = none
     notes: tuple[str, ...] = ()  # what the scope check wants to be known, e.g. files not carried
+    told: tuple[int, ...] = ()  # ids of the notes that stood in its brief
+    takes: int = 0  # id of the queued idea that its brief asked for; 0 = none
 
 
 @dataclass(frozen=True, slots=True)

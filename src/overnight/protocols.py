@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from overnight.models import Experiment, Idea, JobSpec, JobStatus, MetricPoint, Operator, Study
 
@@ -47,6 +47,15 @@ class Proposer(Protocol):
 
     def tell(self, experiment: Experiment, files: Callable[[], Mapping[str, bytes]]) -> None:
         """Learn from a settled experiment, whoever proposed it; ``files`` reads its editable files when wanted."""
+        ...
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """What a proposer may also be: one that knows numbers which help others. A proposer with ``reads_briefs = False`` is given no brief."""
+
+    def state(self, files: Mapping[str, bytes]) -> str:
+        """What it knows of the editable files of a version, as Markdown for a brief; empty if nothing. Changes nothing."""
         ...
 
 

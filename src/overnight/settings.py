@@ -207,9 +207,16 @@ def _policy(value: object) -> str:
     raise ValueError(f"one of {', '.join(POLICIES)} is wanted")
 
 
+def _keeping(value: object) -> str:
+    if value in ("project", "user"):
+        return str(value)
+    raise ValueError("'project' or 'user' is wanted")
+
+
 KINDS: dict[str, Callable[[object], Any]] = {
     "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
     "duration": _duration, "limit": _limit, "size": _size, "memory": _memory, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "policy": _policy, "pick": _pick,
+    "keeping": _keeping,
 }  # fmt: skip
 
 
@@ -269,6 +276,12 @@ class Settings:
     )
     proposer_time_limit: float = _setting("limit", 1800.0, "When a proposer that does not answer is ended.", '"30m"')
     program: str = _setting("text", "program.md", "Instructions for the proposer, read anew for every proposal.", '"program.md"')
+    knowledge: str = _setting(
+        "keeping",
+        "project",
+        "Where notes go: project, or user (also into your own store, where the briefs of your other projects find them).",
+        '"user"',
+    )
     slots: int = _setting("positive", 1, "How many experiments run at once.", "1")
     gpus: tuple[str, ...] = _setting(
         "texts", (), "GPUs to use, by index; each slot gets its own share. Not set = all that are found.", '["0", "1"]'

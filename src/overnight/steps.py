@@ -19,6 +19,7 @@ from overnight.choosing import FOLLOWS
 from overnight.errors import JobError
 from overnight.judge import Action, Verdict
 from overnight.judge.noise import outliers
+from overnight.knowledge import Knowledge
 from overnight.ledger import Ledger
 from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study, Trust
 from overnight.referee import Referee, Ruling
@@ -36,6 +37,7 @@ class Parts:
     runner: Runner
     thinker: Thinker
     ledger: Ledger
+    knowledge: Knowledge
     tell: Callable[[Experiment, Callable[[], Mapping[str, bytes]]], None]
     listen: Callable[[str, Experiment | None, str], None]  # what happened, to which experiment, in words
     name_goal: Callable[[Mapping[str, float]], tuple[str, Direction]]  # which metric is the goal, once the baseline has shown them all
@@ -259,6 +261,7 @@ class Steps:
                 self.auditor.ran(again=True)
         with self.deciding:
             looked = look_again(store, self._referee, self._parts.ledger, study, (wanted.number, self._parts.clock()))
+            self._parts.knowledge.looked_again(study, looked.experiment, looked.word, self._parts.clock())
             undo = self.auditor.undo(study, looked.experiment)
             if undo is not None and not any(item.idea.state == undo.idea.state for item in self.undoing):
                 self.undoing.append(undo)
@@ -278,7 +281,8 @@ class Steps:
         return experiment
 
     def apply(self, experiment: Experiment) -> Experiment:
-        """Let branch, table and proposer follow the record."""
+        """Let notes, branch, table and proposer follow the record."""
+        self._parts.knowledge.settled(self.study, experiment, self._parts.clock())
         experiment = self._parts.ledger.settle(self.study, experiment)
         self._parts.tell(experiment, lambda: self._parts.store.files(self.study.id, experiment.number))
         self._parts.listen("settled", experiment, "")

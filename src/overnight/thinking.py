@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from overnight.brief import Situation, write
-from overnight.crashes import tail
+from overnight.briefing import Briefer, Occasion, Told
 from overnight.errors import ProposalError
 from overnight.folders import remove
+from overnight.knowledge import Knowledge
 from overnight.models import Experiment, Idea, Operator, Proposal, Study
-from overnight.protocols import Proposer, Request
+from overnight.protocols import Proposer, Request, Searcher
 from overnight.redact import Redactor
 from overnight.store import Store
 from overnight.workspace import Scope, Workspace
 
+NO_BRIEF = Told("", (), 0)  # for a proposer that reads none
 NO_CHANGE = "no change: the proposer edited nothing"
 
 
@@ -48,12 +49,16 @@ class Talk:
 class Thinker:
     """Asks ``proposer`` in copies under ``folder``; safe to use from several threads."""
 
-    def __init__(self, store: Store, workspace: Workspace, proposer: Proposer, scope: Scope, where: tuple[Path, Redactor]) -> None:
+    def __init__(
+        self, store: Store, workspace: Workspace, proposer: Proposer, scope: Scope, where: tuple[Path, Redactor], knowledge: Knowledge
+    ) -> None:
         self._store = store
         self._workspace = workspace
         self._proposer = proposer
         self._scope = scope
         self._folder, self._secrets = where
+        self._briefs = Briefer(store, knowledge, workspace.root, proposer.state if isinstance(proposer, Searcher) else None)
+        self._reads = getattr(proposer, "reads_briefs", True)
 
     def sweep(self) -> None:
         """Remove the copies of an earlier loop."""
@@ -63,6 +68,16 @@ class Thinker:
         """One proposal, perhaps marked as rejected; raises ``ProposalError`` when there is none."""
         if wish.operator is Operator.COMBINE:
             return self._mixed(study, wish)
+        occasion = Occasion(wish.operator, wish.parent, wish.crashed, 0, talk.in_flight, talk.budget_left, talk.output)
+        told = self._briefs.write(study, occasion) if self._reads else NO_BRIEF
+        try:
+            proposal = self._asked(study, wish, talk, told.text)
+        except BaseException:
+            self._briefs.give_back(told.idea)
+            raise
+        return replace(proposal, told=told.notes, takes=told.idea)
+
+    def _asked(self, study: Study, wish: Wish, talk: Talk, brief: str) -> Proposal:
         parent = self._store.experiment(study.id, wish.parent)
         start = self._store.files(study.id, wish.crashed or wish.parent)
         with self._place(wish) as (copy, work):
@@ -75,7 +90,7 @@ class Thinker:
                 copy=copy,
                 work=work,
                 editable=tuple(sorted(start)),
-                brief=self.brief(study, wish, talk),
+                brief=brief,
                 cancelled=talk.cancelled,
             )
             begun = time.monotonic()
@@ -121,28 +136,6 @@ class Thinker:
         finally:
             remove(folder)
 
-    def brief(self, study: Study, wish: Wish, talk: Talk) -> str:
-        """What the proposer is told for this wish."""
-        bar = self._store.bar(study.id)
-        program = self._workspace.root / study.settings.program
-        return write(
-            Situation(
-                study=study,
-                operator=wish.operator,
-                parent=self._store.experiment(study.id, wish.parent),
-                best=self._store.experiment(study.id, bar[0]) if bar else None,
-                baseline=self._store.baseline(study.id),
-                recent=[item for item in self._store.experiments(study.id, last=24) if item.decision],
-                kept=self._store.experiments(study.id, last=12, kept=True),
-                in_flight=talk.in_flight,
-                program=_text(program),
-                editable=sorted(self._store.files(study.id, wish.parent)),
-                budget_left=talk.budget_left,
-                crashed=self._store.experiment(study.id, wish.crashed) if wish.crashed else None,
-                log_tail=tail(talk.output.encode("utf-8", "replace")),
-            )
-        )
-
     def rebased(self, study: Study, proposal: Proposal, tip: int) -> Proposal:
         """The proposal carried over to ``tip`` when that works without a conflict, else as it is."""
         merged = self.merge(study, proposal.parent, tip, proposal.files)
@@ -178,9 +171,3 @@ class Thinker:
             return None
         text = f"combine #{other.number} ({other.description}) with #{one.number} ({one.description})"
         return Proposal(parent=tip, operator=Operator.COMBINE, idea=Idea(hypothesis=text[:300], proposer="merge"), files=merged)
-
-
-def _text(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
-    return ""

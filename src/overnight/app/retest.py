@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from overnight.app import place as places
 from overnight.app import prepare, read, wiring
+from overnight.app.learned import knowledge_of
 from overnight.app.options import Options
 from overnight.auditing import Looked, look_again
 from overnight.errors import NotFoundError, UsageError
@@ -56,6 +57,8 @@ def retest(options: Options, names: Sequence[str], runs: int, said: Callable[[st
                 looked = look_again(store, referee, ledger, study, (item.number, time.time()))
             values = tuple(run.value for run in store.runs(study.id, item.number) if run.value is not None)
             found.append(Again(looked, values))
+            with contextlib.closing(knowledge_of(store, study, place, options.environ)) as knowledge:
+                knowledge.looked_again(study, looked.experiment, looked.word, time.time())
     return found
 
 

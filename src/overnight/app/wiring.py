@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from overnight import gpus, jobs
 from overnight.app import place as places
 from overnight.app import prepare
 from overnight.app.data import data_links
+from overnight.app.learned import knowledge_of
 from overnight.app.options import Options
 from overnight.app.walls import Around, around
 from overnight.errors import StorageError, UsageError
@@ -50,7 +51,8 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
         listen("note", None, "no namespaces can be made here: runs are confined by Landlock, which holds less (overnight doctor says why)")
     proposer = _proposer(study, executor, options.environ, walls.proposer)
     runner = runner_for(options, place.state, study, doors, (executor, walls))
-    thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)))
+    knowledge = knowledge_of(store, study, place, options.environ, lambda text: listen("note", None, text))
+    thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)), knowledge)
     ledger = Ledger(store, workspace, scope, tables(place, study, workspace), place.state / f"boot-{study.tag}")
     _end_agents(place.jobs, executor)
     thinker.sweep()
@@ -61,7 +63,7 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
         store.propose(study.id, files, prepare.lines(files), time.time())
     _recall(store, study, proposer)
     parts = Parts(
-        store, runner, thinker, ledger, proposer.tell, listen, lambda metrics: prepare.name_goal(settings, metrics, lambda event, text: listen(event, None, text)), time.time,
+        store, runner, thinker, ledger, knowledge, proposer.tell, listen, lambda metrics: prepare.name_goal(settings, metrics, lambda event, text: listen(event, None, text)), time.time,
         prepare.slot_gpus(settings, options.environ),
     )  # fmt: skip
     return Loop(study, parts)
@@ -186,6 +188,15 @@ def _proposer(study: Study, executor: Executor, environ: Mapping[str, str], wrap
     else:
         made = _load(PROPOSERS.get(name, name))(seed=settings.seed, direction=study.direction)
     return made
+
+
+def sampler_of(study: Study, known: Sequence[Experiment]) -> Callable[[Mapping[str, bytes]], str]:
+    """What the search over the constants says of some files, once it was told these settled experiments of its own."""
+    search = _load(PROPOSERS["optuna"])(seed=study.settings.seed, direction=study.direction)
+    for experiment in known:
+        search.tell(experiment, dict)
+    told: Callable[[Mapping[str, bytes]], str] = search.state
+    return told
 
 
 def _recall(store: Store, study: Study, proposer: Proposer) -> None:

@@ -31,6 +31,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("overnight.cli.look:diff", "The change of an experiment, against its parent or another."),
     "log": ("overnight.cli.look:log", "The output of an experiment."),
     "retest": ("overnight.cli.retest:retest", "Run kept experiments again with fresh seeds: is the gain real?"),
+    "idea": ("overnight.cli.idea:idea", "What you want to be tried: add, ls, veto, up, done."),
+    "note": ("overnight.cli.note:note", "What was learned or written down: add, ls, search, retract."),
+    "brief": ("overnight.cli.brief:brief", "What the next proposer would be told."),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }

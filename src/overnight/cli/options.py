@@ -27,6 +27,7 @@ _METAVAR = {
     "memory": "SIZE",
     "direction": "minimize|maximize",
     "pick": "last|best",
+    "keeping": "project|user",
     "budget": "N|TIME|GPU-H|$",
 }
 

@@ -23,12 +23,18 @@ def _verbs() -> Iterator[Verb]:
     for name in VERBS:
         command = group.get_command(click.Context(group), name)
         assert command is not None
-        context = click.Context(command, info_name=f"overnight {name}")
-        text = " ".join((command.help or "").split())
-        rows = [row for parameter in command.params if not _is_setting(parameter) and (row := _row(parameter, context))]
-        if any(_is_setting(parameter) for parameter in command.params):
-            rows.append(("settings", "Every setting of settings.md is an option here: time_limit is --time-limit."))
-        yield Verb(name, " ".join([context.info_name or "", *command.collect_usage_pieces(context)]), text, tuple(rows))
+        yield _verb(name, command)
+        if isinstance(command, click.Group):
+            yield from (_verb(f"{name} {part}", each) for part, each in command.commands.items())
+
+
+def _verb(name: str, command: click.Command) -> Verb:
+    context = click.Context(command, info_name=f"overnight {name}")
+    text = " ".join((command.help or "").split())
+    rows = [row for parameter in command.params if not _is_setting(parameter) and (row := _row(parameter, context))]
+    if any(_is_setting(parameter) for parameter in command.params):
+        rows.append(("settings", "Every setting of settings.md is an option here: time_limit is --time-limit."))
+    return Verb(name, " ".join([context.info_name or "", *command.collect_usage_pieces(context)]), text, tuple(rows))
 
 
 def _is_setting(parameter: click.Parameter) -> bool:

@@ -33,6 +33,7 @@ LARGEST_FILE = 2**20  # bytes; a bigger file is not searched for constants
 LOCAL_FIRST = 8  # settled experiments before TPE is asked: it knows nothing sooner
 MOST_FLYING = 64  # proposals believed to be under way; one that never came back is forgotten after as many others
 TURNS, TRIES = 8, 8  # choices of constants, and draws for each, before the space is walked through
+TOLD = 12  # constants that are told to others
 EXHAUSTIVE = 20_000  # points of a space that are looked at one by one before it is called exhausted
 
 Params = dict[str, Value]
@@ -62,6 +63,7 @@ class OptunaProposer:
     """Searches the constants of the editable Python files. Safe to use from several threads; deterministic for a seed."""
 
     name = "optuna"
+    reads_briefs = False
 
     def __init__(self, seed: int, direction: Direction) -> None:
         self._seed = seed
@@ -118,6 +120,36 @@ class OptunaProposer:
                 return
             if params and (value is not None or not any(point.params == params for point in self._told)):
                 self._told.append(_Point(params, value))
+
+    def state(self, files: Mapping[str, bytes]) -> str:
+        """What is known of the constants in ``files``, as lines of Markdown: values tried, the best of them, what TPE would try now.
+
+        Empty where there is nothing to search. Changes nothing: the next question is answered as if this one had not been asked.
+        """
+        with self._lock:
+            space = _space(files)
+            shown = sorted(space.constants, key=lambda constant: constant.id)[:TOLD]
+            if not shown or not self._told:
+                return ""
+            sign = 1 if self._direction is Direction.MINIMIZE else -1
+            ranked = sorted((point for point in self._told if point.value is not None), key=lambda point: sign * (point.value or 0.0))
+            wanted: Params = {}
+            if len(self._told) > LOCAL_FIRST:
+                study = self._study(shown, self._seed)
+                wanted = study.ask({constant.id: _distribution(constant) for constant in shown}).params
+        lines = [f"{len(self._told)} settled points are known; the search moves these constants:"]
+        for constant in shown:
+            tried = {point.params[constant.id] for point in self._told if constant.id in point.params}
+            best = list(dict.fromkeys(constants.spoken(point.params[constant.id]) for point in ranked[:20] if constant.id in point.params))[
+                :3
+            ]
+            line = f"- {constant.id} = {constants.spoken(constant.value)}: {len(tried)} values tried" + (
+                f", best with {', '.join(best)}" if best else ""
+            )
+            lines.append(
+                line + (f", TPE would try {constants.spoken(constants.readable(constant, wanted[constant.id]))}" if wanted else "")
+            )
+        return "\n".join(lines)
 
     def _propose(self, space: _Space, parent: Params) -> Params:
         rng = random.Random(f"{self._seed} {len(self._told)} {len(self._flying)} {self._asked}")
@@ -232,6 +264,7 @@ def _found(source: bytes, path: str) -> list[Constant]:
 
 
 def _space(sources: Mapping[str, bytes]) -> _Space:
+    """The constants in some files and the name of their code; files that are no Python hold none."""
     found: list[Constant] = []
     code = hashlib.sha256()
     for path, source in sorted(sources.items()):

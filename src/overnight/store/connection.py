@@ -23,6 +23,8 @@ class Connection:
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
     """
 
+    migrations: tuple[str, ...] = MIGRATIONS
+
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         if readonly and not path.exists():
             raise NotFoundError("E-NO-STUDY", f"there is no study here: {path} does not exist", fix="overnight run -- python train.py")
@@ -57,15 +59,20 @@ class Connection:
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the file was written by an earlier version and opened for reading alone, so that newer tables are missing."""
+        return self._version() < len(self.migrations)
+
     def _migrate(self, *, readonly: bool) -> None:
         version = self._version()
-        if version > len(MIGRATIONS):
+        if version > len(self.migrations):
             raise StorageError(
                 "E-NEWER-STORE", f"{self._path} was written by a newer overnight (schema {version})", fix="pip install --upgrade overnight"
             )
         if readonly and version == 0:
             raise NotFoundError("E-NO-STUDY", "there is no study here yet", fix="overnight run -- python train.py")
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        for number, script in enumerate(self.migrations[version:], version + 1):
             if readonly:
                 continue
             try:

@@ -121,4 +121,58 @@ MIGRATIONS: tuple[str, ...] = (
         data TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE note (
+        id INTEGER PRIMARY KEY,
+        study INTEGER NOT NULL REFERENCES study(id),
+        experiment INTEGER NOT NULL DEFAULT 0, -- 0 = of none in particular
+        kind TEXT NOT NULL,                -- notes.NoteKind
+        source TEXT NOT NULL,              -- person, experiment, agent
+        text TEXT NOT NULL,
+        change TEXT NOT NULL DEFAULT '',   -- which constants its experiment moved, which way
+        vals TEXT NOT NULL DEFAULT '',     -- and to which values
+        created REAL NOT NULL,
+        retracted REAL                     -- when it was taken back
+    );
+    CREATE UNIQUE INDEX note_lesson ON note (study, experiment) WHERE source = 'experiment' AND kind != 'retest';
+    CREATE UNIQUE INDEX note_retest ON note (study, experiment) WHERE kind = 'retest';
+    CREATE INDEX note_source ON note (study, source, id);
+    CREATE INDEX note_change ON note (study, change, kind) WHERE change != '';
+    CREATE INDEX note_vals ON note (study, vals, kind) WHERE vals != '';
+    CREATE VIRTUAL TABLE note_text USING fts5(text, content='note', content_rowid='id', tokenize='porter unicode61 remove_diacritics 2');
+    CREATE TRIGGER note_added AFTER INSERT ON note BEGIN INSERT INTO note_text(rowid, text) VALUES (new.id, new.text); END;
+    CREATE TRIGGER note_gone AFTER DELETE ON note BEGIN INSERT INTO note_text(note_text, rowid, text) VALUES ('delete', old.id, old.text); END;
+    CREATE TRIGGER note_changed AFTER UPDATE OF text ON note BEGIN
+        INSERT INTO note_text(note_text, rowid, text) VALUES ('delete', old.id, old.text);
+        INSERT INTO note_text(rowid, text) VALUES (new.id, new.text);
+    END;
+    CREATE TABLE edge (
+        note INTEGER NOT NULL,
+        tie TEXT NOT NULL,                 -- derives-from, contradicts, reproduces
+        other INTEGER NOT NULL,
+        PRIMARY KEY (note, tie, other)
+    ) WITHOUT ROWID;
+    CREATE INDEX edge_contradicted ON edge (other) WHERE tie = 'contradicts';
+    CREATE INDEX edge_contradicts ON edge (note) WHERE tie = 'contradicts';
+    CREATE TABLE brief_note (              -- which notes stood in the brief from which an experiment was made
+        study INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        note INTEGER NOT NULL,
+        PRIMARY KEY (study, number, note)
+    ) WITHOUT ROWID;
+    CREATE INDEX brief_note_taught ON brief_note (note);
+    CREATE TABLE idea (
+        id INTEGER PRIMARY KEY,
+        study INTEGER NOT NULL REFERENCES study(id),
+        text TEXT NOT NULL,
+        source TEXT NOT NULL,
+        created REAL NOT NULL,
+        pinned INTEGER NOT NULL DEFAULT 0,
+        place INTEGER NOT NULL,            -- in the queue, lowest first
+        state TEXT NOT NULL DEFAULT 'open',-- open, taken, done, vetoed
+        experiment INTEGER NOT NULL DEFAULT 0, -- that took it last
+        tries INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX idea_queue ON idea (study, state, pinned, place);
+    """,
 )

@@ -14,11 +14,13 @@ from typing import Any
 from overnight.errors import NotFoundError, UsageError
 from overnight.models import Decision, Direction, Experiment, Proposal, Stage, Study, Summary
 from overnight.settings import Settings, as_dict
+from overnight.store.ideas import Ideas
 from overnight.store.jobs import Jobs
+from overnight.store.notes import Notes
 from overnight.store.rows import digest, experiment_from, pack, storable, study_from, unpack
 
 
-class Store(Jobs):
+class Store(Jobs, Notes, Ideas):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
@@ -104,6 +106,10 @@ class Store(Jobs):
             for path, content in proposal.files.items():
                 packed = pack(content, self._dictionary(study, path) if number > 1 else b"")
                 db.execute("INSERT INTO file VALUES (?,?,?,?)", (study, number, path, packed))
+            db.executemany("INSERT OR IGNORE INTO brief_note VALUES (?,?,?)", [(study, number, note) for note in proposal.told])
+            if proposal.takes:
+                took = "UPDATE idea SET state='taken', experiment=?, tries=tries+1 WHERE study=? AND id=? AND state IN ('open', 'taken')"
+                db.execute(took, (number, study, proposal.takes))
             self._event(study, number, "experiment.proposed", now, {"description": idea.hypothesis, "notes": list(proposal.notes)})
         return self.experiment(study, number)
 
