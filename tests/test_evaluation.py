@@ -101,6 +101,16 @@ def test_an_evaluator_that_fails_on_the_baseline_is_shown_in_its_own_words(tmp_p
 
 
 @needs_bubblewrap
+def test_an_evaluator_that_fails_does_not_quote_the_holdout_to_the_proposer(tmp_path: Path) -> None:
+    quoting = "import json, sys\nprint('@acc=1' if 'x' in json.load(open(sys.argv[1])) else {}[open(sys.argv[2]).read()])\n"
+    folder = repository(tmp_path / "r", {**_FILES, "evaluate.py": quoting})
+    words = (*_EVALUATED, "--metric", "acc", "--tag", "t", "--budget", "1", "--proposer-command", "sed -i s/.x.:/1:/ train.py")
+    done = _overnight(folder, "run", *words, "--", *_PYTHON.split(), "train.py")
+    cause = json.loads(_overnight(folder, "show", "last", "--json").stdout)["cause"]
+    assert cause == "evaluation: KeyError (its words stay in jobs/t-2.1.eval/output.log)", done
+
+
+@needs_bubblewrap
 def test_a_blind_predictor_sees_no_label_and_its_own_claims_are_not_read(tmp_path: Path) -> None:
     rows = _rows(tmp_path / "r", "sed -i 's/^X = .*/X = 0.6/' train.py; echo better", *_BLIND)
     assert _told(rows) == [(0.8, "blind", "keep"), (0.9, "blind", "keep")]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from overnight import gpus
+from overnight.errors import UsageError
 from overnight.gpus import Gpu, found, shares
 
 _ASKED = "--query-gpu=index,name,memory.total,uuid --format=csv,noheader,nounits"
@@ -85,3 +86,17 @@ def test_visible_devices_choose_among_the_cards_as_cuda_reads_them(visible: str,
 )
 def test_every_slot_gets_its_share_and_no_card_is_left_over(cards: str, slots: int, expected: list[tuple[str, ...]]) -> None:
     assert shares(tuple(cards), slots) == expected
+
+
+def test_an_index_that_no_card_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(tmp_path, monkeypatch, f"cat <<END\n{_TWO}\nEND")
+    gpus.check(["0", "1", "GPU-aaaa", "MIG-1"])
+    with pytest.raises(UsageError) as caught:
+        gpus.check(["1", "7"])
+    assert (caught.value.code, caught.value.why) == ("E-NO-GPU", "found: 0, 1")
+
+
+def test_where_no_card_is_found_no_index_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(tmp_path, monkeypatch, "exit 9")
+    gpus.check(["7"])
+    assert found() == []

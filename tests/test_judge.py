@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from overnight.decide import Incumbent, Measured, decide
 from overnight.judge import Action, Budget, Knowledge, Node, Rules, Run, Verdict, estimate, judge, learn_result, learn_run, next_seed
-from overnight.judge.judging import ahead_of_wild
+from overnight.judge.judging import ahead_of_wild, calms
 from overnight.judge.learn import expected_false_keeps, noise_interval
 from overnight.models import Decision, Direction
 
@@ -72,6 +72,32 @@ def test_after_a_calm_keep_over_a_wild_baseline_the_noise_is_that_of_the_calm_on
     found = judge(first, node, known, DOWN, Budget())
     learned = learn_result(known, first, node, found, DOWN)
     assert (found.kept, noise_interval(known)[0] > 2, noise_interval(learned)[0] < 0.1) == (True, True, True)
+
+
+@pytest.mark.parametrize("found", [0.56, 0.05])
+def test_one_run_beside_a_wild_baseline_is_no_sure_keep_when_the_budget_is_used_up(found: float) -> None:
+    node, known = baseline(*WILD, rules=DOWN)
+    seen = judge(candidate(found), node, known, DOWN, Budget(runs_left=0))
+    assert (seen.final, seen.p < 0.9) == (True, True)
+
+
+def test_a_candidate_that_diverged_says_nothing_of_the_incumbents_level() -> None:
+    node, known = baseline(-1.0, 0.0, 1.0)
+    bad = candidate(-1e9)
+    learned = learn_result(known, bad, node, judge(bad, node, known, UP, Budget()), UP)
+    assert (learned.levels, learned.seeds) == (known.levels, known.seeds)
+
+
+def test_after_a_leap_the_level_is_what_the_run_gave() -> None:
+    node, known = baseline(-1.0, 0.0, 1.0)
+    good = candidate(1000.0, number=1)
+    learned = learn_result(known, good, node, judge(good, node, known, UP, Budget()), UP)
+    assert abs(learned.levels[1].mean - 1000.0) < 1.5
+
+
+def test_what_is_as_wild_as_the_baseline_is_not_called_calm() -> None:
+    node, _ = baseline(3.0, 1.0, 2.0, rules=DOWN)
+    assert [calms(candidate(*found), node, 1.0, DOWN) > 0 for found in ((0.8, 0.9), (0.3, 0.9))] == [True, False]
 
 
 def test_a_baseline_with_one_diverged_run_is_not_wild() -> None:

@@ -32,7 +32,7 @@ def test_without_a_budget_nothing_is_ever_used_up() -> None:
     [
         ("3", 0.0, "budget used up: 3 of 3 experiments"),
         ("4", 0.0, ""),
-        ("0", 0.0, "budget used up: 3 of 0 experiments"),
+        ("0", 0.0, "budget used up: 3 of 0 experiments (all since the study's beginning count)"),
         ("1h", 1799.0, ""),
         ("1h", 1800.0, "budget used up: 1h00m of 1h00m"),
         ("1gpu-h", 0.0, "budget used up: 1.00 of 1 GPU hours"),

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from overnight.errors import UsageError
+
 _QUERY = ("nvidia-smi", "--query-gpu=index,name,memory.total,uuid", "--format=csv,noheader,nounits")
 _PATIENCE = 5.0  # seconds; a hanging driver must not keep a study from starting
 
@@ -45,6 +47,20 @@ def found(visible: str | None = None, run: Callable[[], str] | None = None) -> l
             break
         chosen.append(gpu)
     return chosen
+
+
+def check(named: Sequence[str]) -> None:
+    """Refuse an index that no card has: CUDA would hide every card from the runs, and they would train on the processor all night.
+
+    Raises ``UsageError``. Where no card is found nothing is known of them, and nothing is refused.
+    """
+    wanted = [name for name in named if name.isdecimal()]
+    cards = [gpu.index for gpu in found()] if wanted else []
+    absent = [name for name in wanted if name not in cards]
+    if cards and absent:
+        raise UsageError(
+            "E-NO-GPU", f"there is no GPU {absent[0]}", why=f"found: {', '.join(cards)}", fix=f"overnight run --gpus {cards[0]}"
+        )
 
 
 def processor(info: Path = Path("/proc/cpuinfo")) -> str:

@@ -77,7 +77,8 @@ class Pace:
         """Which bound is reached, in words, or an empty string."""
         bounds = self._bounds
         if bounds.experiments is not None and self._count >= bounds.experiments:
-            return f"budget used up: {self._count} of {bounds.experiments} experiments"
+            more = " (all since the study's beginning count)" if self._count > bounds.experiments else ""
+            return f"budget used up: {self._count} of {bounds.experiments} experiments{more}"
         if bounds.seconds and self.ran(elapsed) >= bounds.seconds:
             return f"budget used up: {duration(self.ran(elapsed))} of {duration(bounds.seconds)}"
         if bounds.gpu_seconds and self._train_total * self._gpus >= bounds.gpu_seconds:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from overnight.crashes import Crash, read
+from overnight.crashes import Crash, last_error, read
 from overnight.early import EarlyStop
 from overnight.errors import JobError
 from overnight.evaluation import Examiner
@@ -155,7 +155,7 @@ class Runner:
                 self._examiner.keep_artifact(self._place.folder / job, self._aside(study, number))
             reported = value
             value, crash = score(exam, study.metric, study.direction, "last")
-            crash = replace(crash, kind="evaluation", cause=f"evaluation: {crash.cause}", dumb=False) if crash else None
+            crash = replace(crash, kind="evaluation", cause=f"evaluation: {_unquoted(crash, exam, job)}", dumb=False) if crash else None
         self._store.ran(
             (study.id, number, attempt),
             status,
@@ -206,6 +206,12 @@ class Runner:
             for folder in self._place.folder.iterdir():
                 if folder.name.removesuffix(".eval") not in live and folder.name.startswith(f"{study.tag}-"):
                     remove(folder)
+
+
+def _unquoted(crash: Crash, exam: JobStatus, job: str) -> str:
+    """The cause without the evaluator's own words: an exception may quote the hold-out, and a cause is read by the proposer."""
+    name = last_error(exam.end.encode("utf-8", "replace")).partition(":")[0]
+    return f"{name} (its words stay in jobs/{job}.eval/output.log)" if name else crash.cause
 
 
 def score(status: JobStatus, metric: str, direction: Direction, pick: str) -> tuple[float | None, Crash | None]:

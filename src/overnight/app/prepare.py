@@ -171,6 +171,7 @@ def check(options: Options, settings: Settings, workspace: Workspace, base: str)
         )
     _check_command(settings.command, workspace, base, options)
     _check_proposer(settings)
+    gpus.check([part.strip() for item in settings.gpus for part in item.split(",")])
 
 
 def _check_evaluation(settings: Settings, workspace: Workspace, base: str) -> None:

@@ -202,7 +202,9 @@ def _beside_wild(
     said: Verdict, candidate: Node, incumbent: Node, knowledge: Knowledge, rules: Rules, budget: Budget, view: Scene
 ) -> Verdict | None:
     """The verdict where the incumbent has diverged or its runs are too far apart, so that its noise is no measure for the candidate."""
-    again = len(candidate.runs) < 2 and budget.runs_left >= 1
+    again = len(candidate.runs) < 2
+    if again and budget.runs_left < 1:
+        return None
     if downfall(candidate, incumbent, view.sd, rules):
         cause = f"less than a tenth of what any run of #{incumbent.number} gave"
         if not again:

@@ -38,6 +38,8 @@ _REBASE = 1.8  # times the unit of noise: further off it is set anew
 _CHILD_TRUST = 1.0
 _RECENT = 3  # replicates in a row, each with
 _CALM = 0.01  # of the variance known so far: by chance that happens in one of a thousand
+_DIVERGED = 256.0  # units of noise below the incumbent: such a run says nothing of it, nor of the noise or the seeds
+_FAR_UP = 32.0  # units of noise above it: no prior has anything to say of that level beside the runs themselves
 _LEAST_VAR = 0.02  # of a level, in variances of one run: what candidates alone can never narrow down
 
 
@@ -75,6 +77,8 @@ def learn_result(knowledge: Knowledge, candidate: Node, incumbent: Node | None, 
     if verdict.action is Action.CRASH or not knowledge.usable or not (candidate.near and incumbent.near):
         return knowledge
     view = scene(candidate, incumbent, knowledge, rules)
+    if view.seen < -_DIVERGED * knowledge.scale:
+        return replace(knowledge, counts=_counts(knowledge, view.after.by_rung(len(SCALES))))
     value, error = view.seen + view.level.mean, view.var - view.level.var
     learned = replace(
         knowledge,
@@ -96,7 +100,9 @@ def learn_result(knowledge: Knowledge, candidate: Node, incumbent: Node | None, 
         return _fallen(knowledge, learned, candidate, share, rules)
     if verdict.kept:
         learned = _moved(learned, view.after.mean / view.sd)
-        learned = learned.with_level(candidate.number, candidate_level(view.level, value, error, view.after, len(candidate.runs)))
+        level = candidate_level(view.level, value, error, view.after, len(candidate.runs))
+        plain = Level(value, error, 0.0, len(candidate.runs))
+        learned = learned.with_level(candidate.number, plain if view.seen > _FAR_UP * knowledge.scale else level)
     return learned
 
 
