@@ -47,7 +47,10 @@ _IMPURE = {
     ("protocols", "pathlib"): "the type of a field",
 }
 
-_PACKAGES = {"click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}}
+_PACKAGES = {
+    "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}, "httpx2": {"proposers.llm"},
+    "genai_prices": {"proposers.prices"},
+}  # fmt: skip
 
 _STARTS_PROCESSES = {
     "supervisor": "training processes",

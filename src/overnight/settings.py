@@ -182,9 +182,15 @@ def _stopper(value: object) -> str:
     raise ValueError("'none', 'health', 'envelope' or 'asha' is wanted")
 
 
+def _mix(value: object) -> str:
+    if value in ("order", "shares", "bandit"):
+        return str(value)
+    raise ValueError("'order', 'shares' or 'bandit' is wanted")
+
+
 KINDS: dict[str, Callable[[object], Any]] = {
     "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
-    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "pick": _pick,
+    "duration": _duration, "size": _size, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "pick": _pick, "mix": _mix,
 }  # fmt: skip
 
 
@@ -233,8 +239,24 @@ class Settings:
     proposer: tuple[str, ...] = _setting(
         "texts",
         (),
-        "Who proposes: optuna (search over the constants, no key needed) or command. Not set = command if there is a proposer_command, else optuna.",
-        '"optuna"',
+        "Who proposes: an agent (claude, codex, gemini, opencode, pi, qwen, aider, mini-swe-agent, copilot, cline), llm (a plain model), optuna "
+        "(search over the constants, no key needed) or command. Of several, the next steps in while the one before is down; claude:3 is a share. "
+        "Not set = command if there is a proposer_command, else optuna.",
+        '["claude", "optuna"]',
+    )
+    proposer_mix: str = _setting(
+        "mix",
+        "order",
+        "How several proposers take turns: order (the first that is well), shares (claude:3, optuna:1), or bandit (by wins for their cost).",
+        '"order"',
+    )
+    proposer_model: str = _setting("text", "", "The model that agents and llm use, by the agent's own name for it.", '"claude-sonnet-4-5"')
+    proposer_args: str = _setting("text", "", "Further words for the agent's command line.", '"--max-budget-usd 0.50"')
+    proposer_hosts: tuple[str, ...] = _setting(
+        "texts",
+        (),
+        "What proposers may reach beyond their model, as name:port; * = the whole network. A command has the whole network unless this is set.",
+        '["proxy.example.com:443"]',
     )
     proposer_command: str = _setting(
         "text",
@@ -321,6 +343,16 @@ class Settings:
     def bounds(self) -> Budget:
         """The budget, parsed."""
         return parse_budget(self.budget)
+
+
+def proposer_shares(names: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Name and share of each proposer: ``claude:3`` is three of the sum of all shares, ``claude`` is one."""
+    found = []
+    for text in names:
+        name, _, share = text.rpartition(":")
+        is_share = bool(name) and _NUMBER.fullmatch(share) is not None and float(share) > 0
+        found.append((name, float(share)) if is_share else (text, 1.0))
+    return found
 
 
 def table() -> dict[str, dict[str, Any]]:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from overnight.app.data import data_links, data_paths
 from overnight.models import JobSpec, Study
+from overnight.proposers.agents import AGENTS, pair_of
 from overnight.sandbox import Inside, Walls, confined, interpreters, prove
+from overnight.settings import Settings, proposer_shares
 from overnight.workspace import Workspace
 
 Wrap = Callable[[JobSpec], JobSpec]
@@ -50,12 +52,22 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
         network=False,
     )
     agent = replace(
-        run, inside=Inside.AGENT, readable=(workspace.root,), writable=(), hidden=(workspace.git_dir, state, *holdout), network=True
-    )
+        run, inside=Inside.AGENT, readable=(workspace.root,), writable=(), hidden=(workspace.git_dir, state, *holdout), network=True,
+        proxy=next((environ[name] for name in ("HTTPS_PROXY", "https_proxy") if environ.get(name)), ""),
+    )  # fmt: skip
     prove(run)
-    if settings.proposer_command:
-        prove(agent)
+    _prove_agent(agent, settings)
     return Around(lambda spec: confined(run, spec), lambda spec: confined(exam, spec), lambda spec: confined(agent, spec))
+
+
+def _prove_agent(agent: Walls, settings: Settings) -> None:
+    """Prove the walls of those proposers that are programs of others, if there are any."""
+    names = [name for name, _ in proposer_shares(settings.proposer)]
+    hosts = tuple(pair for host in settings.proposer_hosts if (pair := pair_of(host)))
+    if "*" not in settings.proposer_hosts and any(name in AGENTS for name in names):
+        prove(replace(agent, hosts=hosts or ("localhost:9",)))
+    elif settings.proposer_command or any(name in AGENTS for name in names):
+        prove(replace(agent, hosts=() if "*" in settings.proposer_hosts else hosts))
 
 
 def _as_it_is(spec: JobSpec) -> JobSpec:

@@ -85,12 +85,18 @@ def _print(item: Experiment, found: read.Open, *, as_json: bool) -> None:
     metrics = "  ".join(f"{name} {number(value)}" for name, value in list(item.metrics.items())[:12])
     rows: Iterable[tuple[str, str]] = [
         ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}" + ("" if item.confined else "   no sandbox")), ("cause", item.cause), ("parent", f"#{item.parent}" if item.parent else ""),
-        ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer} ({duration(item.think_seconds)})"),
-        ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), ("metrics", metrics), ("code", f"{item.lines} lines"),
+        ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer}{item.model and f', {item.model}'} ({duration(item.think_seconds)})"),
+        ("spent", _spent(item)), ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), ("metrics", metrics), ("code", f"{item.lines} lines"),
         ("commit", item.commit), ("when", read.moment(item.started) or ""),
     ]  # fmt: skip
     click.echo(f"#{item.number}  {one_line(item.description)}")
     click.echo("\n".join(f"  {name:<9} {one_line(text, 400)}" for name, text in rows if text))
+
+
+def _spent(item: Experiment) -> str:
+    """Tokens and money of the proposal."""
+    money = f", ${item.cost:.4f}{' by list prices' if item.estimated else ''}" if item.cost else ""
+    return f"{item.tokens} tokens{money}" if item.tokens or item.cost else ""
 
 
 @click.command()

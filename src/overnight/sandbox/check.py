@@ -56,10 +56,11 @@ def _try(walls: Walls, place: Path) -> list[str]:
     mark = f"overnight-probe-{secrets.token_hex(8)}"
     (place / mark).write_text("secret", encoding="ascii")
     outside = [str(place), str(walls.home), "/etc", "/usr", *map(str, walls.hidden)]
+    open_ = walls.network and not walls.hosts
     with _listeners(place, mark) as port:
         plan = {
             "mark": mark, "secret": str(place / mark), "outside": outside, "private": _private(walls), "pid": os.getpid(),
-            "port": 0 if walls.network else port, "socket": str(place / "s"), "abstract": "" if walls.network else mark,
+            "port": 0 if open_ else port, "socket": str(place / "s"), "abstract": "" if open_ else mark,
         }  # fmt: skip
         said = _run(replace(walls, folder=inside, uid=uid), json.dumps(plan))
     return [f"files can be written in {folder}" for folder in outside if _remove(Path(folder, mark), place)] + said
