@@ -59,6 +59,7 @@ _STARTS_PROCESSES = {
     "sandbox": "bubblewrap, and the probe that proves its walls",
     "blind": "examiner and predictor, as a program under a supervisor",
     "gpus": "nvidia-smi",
+    "app.agents": "agents, for their versions",
     "app.control": "the loop itself, in the background",
     "app.demo": "git, to make the demo's new repository",
     "testing": "git, to make repositories for tests",

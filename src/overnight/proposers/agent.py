@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight.errors import ProposalError
-from overnight.models import Experiment, Idea, JobSpec, JobState, JobStatus
+from overnight.models import Experiment, Idea, JobSpec, JobStatus
 from overnight.printable import one_line
 from overnight.proposers import prices, troubles
 from overnight.proposers.agents import Agent, Setup, environment, find, reachable, split
@@ -22,10 +22,9 @@ from overnight.proposers.reports import Output, Report
 from overnight.proposers.running import brief_file, contents, ended, read, spec, touched, unanswered
 from overnight.protocols import Executor, Request
 
-LARGEST = 8 * 2**20  # characters of output that are read; an agent that prints more has gone wild
-_BLOCKS = 2**16  # of 512 bytes (of 1024 in some shells): where a file that the agent writes is cut off
+LARGEST = 8 * 2**20  # bytes of output that are read; an agent that prints more has gone wild
 _LOGIN = 2**18  # bytes of a login
-_SCRIPT = f'ulimit -f {_BLOCKS}; exec "$@" >"$0"'
+_SCRIPT = f'"$@" | head -c {LARGEST} >"$0"'  # what an agent writes elsewhere is not limited: one unpacks itself into its home
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,10 @@ class AgentProposer:
             status = ended(self._executor, job.id, request.cancelled)
         output = Output(read(out, LARGEST), request.work, status.end)
         report = self._agent.read(output)
+        flooded = _size(out) >= LARGEST
         tokens, cost, estimated = self._spent(report)
         changed = contents(request) != before
-        trouble = self._trouble(status, output, report) or (None if changed else self._nothing(request, report, begun))
+        trouble = self._trouble(status, output, report, flooded=flooded) or (None if changed else self._nothing(request, report, begun))
         if trouble is not None:
             trouble.tokens, trouble.cost = tokens, cost
             raise trouble
@@ -120,25 +120,24 @@ class AgentProposer:
         cost = prices.estimated(report, report.model or self._wants.model)
         return report.tokens_read + report.tokens_written, cost, cost > 0
 
-    def _trouble(self, status: JobStatus, output: Output, report: Report) -> ProposalError | None:
+    def _trouble(self, status: JobStatus, output: Output, report: Report, *, flooded: bool) -> ProposalError | None:
         """Why the turn did not come to a good end, if it did not."""
         if failed := unanswered(status):
             failed.why = failed.why or one_line(report.error or troubles.telling(output.errors), 300)
             return failed
-        if len(output.text) >= LARGEST - 4 or status.signal == 25:
+        if flooded:
             return ProposalError("E-AGENT-FLOOD", f"{self.name} printed more than {LARGEST >> 20} MiB", outage=True, wait=60.0)
         if report.error:
-            return troubles.told_apart(self.name, self._agent.login, report.error)
+            return troubles.told_apart(self.name, self._agent.login, report.error, self._agent.install)
         if report.final:
             return None
-        if status.exit_code in (126, 127) and not output.text:
-            why = one_line(troubles.telling(output.errors) or status.cause, 300)
-            return ProposalError("E-NO-AGENT", f"{self.name} cannot be started", outage=True, why=why, fix=self._agent.install, wait=300.0)
         said = troubles.telling(output.errors) or troubles.telling(output.text)
-        found = troubles.told_apart(self.name, self._agent.login, said or status.cause)
-        if found.code != "E-AGENT-FAILED" or status.state is not JobState.SUCCEEDED:
+        found = troubles.told_apart(self.name, self._agent.login, said or status.cause, self._agent.install)
+        if found.code != "E-AGENT-FAILED":
             return found
         if not output.text:
+            if output.errors.strip():
+                return found
             return ProposalError("E-AGENT-EMPTY", f"{self.name} answered nothing", outage=True)
         return ProposalError(
             "E-AGENT-GARBAGE", f"{self.name} answered what nobody understands", outage=True, why=one_line(output.text[-300:], 200)
@@ -156,6 +155,12 @@ class AgentProposer:
         if troubles.is_question(report.text):
             return ProposalError("E-AGENT-QUESTION", f"{self.name} asked a question and edited nothing", outage=True, why=why)
         return ProposalError("E-NO-EDIT", f"{self.name} edited nothing", outage=True, why=why)
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return os.lstat(path).st_size
+    return 0
 
 
 def _hidden_folders(program: str, environ: Mapping[str, str]) -> list[str]:

@@ -259,6 +259,20 @@ def _cline(setup: Setup) -> list[str]:
     ]
 
 
+def _cline_env(setup: Setup) -> dict[str, str]:
+    if base := setup.base("OPENAI_BASE_URL"):
+        provider = "openai-compatible"
+        row = {"provider": provider, "apiKey": setup.environ.get("OPENAI_API_KEY", ""), "model": setup.model, "baseUrl": base}
+        settings = {
+            "version": 1,
+            "lastUsedProvider": provider,
+            "modes": {},
+            "providers": {provider: {"settings": row, "updatedAt": "2026-01-01T00:00:00.000Z", "tokenSource": "manual"}},
+        }
+        (Path(_folder(setup, ".cline/settings")) / "providers.json").write_text(json.dumps(settings), encoding="utf-8")
+    return {}
+
+
 def _aider(setup: Setup) -> list[str]:
     quiet = (
         "--yes-always",
@@ -351,7 +365,8 @@ _ROWS = (
         login="copilot   # and /login, or: export GH_TOKEN=…", install="npm install -g @github/copilot",
     ),
     Agent(
-        "cline", ("cline",), _cline, reports.cline, keys=_MANY, secrets=_MANY, logins=(("", ".cline", "secrets.json"),), hosts=(*_AT_MANY, "api.cline.bot:443"), prompt="argument",
+        "cline", ("cline",), _cline, reports.cline,
+        env=_cline_env, keys=_MANY, secrets=_MANY, logins=(("", ".cline", "secrets.json"),), hosts=(*_AT_MANY, "api.cline.bot:443"), prompt="argument",
         login="cline auth", install="npm install -g cline",
     ),
 )  # fmt: skip

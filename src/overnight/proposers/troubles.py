@@ -11,7 +11,7 @@ from overnight.printable import one_line
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of trouble. ``wait``: seconds before which asking again is in vain. ``fix`` may hold {login}."""
+    """One kind of trouble. ``wait``: seconds before which asking again is in vain. ``fix`` may hold {login}, {install} and {name}."""
 
     code: str
     pattern: re.Pattern[str]
@@ -26,6 +26,7 @@ def _kind(code: str, pattern: str, words: str, wait: float, fix: str) -> _Kind:
 
 # The first that fits; money before limits, because "quota" is said of both.
 _KINDS = (
+    _kind("E-NO-AGENT", r"/usr/bin/env: |^(?:/bin/)?sh: .*(?:not found|permission denied)|cannot execute|requires node|node\.js version", "cannot be started", 300.0, "{install}"),
     _kind(
         "E-AGENT-CREDIT", r"\b402\b|credit balance|insufficient.?(?:quota|credits?|funds|balance)|billing|payment required|out of credits?",
         "is out of credit (402)", 300.0, "add credit to its account, or let another proposer stand in: --proposer {name},optuna",
@@ -45,11 +46,11 @@ _KINDS = (
 )  # fmt: skip
 
 
-def told_apart(name: str, login: str, words: str) -> ProposalError:
+def told_apart(name: str, login: str, words: str, install: str = "") -> ProposalError:
     """The error for what an agent said of its trouble."""
     for kind in _KINDS:
         if kind.pattern.search(words):
-            fix = kind.fix.replace("{login}", login).replace("{name}", name)
+            fix = kind.fix.replace("{login}", login).replace("{name}", name).replace("{install}", install)
             return ProposalError(kind.code, f"{name} {kind.words}", outage=True, why=one_line(words, 300), fix=fix, wait=kind.wait)
     return ProposalError("E-AGENT-FAILED", f"{name} failed", outage=True, why=one_line(words, 300))
 
