@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 import threading
@@ -188,7 +187,7 @@ def test_the_persons_own_sessions_are_not_seen_from_a_home_of_ones_own(walls: Wa
     (walls.home / ".claude").mkdir()
     (walls.home / ".claude" / "history.jsonl").write_text("mine")
     (tmp_path / "copy").mkdir()
-    seen = []
+    seen: list[bool] = []
     for home in (str(walls.home), str(tmp_path / "copy")):
         spec = JobSpec(
             id=f"look-{len(seen)}",

@@ -178,7 +178,7 @@ def _messages(asked: Asked, answer: Answer, name: str) -> bytes:
     )
 
     def events() -> Iterator[tuple[str, Mapping[str, Any]]]:
-        start = {**head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": {**usage, "output_tokens": 1}}
+        start: dict[str, Any] = {**head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": {**usage, "output_tokens": 1}}
         yield "message_start", {"type": "message_start", "message": start}
         empty = {**block, "input": {}} if call else {"type": "text", "text": ""}
         yield "content_block_start", {"type": "content_block_start", "index": 0, "content_block": empty}

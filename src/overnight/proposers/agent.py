@@ -24,7 +24,9 @@ from overnight.protocols import Executor, Request
 
 LARGEST = 8 * 2**20  # bytes of output that are read; an agent that prints more has gone wild
 _LOGIN = 2**18  # bytes of a login
-_SCRIPT = f'"$@" | head -c {LARGEST} >"$0"'  # what an agent writes elsewhere is not limited: one unpacks itself into its home
+# What an agent writes elsewhere is not limited: one unpacks itself into its home. cat writes at once what it has read, so that also an agent
+# that is killed has said what it said; its limit is in blocks of 512 bytes, or of 1024 in some shells.
+_SCRIPT = f'"$@" | (ulimit -f {LARGEST // 512}; exec cat) >"$0"'
 
 
 @dataclass(frozen=True, slots=True)
