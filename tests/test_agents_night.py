@@ -92,7 +92,7 @@ def test_the_doctor_tells_agents_and_their_logins(tmp_path: Path) -> None:
 def test_the_doctor_proves_an_agent_and_leaves_nothing(tmp_path: Path) -> None:
     study = night(tmp_path, BETTER + result())
     done = study.call("doctor", "--metric", "loss", "--agent", "claude", "--unsafe-no-sandbox")
-    assert (done.code, "claude made an edit" in done.out, study.refs().keys(), (study.root / ".overnight").exists()) == (
+    assert (done.code, "claude made an edit" in done.out, set(study.refs()), (study.root / ".overnight").exists()) == (
         0, True, {"refs/heads/main"}, False,
     )  # fmt: skip
 

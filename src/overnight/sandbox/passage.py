@@ -47,6 +47,8 @@ def _is_number(name: str) -> bool:
 
 def main() -> None:
     """Cut the network, leave the child at the passage, become the command."""
+    import ctypes  # noqa: F401 - before the fork, for it is needed on both sides
+
     cut = sys.argv.index("--")
     pairs, command = sys.argv[1:cut], sys.argv[cut + 1 :]
     proxy = os.environ.pop(PROXY, "")
@@ -120,7 +122,7 @@ def _listen(pairs: Sequence[str]) -> list[socket.socket]:
 
 def _stay(outside: socket.socket, pairs: Sequence[str], proxy: str, parent: int) -> None:
     """Take connections until the command is dead."""
-    import selectors
+    import select
     import threading
 
     _call("prctl", _DEATH_SIGNAL, signal.SIGKILL)
@@ -133,14 +135,18 @@ def _stay(outside: socket.socket, pairs: Sequence[str], proxy: str, parent: int)
     if len(found) != len(pairs):
         return
     room = threading.Semaphore(_CONNECTIONS)
-    with selectors.DefaultSelector() as waiting:
-        for fd, pair in zip(found, pairs, strict=True):
-            waiting.register(socket.socket(fileno=fd), selectors.EVENT_READ, pair)
-        while True:
-            for key, _ in waiting.select():
-                made, _ = key.fileobj.accept()  # type: ignore[union-attr] # they are sockets
-                room.acquire()
-                threading.Thread(target=_pass, args=(made, key.data, proxy, room), daemon=True).start()
+    listening = {fd: (socket.socket(fileno=fd), pair) for fd, pair in zip(found, pairs, strict=True)}
+    waiting = select.poll()
+    for fd in listening:
+        waiting.register(fd, select.POLLIN)
+    while True:
+        for fd, _ in waiting.poll():
+            try:
+                made, _ = listening[fd][0].accept()
+            except OSError:  # it has given up meanwhile
+                continue
+            room.acquire()
+            threading.Thread(target=_pass, args=(made, listening[fd][1], proxy, room), daemon=True).start()
 
 
 def _let_go(keep: int) -> None:
