@@ -54,6 +54,10 @@ def check_proposer(settings: Settings, environ: Mapping[str, str]) -> None:
     missing = [name for name in wanted if name in AGENTS and name not in installed]
     if missing and len(missing) == len(wanted):
         raise UsageError("E-NO-AGENT", f"{missing[0]} is not installed", why=told, fix=AGENTS[missing[0]].install)
+    silent = [name for name in wanted if name == "llm" or (name in AGENTS and not AGENTS[name].tells_money)]
+    if settings.bounds.dollars and silent and not prices.known():
+        why = f"{', '.join(silent)} tells tokens but no money, and the list of prices is not installed"
+        raise UsageError("E-NO-PRICES", "a budget of dollars would never end", why=why, fix=prices.INSTALL)
     if "llm" in wanted and not settings.proposer_model:
         fix = "overnight run --proposer llm --proposer-model anthropic/claude-sonnet-4-5"
         raise UsageError("E-NO-MODEL", "the proposer 'llm' needs a model", fix=fix)
@@ -62,7 +66,7 @@ def check_proposer(settings: Settings, environ: Mapping[str, str]) -> None:
     try:
         shlex.split(settings.proposer_args)
     except ValueError as exc:
-        fix = "overnight run --proposer-args '--effort high'"
+        fix = "overnight run --proposer-args 'WORDS'"
         raise UsageError("E-BAD-SETTING", f"proposer_args cannot be split into words: {exc}", fix=fix) from exc
 
 
@@ -121,7 +125,7 @@ def lines(environ: Mapping[str, str]) -> Iterator[tuple[bool | None, str, str]]:
     if absent:
         yield None, f"agents not installed: {', '.join(absent)}; the embedded search needs none", ""
     if not prices.known():
-        yield None, "no list of prices: agents that tell no money (codex, gemini, qwen, copilot) count as $0", prices.INSTALL
+        yield None, "no list of prices: agents that tell no money (codex, gemini, qwen, copilot, llm) count as $0", prices.INSTALL
 
 
 def prove(options: Options, name: str) -> str:

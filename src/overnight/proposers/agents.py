@@ -87,6 +87,7 @@ class Agent:
     install: str
     env: Callable[[Setup], dict[str, str]] = _nothing
     prompt: str = "stdin"  # or "argument": how the brief reaches it
+    tells_money: bool = True  # false: dollars come from the list of prices
     wheel: str = ""  # where a package of Python holds the program
     version: tuple[str, ...] = ("--version",)
     logins: tuple[tuple[str, str, str], ...] = ()  # variable that moves the folder, folder in the home, file: what a person's login left
@@ -328,12 +329,12 @@ _ROWS = (
         hosts=(_AT_ANTHROPIC, "platform.claude.com:443", "console.anthropic.com:443", "claude.ai:443"), login="claude /login   # or: export ANTHROPIC_API_KEY=…", install="npm install -g @anthropic-ai/claude-code",
     ),
     Agent(
-        "codex", ("codex",), _codex, reports.codex, env=_codex_env, wheel="codex_cli_bin/bin/codex", keys=(*_OPENAI, "CODEX_API_KEY"),
+        "codex", ("codex",), _codex, reports.codex, tells_money=False, env=_codex_env, wheel="codex_cli_bin/bin/codex", keys=(*_OPENAI, "CODEX_API_KEY"),
         secrets=("OPENAI_API_KEY", "CODEX_API_KEY"), logins=(("CODEX_HOME", ".codex", "auth.json"),), hosts=(_AT_OPENAI, "chatgpt.com:443", "auth.openai.com:443"),
         login="codex login   # or: export OPENAI_API_KEY=…", install="npm install -g @openai/codex",
     ),
     Agent(
-        "gemini", ("gemini",), _gemini, reports.gemini, env=_gemini_env, keys=_GOOGLE, secrets=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        "gemini", ("gemini",), _gemini, reports.gemini, tells_money=False, env=_gemini_env, keys=_GOOGLE, secrets=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         logins=(("", ".gemini", "oauth_creds.json"), ("", ".gemini", "google_accounts.json")), hosts=(_AT_GOOGLE, "cloudcode-pa.googleapis.com:443", "oauth2.googleapis.com:443"),
         login="gemini   # and log in, or: export GEMINI_API_KEY=…", install="npm install -g @google/gemini-cli",
     ),
@@ -346,7 +347,7 @@ _ROWS = (
         login="pi   # and /login, or: export ANTHROPIC_API_KEY=…", install="npm install -g @earendil-works/pi-coding-agent",
     ),
     Agent(
-        "qwen", ("qwen",), _qwen, reports.qwen, keys=(*_OPENAI, "DASHSCOPE_API_KEY"), secrets=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"), logins=(("", ".qwen", "oauth_creds.json"),),
+        "qwen", ("qwen",), _qwen, reports.qwen, tells_money=False, keys=(*_OPENAI, "DASHSCOPE_API_KEY"), secrets=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"), logins=(("", ".qwen", "oauth_creds.json"),),
         hosts=(_AT_OPENAI, "portal.qwen.ai:443", "chat.qwen.ai:443", "dashscope.aliyuncs.com:443"), login="qwen   # and log in, or: export OPENAI_API_KEY=… OPENAI_BASE_URL=…",
         install="npm install -g @qwen-code/qwen-code", env=lambda _: {"QWEN_CODE_SUPPRESS_YOLO_WARNING": "1"},
     ),
@@ -359,7 +360,7 @@ _ROWS = (
         login="export ANTHROPIC_API_KEY=…   # or OPENAI_API_KEY", install="uv tool install mini-swe-agent --with mcp", version=(),
     ),
     Agent(
-        "copilot", ("copilot",), _copilot, reports.copilot, env=_copilot_env, keys=(*_OPENAI, "COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"), prompt="argument",
+        "copilot", ("copilot",), _copilot, reports.copilot, tells_money=False, env=_copilot_env, keys=(*_OPENAI, "COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"), prompt="argument",
         secrets=("COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN", "OPENAI_API_KEY"), logins=(("", ".copilot", "config.json"),),
         hosts=("api.github.com:443", "api.githubcopilot.com:443", "api.individual.githubcopilot.com:443", "api.business.githubcopilot.com:443", "api.enterprise.githubcopilot.com:443"),
         login="copilot   # and /login, or: export GH_TOKEN=…", install="npm install -g @github/copilot",
