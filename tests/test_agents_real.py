@@ -28,6 +28,7 @@ from overnight.proposers.agents import AGENTS
 from overnight.sandbox import Inside, Walls, check, confined
 from studies import ended  # noqa: F401 - a fixture that every test gets
 
+pytestmark = pytest.mark.timeout(900)  # the first test may have to fetch the programs
 PACKAGES = ("claude-agent-sdk==0.2.187", "openai-codex==0.163.0")
 PROGRAMS = {"claude": "claude_agent_sdk/_bundled/claude", "codex": "codex_cli_bin/bin/codex"}
 MORE = ("gemini", "opencode", "pi", "qwen", "copilot", "cline", "aider", "mini-swe-agent")  # where they are on PATH
@@ -59,7 +60,7 @@ def installed() -> Path:
                     pytest.skip("no room for the programs")
                 shutil.rmtree(folder, ignore_errors=True)
                 venv.create(folder, with_pip=True)
-                pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--timeout", "30", "--retries", "1"]
+                pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--timeout", "30", "--retries", "1"]
                 wanted = [*PACKAGES, "openai-codex-cli-bin"]
                 done = subprocess.run([*pip, *wanted], capture_output=True, text=True, timeout=600, check=False)
                 if done.returncode:

@@ -53,7 +53,7 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
     )
     agent = replace(
         run, inside=Inside.AGENT, readable=(workspace.root,), writable=(), hidden=(workspace.git_dir, state, *holdout), network=True,
-        proxy=next((environ[name] for name in ("HTTPS_PROXY", "https_proxy") if environ.get(name)), ""),
+        proxy=_proxy(environ),
     )  # fmt: skip
     prove(run)
     _prove_agent(agent, settings)
@@ -68,6 +68,12 @@ def _prove_agent(agent: Walls, settings: Settings) -> None:
         prove(replace(agent, hosts=hosts or ("localhost:9",)))
     elif settings.proposer_command or any(name in AGENTS for name in names):
         prove(replace(agent, hosts=() if "*" in settings.proposer_hosts else hosts))
+
+
+def _proxy(environ: Mapping[str, str]) -> str:
+    """The proxy of the person, and after a blank the names that are reached without it; empty without one."""
+    found = next((environ[name] for name in ("HTTPS_PROXY", "https_proxy") if environ.get(name)), "")
+    return f"{found} {environ.get('NO_PROXY') or environ.get('no_proxy') or ''}".rstrip() if found else ""
 
 
 def _as_it_is(spec: JobSpec) -> JobSpec:

@@ -23,6 +23,7 @@ from overnight.proposers.running import brief_file, contents, ended, read, spec,
 from overnight.protocols import Executor, Request
 
 LARGEST = 8 * 2**20  # bytes of output that are read; an agent that prints more has gone wild
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _LOGIN = 2**18  # bytes of a login
 # What an agent writes elsewhere is not limited: one unpacks itself into its home. cat writes at once what it has read, so that also an agent
 # that is killed has said what it said; its limit is in blocks of 512 bytes, or of 1024 in some shells.
@@ -87,13 +88,16 @@ class AgentProposer:
 
     def _job(self, request: Request, setup: Setup, where: tuple[str, Path]) -> JobSpec:
         program, out = where
-        env = {**setup.environ, "HOME": str(setup.home), "TERM": "dumb", "NO_COLOR": "1", **self._agent.env(setup)}
+        hosts = reachable(self._agent, self._environ, self._wants.hosts)
+        # Behind walls that cut the network, the way out knows the proxy.
+        proxies = {} if setup.confined and hosts else {name: self._environ[name] for name in _PROXIES if name in self._environ}
+        env = {**setup.environ, **proxies, "HOME": str(setup.home), "TERM": "dumb", "NO_COLOR": "1", **self._agent.env(setup)}
         argv = ("/bin/sh", "-c", _SCRIPT, str(out), program, *self._agent.argv(setup), *split(self._wants.arguments))
         made = spec(request, argv, env, setup.brief if self._agent.prompt == "stdin" else None, self._wants.time_limit)
         return replace(
             made,
             readable=(str(setup.brief), *_hidden_folders(program, self._environ)),
-            hosts=reachable(self._agent, self._environ, self._wants.hosts),
+            hosts=hosts,
         )
 
     @contextlib.contextmanager
@@ -186,6 +190,7 @@ def _same_shape(new: str, old: str) -> bool:
 
 
 def _replace(path: Path, text: str) -> None:
+    path = Path(os.path.realpath(path))
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         draft.touch(mode=0o600)

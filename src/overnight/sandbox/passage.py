@@ -6,8 +6,9 @@ It makes a network of its own with nothing in it but a loopback, on which it lis
 inside tells the names), then becomes the command. A child that stayed outside takes each connection and passes its bytes, as they are, to the
 real name and port: encryption stays between the two ends, and nothing else can be reached. The child dies with the command.
 
-Imports nothing of the project: it is started for every job. $OVERNIGHT_PROXY (an address, perhaps with user and password) is how the child
-goes out where only a proxy does; the command does not get it.
+Imports nothing of the project: it is started for every job. $OVERNIGHT_PROXY (an address, perhaps with user and
+password; then, after a blank, the names for which there is none, as in NO_PROXY) is how the child goes out where only a proxy does; the command
+does not get it.
 """
 
 from __future__ import annotations
@@ -188,6 +189,12 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
                 each.shutdown(socket.SHUT_RDWR)
 
 
+def _is_direct(name: str, direct: str) -> bool:
+    """Whether NO_PROXY speaks of the name, of a domain that it is in, or of everything."""
+    ends = [end.strip().lstrip("*").lstrip(".") for end in direct.split(",") if end.strip()]
+    return "*" in direct.split(",") or any(end and (name == end or name.endswith(f".{end}")) for end in ends)
+
+
 def _connected(name: str, port: str) -> socket.socket:
     """A connection; the name goes as bytes, which spares the start of a codec."""
     return socket.create_connection((name.encode(), int(port)), _PATIENCE)  # type: ignore[arg-type] # bytes are taken as they are
@@ -196,7 +203,8 @@ def _connected(name: str, port: str) -> socket.socket:
 def _reached(pair: str, proxy: str) -> socket.socket:
     """A connection to the real name and port, through the proxy if there is one."""
     name, _, port = pair.rpartition(":")
-    if not proxy or name in _OURS or name.startswith("127."):
+    proxy, _, direct = proxy.partition(" ")
+    if not proxy or name in _OURS or name.startswith("127.") or _is_direct(name, direct):
         return _connected(name, port)
     user, _, place = proxy.partition("//")[2].rstrip("/").rpartition("@")
     host, _, proxy_port = place.rpartition(":") if ":" in place else (place, "", "80")
