@@ -6,18 +6,23 @@ It makes a network of its own with nothing in it but a loopback, on which it lis
 inside tells the names), then becomes the command. A child that stayed outside takes each connection and passes its bytes, as they are, to the
 real name and port: encryption stays between the two ends, and nothing else can be reached. The child dies with the command.
 
-Imports nothing of the project: it is started for every job. $OVERNIGHT_PROXY (an address, perhaps with user and
+Imports nothing of the project, and the C half of ``socket``, ``signal`` and ``threading`` alone: it is started for every job, and their other halves
+would cost more than all the rest. $OVERNIGHT_PROXY (an address, perhaps with user and
 password; then, after a blank, the names for which there is none, as in NO_PROXY) is how the child goes out where only a proxy does; the command
 does not get it.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # it has no stubs
+import _socket
+import _thread
 import os
-import signal
-import socket
 import sys
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing is not imported either
+    from collections.abc import Sequence
 
 PROXY = "OVERNIGHT_PROXY"
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
@@ -26,6 +31,7 @@ _GET_FLAGS, _SET_FLAGS, _SET_ADDRESS = 0x8913, 0x8914, 0x8916  # ioctls of netwo
 _UP = 0x1 | 0x40  # IFF_UP, IFF_RUNNING
 _CONNECTIONS = 256  # at once; more have to wait
 _PATIENCE = 20.0  # seconds in which a name has to answer
+_PAUSE = 0.05  # seconds before a connection that has to wait is looked at again
 _CHUNK = 65536
 _OURS = ("localhost", "127.0.0.1")
 
@@ -53,7 +59,7 @@ def main() -> None:
     cut = sys.argv.index("--")
     pairs, command = sys.argv[1:cut], sys.argv[cut + 1 :]
     proxy = os.environ.pop(PROXY, "")
-    outside, inside = socket.socketpair()
+    outside, inside = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     parent = os.getpid()
     if os.fork() == 0:
         inside.close()
@@ -66,7 +72,8 @@ def main() -> None:
     except OSError as exc:
         sys.stderr.write(f"overnight: the network cannot be cut down: {exc}\n")
         sys.exit(125)
-    socket.send_fds(inside, [b"."], [each.fileno() for each in listening])
+    numbers = b"".join(each.fileno().to_bytes(4, sys.byteorder) for each in listening)
+    inside.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)])
     inside.close()
     for each in listening:
         each.close()
@@ -98,21 +105,24 @@ def _cut() -> None:
             file.write(text)
 
 
-def _listen(pairs: Sequence[str]) -> list[socket.socket]:
+def _listen(pairs: Sequence[str]) -> list[_socket.socket]:
     """Sockets at the addresses of the pairs, in their order."""
     import fcntl
     import struct
 
     at = addresses(pairs)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SET_FLAGS, struct.pack("16sh14x", b"lo", _UP))
-        for number, address in enumerate(each for each in at.values() if not each.startswith("127.")):
-            fcntl.ioctl(control, _SET_ADDRESS, struct.pack("16sH2x4s8x", b"lo:%d" % number, socket.AF_INET, socket.inet_aton(address)))
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    fcntl.ioctl(control.fileno(), _SET_FLAGS, struct.pack("16sh14x", b"lo", _UP))
+    for number, address in enumerate(each for each in at.values() if not each.startswith("127.")):
+        fcntl.ioctl(
+            control.fileno(), _SET_ADDRESS, struct.pack("16sH2x4s8x", b"lo:%d" % number, _socket.AF_INET, _socket.inet_aton(address))
+        )
+    control.close()
     made = []
     for pair in pairs:
         name, _, port = pair.rpartition(":")
-        made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-        made[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.append(_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM))
+        made[-1].setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         made[-1].bind((at[name], int(port)))
         made[-1].listen(64)
     return made
@@ -121,33 +131,36 @@ def _listen(pairs: Sequence[str]) -> list[socket.socket]:
 # --- the child outside ---------------------------------------------------------------------------------------------------
 
 
-def _stay(outside: socket.socket, pairs: Sequence[str], proxy: str, parent: int) -> None:
+def _stay(outside: _socket.socket, pairs: Sequence[str], proxy: str, parent: int) -> None:
     """Take connections until the command is dead."""
     import select
-    import threading
+    import time
 
-    _call("prctl", _DEATH_SIGNAL, signal.SIGKILL)
+    _call("prctl", _DEATH_SIGNAL, _signal.SIGKILL)
     if os.getppid() != parent:
         return
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
+        _signal.signal(number, _signal.SIG_IGN)
     _let_go(outside.fileno())
-    _, found, _, _ = socket.recv_fds(outside, 1, len(pairs))
+    _, told, _, _ = outside.recvmsg(1, _socket.CMSG_SPACE(4 * len(pairs)))
+    found = [int.from_bytes(data[at : at + 4], sys.byteorder) for _, _, data in told for at in range(0, len(data), 4)]
     if len(found) != len(pairs):
         return
-    room = threading.Semaphore(_CONNECTIONS)
-    listening = {fd: (socket.socket(fileno=fd), pair) for fd, pair in zip(found, pairs, strict=True)}
+    listening = {fd: (_socket.socket(fileno=fd), pair) for fd, pair in zip(found, pairs, strict=True)}
     waiting = select.poll()
     for fd in listening:
         waiting.register(fd, select.POLLIN)
+    passing: list[int] = []  # one entry for each connection
     while True:
         for fd, _ in waiting.poll():
+            while len(passing) >= _CONNECTIONS:
+                time.sleep(_PAUSE)
             try:
-                made, _ = listening[fd][0].accept()
+                made, _ = listening[fd][0]._accept()  # type: ignore[attr-defined] # noqa: SLF001 - what socket.accept is made of
             except OSError:  # it has given up meanwhile
                 continue
-            room.acquire()
-            threading.Thread(target=_pass, args=(made, listening[fd][1], proxy, room), daemon=True).start()
+            passing.append(made)
+            _thread.start_new_thread(_pass, (_socket.socket(fileno=made), listening[fd][1], proxy, passing))
 
 
 def _let_go(keep: int) -> None:
@@ -160,33 +173,40 @@ def _let_go(keep: int) -> None:
     os.closerange(keep + 1, 4096)
 
 
-def _pass(made: socket.socket, pair: str, proxy: str, room: object) -> None:
-    import threading
-
+def _pass(made: _socket.socket, pair: str, proxy: str, passing: list[int]) -> None:
+    number = made.fileno()
+    real = None
     try:
-        with made, _reached(pair, proxy) as real:
-            real.settimeout(None)
-            back = threading.Thread(target=_pump, args=(real, made), daemon=True)
-            back.start()
-            _pump(made, real)
-            back.join()
+        real = _reached(pair, proxy)
+        real.settimeout(None)
+        back = _thread.allocate_lock()
+        back.acquire()
+        _thread.start_new_thread(_pump, (real, made, back))
+        _pump(made, real, None)
+        back.acquire()
     except OSError:
         pass
     finally:
-        room.release()  # type: ignore[attr-defined] # a semaphore
+        if real is not None:
+            real.close()
+        made.close()
+        passing.remove(number)
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: _socket.socket, target: _socket.socket, done: _thread.LockType | None) -> None:
     try:
         while data := source.recv(_CHUNK):
             target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+        target.shutdown(_socket.SHUT_WR)
     except OSError:
-        import contextlib
-
         for each in (source, target):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+            try:
+                each.shutdown(_socket.SHUT_RDWR)
+            except OSError:
+                continue
+    finally:
+        if done is not None:
+            done.release()
 
 
 def _is_direct(name: str, direct: str) -> bool:
@@ -195,12 +215,23 @@ def _is_direct(name: str, direct: str) -> bool:
     return "*" in direct.split(",") or any(end and (name == end or name.endswith(f".{end}")) for end in ends)
 
 
-def _connected(name: str, port: str) -> socket.socket:
-    """A connection; the name goes as bytes, which spares the start of a codec."""
-    return socket.create_connection((name.encode(), int(port)), _PATIENCE)  # type: ignore[arg-type] # bytes are taken as they are
+def _connected(name: str, port: str) -> _socket.socket:
+    """A connection to the first address of the name that takes one. The name goes as bytes, which spares the start of a codec."""
+    failed = OSError(f"{name} has no address")
+    for family, kind, protocol, _, address in _socket.getaddrinfo(name.encode(), int(port), 0, _socket.SOCK_STREAM):
+        made = _socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(_PATIENCE)
+            made.connect(address)
+        except OSError as exc:
+            made.close()
+            failed = exc
+        else:
+            return made
+    raise failed
 
 
-def _reached(pair: str, proxy: str) -> socket.socket:
+def _reached(pair: str, proxy: str) -> _socket.socket:
     """A connection to the real name and port, through the proxy if there is one."""
     name, _, port = pair.rpartition(":")
     proxy, _, direct = proxy.partition(" ")
