@@ -24,7 +24,7 @@ from overnight.evaluation import Exam, Examiner
 from overnight.executors import EXECUTORS
 from overnight.ledger import Ledger
 from overnight.loop import Loop
-from overnight.models import Confined, Experiment, JobSpec, Stage, Study
+from overnight.models import Confined, Experiment, JobSpec, Study
 from overnight.proposers import PROPOSERS
 from overnight.proposers.agent import AgentProposer, Wants
 from overnight.proposers.agents import AGENTS, pair_of
@@ -224,7 +224,6 @@ def sampler_of(study: Study, known: Sequence[Experiment]) -> Callable[[Mapping[s
 
 
 def _recall(store: Store, study: Study, proposer: Proposer) -> None:
-    """Tell a new proposer what earlier loops have learned."""
+    """Tell a new proposer what earlier loops have learned, and what is on its way, lest it proposes that again."""
     for experiment in store.experiments(study.id):
-        if experiment.stage is Stage.APPLIED:
-            proposer.tell(experiment, lambda number=experiment.number: store.files(study.id, number))  # type: ignore[misc] # binds the number
+        proposer.tell(experiment, lambda number=experiment.number: store.files(study.id, number))  # type: ignore[misc] # binds the number

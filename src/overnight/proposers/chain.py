@@ -79,7 +79,7 @@ class Chain:
         """Every member learns from every settled experiment."""
         with self._lock:
             for member in self._members:
-                if member.proposer.name == experiment.proposer:
+                if member.proposer.name == experiment.proposer and experiment.decision is not None:
                     member.settled += 1
                     member.won += experiment.decision is Decision.KEEP
                     member.spent += experiment.cost + _CENT * experiment.think_seconds / 60

@@ -1,0 +1,42 @@
+"""For the two programs of a blind evaluation: the examiner asks, the predictor answers, in lines of JSON.
+
+Standard library alone, in one file that can be copied beside the programs. Must not know what is asked, nor who started it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_numbers = itertools.count()
+
+
+def ask(question: Any) -> Any:
+    """The predictor's answer to one question; both are whatever JSON can hold, a batch as well.
+
+    Raises ``EOFError`` if the predictor has ended, ``ValueError`` if what it says is no answer to this question.
+    """
+    number = next(_numbers)
+    print(json.dumps({"id": number, "input": question}), flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError(f"the predictor has ended before it answered question {number}")
+    said = json.loads(line)
+    if not isinstance(said, dict) or said.get("id") != number or "output" not in said:
+        raise ValueError(f"no answer to question {number}: {line[:200]}")
+    return said["output"]
+
+
+def report(**metrics: float) -> None:
+    """Tell the figures that count, by the examiner: ``report(acc=0.93)``."""
+    print(" ".join(f"@{name}={value!r}" for name, value in metrics.items()), file=sys.stderr, flush=True)
+
+
+def answer(predict: Callable[[Any], Any]) -> None:
+    """Answer every question by ``predict(question)`` until the examiner has no more, by the predictor."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps({"id": asked["id"], "output": predict(asked["input"])}), flush=True)
