@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test test-unprivileged check bench soak docs clean
+.PHONY: demo test test-agents test-unprivileged check bench soak docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.made: pyproject.toml
@@ -30,6 +30,9 @@ test: check  ## what CI runs
 
 test-unprivileged:  ## the same as an ordinary user, where root works on it
 	@.ci/unprivileged -n 2 -m "not slow"
+
+test-agents: $(VENV)/.made-dev  ## the real programs of ten coding agents, installed from npm and PyPI (2 GB)
+	@PATH="$$(tests/install_agents.sh):$$PATH" $(BIN)/python -m pytest -n0 --timeout 600 tests/test_agents_real.py
 
 soak: $(VENV)/.made-dev  ## the long forms: minutes to hours
 	@$(BIN)/python -m pytest -m slow

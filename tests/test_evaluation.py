@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from overnight import exam
 from overnight.evaluation import take
 from overnight.sandbox import find
 from overnight.testing import repository
@@ -163,3 +164,30 @@ def test_an_artefact_that_is_no_plain_file_is_not_taken(tmp_path: Path, made: An
 
 def test_an_artefact_outside_the_runs_folder_is_not_taken(tmp_path: Path) -> None:
     assert take(tmp_path, "../secret", tmp_path / "taken") == "the artefact '../secret' does not lie in the run's folder"
+
+
+@needs_bubblewrap
+def test_the_library_speaks_for_both_sides_and_a_predictor_that_ends_is_no_score(tmp_path: Path) -> None:
+    place = "import sys; sys.path.insert(0, '.'); "
+    files = {
+        "exam.py": Path(exam.__file__).read_text(encoding="utf-8"),
+        "examine.py": place + "from exam import ask, report\nreport(acc=sum(ask([n, 'x']) == n + 0.5 for n in range(50)) / 50)\n",
+        "predict.py": place + "import json; from exam import answer\nx = json.load(open(sys.argv[1]))['x']\n"
+        "answer(lambda asked: sys.exit() if x > 0.6 else asked[0] + x)\n",
+    }
+    repository(tmp_path / "study", {**_FILES, **files})
+    words = (
+        "--budget",
+        "1",
+        "--metric",
+        "acc",
+        "--proposer-command",
+        "sed -i s/0.5/0.7/ train.py",
+        "--repairs",
+        "0",
+        "--baseline-runs",
+        "1",
+    )
+    done = _overnight(tmp_path / "study", "run", *words, *_BLIND, "--", *_PYTHON.split(), "train.py")
+    rows = json.loads(_overnight(tmp_path / "study", "ls", "--json").stdout)
+    assert _told(rows) == [(1.0, "blind", "keep"), (None, "blind", "crash")], done.stdout + done.stderr

@@ -18,7 +18,7 @@ import overnight
 _ROOT = Path(overnight.__file__).parent
 
 _WORDS = {
-    "", "models", "settings", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
+    "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
     "environment", "jobs", "protocols", "redact",
 }  # fmt: skip
 _DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind"}
@@ -38,7 +38,7 @@ _WORK = {
     "early",
 }
 _FACES = {"cli", "__main__"}
-_DOUBLES = {"testing"}  # shipped for tests and users; no room needs it
+_DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
 _NAMED_ELSEWHERE = {"executors", "proposers", "supervisor"}  # work knows their Protocols alone; app names them
 
 _MAY_IMPORT = {
@@ -61,7 +61,10 @@ _IMPURE = {
     ("protocols", "pathlib"): "the type of a field",
 }
 
-_PACKAGES = {"click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}}
+_PACKAGES = {
+    "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}, "httpx2": {"proposers.llm"},
+    "genai_prices": {"proposers.prices"},
+}  # fmt: skip
 
 _STARTS_PROCESSES = {
     "supervisor": "training processes",
@@ -71,6 +74,7 @@ _STARTS_PROCESSES = {
     "blind": "examiner and predictor, as a program under a supervisor",
     "gpus": "nvidia-smi",
     "folders": "rm, for trees deeper than Python can walk",
+    "app.agents": "agents, for their versions",
     "app.control": "the loop itself, in the background",
     "app.demo": "git, to make the demo's new repository",
     "testing": "git, to make repositories for tests",

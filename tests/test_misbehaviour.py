@@ -156,7 +156,7 @@ def test_an_agent_that_hangs_is_ended_at_its_limit_and_asked_again(tmp_path: Pat
     found = study(tmp_path, {1: hang}, "--budget", "1", "--proposer-time-limit", "1")
     done = found.call("run")
     rows = [(row["decision"], row["value"]) for row in found.rows()]
-    said = "[loop] the proposer did not answer within its time limit of 1 s; asked again in 1 s" in done.out
+    said = "[loop] E-PROPOSER-SLOW the proposer did not answer within its time limit of 1 s; asked again in 1 s" in done.out
     assert (done.code, rows, said, found.faults()) == (0, [("keep", 1.0), ("keep", 0.488)], True, []), done
 
 
@@ -165,7 +165,7 @@ def test_an_agent_that_fails_at_once_is_ridden_out_with_growing_pauses(tmp_path:
     found = study(tmp_path, {1: fails, 2: fails}, "--budget", "1")
     done = found.call("run")
     said = [line for line in done.out.splitlines() if "asked again" in line]
-    why = "[loop] the proposer failed: exit code 1: API Error: 429 rate_limit_error; asked again in"
+    why = "[loop] E-PROPOSER-FAILED the proposer failed: exit code 1: API Error: 429 rate_limit_error; asked again in"
     expected = [f"{why} 1 s", f"{why} 2 s (failed 2 times in a row)"]
     rows = [(row["decision"], row["value"]) for row in found.rows()]
     assert (done.code, said, rows, found.faults()) == (0, expected, [("keep", 1.0), ("keep", 0.487)], []), done

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from noisy import TRAIN, TURNS, edit, noisy, table
-from overnight import settings
+from overnight import kinds
 from overnight.judge.policies import POLICIES
 from overnight.testing import git
 from studies import Study, ended, study, until  # noqa: F401 - ended is used by every test
@@ -16,10 +16,10 @@ from studies import Study, ended, study, until  # noqa: F401 - ended is used by 
 
 
 def test_every_policy_of_the_judgement_is_a_setting() -> None:
-    assert set(settings.POLICIES) == set(POLICIES)
+    assert set(kinds.POLICIES) == set(POLICIES)
 
 
-@pytest.mark.parametrize("policy", settings.POLICIES)
+@pytest.mark.parametrize("policy", kinds.POLICIES)
 def test_whatever_the_policy_the_budget_is_kept_and_no_tree_is_run_twice(tmp_path: Path, policy: str) -> None:
     steps = {2: edit("B", 1.0), 3: edit("B", 1.0), 6: "echo 'raise SystemExit(3)' > train.py; echo crash\n", 8: edit("C", 1.0)}
     found = noisy(tmp_path, steps, "--budget", "9", "--policy", policy, "--slots", "2", agent=TURNS)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.settings import KINDS, Budget, Settings, as_dict, convert, from_dict, parse_budget, parse_duration, parse_size, table
+from overnight.kinds import KINDS, Budget, parse_budget, parse_duration, parse_size
+from overnight.settings import Settings, as_dict, convert, from_dict, table
 
 _ODD: tuple[object, ...] = (
     None,

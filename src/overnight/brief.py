@@ -285,6 +285,6 @@ def _patch(other: Experiment, patch: str) -> str:
 
 def _answer() -> str:
     return (
-        "## Your answer\n\nLeave the edited files in place. End with one line that says what you changed and why you expect it to help "
-        "(or write that line to the file named by $OVERNIGHT_DESCRIPTION)."
+        "## Your answer\n\nLeave the edited files in place. End with one line that says what you changed and why you expect it to help:\n\n"
+        "HYPOTHESIS: ...\n\n(or write that line to the file named by $OVERNIGHT_DESCRIPTION)"
     )

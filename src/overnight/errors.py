@@ -85,11 +85,20 @@ class GitError(OvernightError):
 
 
 class ProposalError(OvernightError):
-    """One proposal failed. ``outage`` says that the proposer itself was not available."""
+    """One proposal failed. ``outage`` says that the proposer itself was not available.
 
-    def __init__(self, code: str, message: str, *, outage: bool = False, where: str = "", why: str = "", fix: str = "") -> None:
+    ``wait`` are the seconds before which asking again is in vain; ``tokens`` and ``cost`` (US dollars) were spent all the same.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, outage: bool = False, where: str = "", why: str = "", fix: str = "",
+        wait: float = 0.0, tokens: int = 0, cost: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(code, message, where=where, why=why, fix=fix)
         self.outage = outage
+        self.wait = wait
+        self.tokens = tokens
+        self.cost = cost
 
 
 class JobError(OvernightError):

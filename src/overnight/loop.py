@@ -87,6 +87,7 @@ class Loop:
         self._running: dict[Future[Experiment | None], tuple[int, Experiment, float]] = {}  # slot, what, since when
         self._thinking: dict[Future[Proposal], Wish] = {}
         self._asked = 0
+        self._unbilled = (0, 0.0)  # tokens and dollars of proposals that came to nothing; the next row bears them
 
     @property
     def study(self) -> Study:
@@ -267,6 +268,8 @@ class Loop:
 
     def _propose(self, proposal: Proposal) -> Experiment:
         self._pace.begun()
+        (tokens, cost), self._unbilled = self._unbilled, (0, 0.0)
+        proposal = replace(proposal, idea=replace(proposal.idea, tokens=proposal.idea.tokens + tokens, cost=proposal.idea.cost + cost))
         return self._store.propose(self.study.id, proposal, code_lines(proposal.files), self._parts.clock())
 
     def _tip(self) -> int:
@@ -325,7 +328,9 @@ class Loop:
             except ProposalError as exc:
                 self._no_proposal(wish, exc)
                 continue
-            self._trouble = ""
+            if (said := proposal.idea.note) and said != self._trouble:
+                self._parts.listen("note", None, said)
+            self._trouble = said
             if not proposal.rejected:
                 self._patience.worked()
             (self._ready.appendleft if wish.operator is Operator.REPAIR else self._ready.append)(proposal)
@@ -342,9 +347,12 @@ class Loop:
             return
         if not error.outage:
             raise error
-        seconds = self._patience.failed(self._elapsed())
-        self._trouble = f"{error.message}{': ' + error.why if error.why else ''}; asked again in {seconds:.0f} s" + (
-            f" (failed {self._patience.streak} times in a row)" if self._patience.streak > 1 else ""
+        self._unbilled = (self._unbilled[0] + error.tokens, self._unbilled[1] + error.cost)
+        seconds = self._patience.failed(self._elapsed(), error.wait)
+        self._trouble = (
+            f"{error.code} {error.message}{': ' + error.why if error.why else ''}; asked again in {seconds:.0f} s"
+            + (f" (failed {self._patience.streak} times in a row)" if self._patience.streak > 1 else "")
+            + (f"; fix: {error.fix}" if error.fix else "")
         )
         self._store.set_state(self.study.id, "running", self._trouble)
         self._parts.listen("note", None, self._trouble)

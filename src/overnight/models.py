@@ -132,6 +132,7 @@ class JobSpec:
     files: tuple[str, ...] = ()  # opened for the command, read-only, as descriptors FIRST_FILE, FIRST_FILE + 1, …
     writable: tuple[str, ...] = ()  # paths outside ``cwd`` that walls must let the command change
     readable: tuple[str, ...] = ()  # paths outside ``cwd`` that walls must let through
+    hosts: tuple[str, ...] = ()  # all that walls let the command reach of the network, each "name:port"; none = as the walls have it
     time_limit: float = 0.0
     grace: float = 1.5  # between SIGTERM and SIGKILL
     memory_limit: int = 0
@@ -185,8 +186,12 @@ class Idea:
 
     hypothesis: str
     proposer: str
-    tokens: int = 0
+    tokens: int = 0  # read and written, cached ones included
     cost: float = 0.0  # US dollars
+    estimated: bool = False  # the cost is by the list prices of tokens, not by what the proposer says
+    model: str = ""
+    session: str = ""  # by which the proposer finds its conversation again
+    note: str = ""  # what is to be said about the proposer, e.g. for whom it stands in
     seconds: float = 0.0  # thinking time
     state: Mapping[str, object] = field(default_factory=dict)  # JSON; handed back by ``tell``
 
@@ -244,6 +249,9 @@ class Experiment:
     lines: int = 0  # of all editable files
     tokens: int = 0
     cost: float = 0.0
+    estimated: bool = False  # the cost is by list prices
+    model: str = ""
+    session: str = ""
     finished: float | None = None
     crash_kind: str = ""  # oom, nan, timeout, no-metric, error:NameError, …
     metrics: Mapping[str, float] = field(default_factory=dict)

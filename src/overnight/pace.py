@@ -126,10 +126,10 @@ class Patience:
         self._until = 0.0
         self._empty = 0
 
-    def failed(self, now: float) -> float:
-        """The proposer was not available; returns the seconds to wait before it is asked again."""
+    def failed(self, now: float, least: float = 0.0) -> float:
+        """The proposer was not available; returns the seconds to wait before it is asked again, not fewer than ``least``."""
         self.streak += 1
-        return self._wait(now, self.streak)
+        return self._wait(now, self.streak, least)
 
     def row_due(self) -> bool:
         """Whether this failure is to be recorded as a row, so that a bounded study ends although its proposer never answers."""
@@ -146,10 +146,15 @@ class Patience:
         """It answered with something that can be run."""
         self.streak, self._until, self._empty = 0, 0.0, 0
 
-    def _wait(self, now: float, times: int) -> float:
-        seconds = min(_LONGEST_WAIT, 0.5 * 2.0 ** min(times, 12))
+    def _wait(self, now: float, times: int, least: float = 0.0) -> float:
+        seconds = min(_LONGEST_WAIT, max(least, 0.5 * 2.0 ** min(times, 12)))
         self._until = now + seconds
         return seconds
+
+    @property
+    def until(self) -> float:
+        """When the pause is over."""
+        return self._until
 
     def due(self, now: float) -> bool:
         """Whether it may be asked again."""

@@ -46,7 +46,10 @@ class Proposer(Protocol):
         ...
 
     def tell(self, experiment: Experiment, files: Callable[[], Mapping[str, bytes]]) -> None:
-        """Learn from a settled experiment, whoever proposed it; ``files`` reads its editable files when wanted."""
+        """Learn from a settled experiment, whoever proposed it; ``files`` reads its editable files when wanted.
+
+        After a restart it is also told of experiments on their way, which have no decision yet.
+        """
         ...
 
 

@@ -102,7 +102,8 @@ class Thinker:
         unfit = found.rejected or self._secret_in(found.files)
         rejected = unfit
         if failed is not None:
-            rejected = f"half an edit: {failed.message}" + (f" ({failed.why})" if failed.why else "")
+            kind = "" if failed.code == "E-WRONG-FILE" else "half an edit: "
+            rejected = f"{kind}{failed.message}" + (f" ({failed.why})" if failed.why else "")
         elif not rejected and found.files == start:
             rejected = NO_CHANGE
         return Proposal(
@@ -123,7 +124,7 @@ class Thinker:
         try:
             return self._proposer.ask(request), None
         except ProposalError as exc:
-            return Idea(hypothesis=f"({exc.message})", proposer=self._proposer.name), exc
+            return Idea(hypothesis=f"({exc.message})", proposer=self._proposer.name, tokens=exc.tokens, cost=exc.cost), exc
 
     @contextlib.contextmanager
     def _place(self, wish: Wish) -> Iterator[tuple[Path, Path]]:

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from overnight.app import program
 from overnight.app.data import is_there
 from overnight.gpus import Gpu
+from overnight.kinds import parse_duration
 from overnight.printed import Printed, by_likelihood, call_name, goals, guess_direction, metric_names, parsed, printed
-from overnight.settings import parse_duration
 
 __all__ = ["Findings", "guess_direction", "look", "metric_names"]
 

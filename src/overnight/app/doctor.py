@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import gpus
+from overnight.app import agents, prepare, wiring
 from overnight.app import place as places
-from overnight.app import prepare, wiring
-from overnight.app.detect import AGENTS
 from overnight.app.options import Options
 from overnight.app.walls import Standing, standing
 from overnight.errors import OvernightError
@@ -95,8 +94,7 @@ def look(options: Options) -> Iterator[Finding]:
         return
     found = gpus.found(options.environ.get("CUDA_VISIBLE_DEVICES"))
     yield Finding(None, "GPU: " + (", ".join(f"{gpu.index} {gpu.name}" for gpu in found) or "none found"))
-    agents = [agent for agent in AGENTS if shutil.which(agent)]
-    yield Finding(None, "agents on PATH: " + (", ".join(agents) or "none; the embedded search needs none"))
+    yield from (Finding(*line) for line in agents.lines(options.environ))
 
 
 def _walls(options: Options, settings: Settings, workspace: Workspace, base: str) -> Iterator[Finding]:

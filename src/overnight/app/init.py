@@ -24,7 +24,13 @@ from overnight.settings import Settings, convert, table
 _GROUPS = (
     ("What is sought", ("goal", "metric", "direction", "target", "budget", "min_delta", "pick")),
     ("What runs", ("command", "editable", "protect", "data", "pass_env", "time_budget", "time_limit", "seed")),
-    ("Who proposes", ("proposer", "proposer_command", "proposer_time_limit", "policy", "program", "knowledge", "repairs", "ahead")),
+    (
+        "Who proposes",
+        (
+            *("proposer", "proposer_mix", "proposer_model", "proposer_args", "proposer_hosts", "proposer_command", "proposer_time_limit"),
+            *("policy", "program", "knowledge", "repairs", "ahead"),
+        ),
+    ),
     ("When to believe it", ("profile", "baseline_runs", "early_stop", "plateau")),
     ("Who measures", ("evaluate", "artifact", "holdout", "hidden_holdout", "predict", "evaluate_time_limit")),
     ("Where it runs", ("slots", "gpus", "memory_soft", "memory_hard", "memory_limit", "process_limit", "disk_limit", "log_limit")),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import config, constants, gpus
+from overnight.app import agents
 from overnight.app import place as places
 from overnight.app.data import check_data, env_names
 from overnight.app.detect import Findings
@@ -20,10 +21,10 @@ from overnight.app.options import Options
 from overnight.app.start import findings
 from overnight.decide import code_lines
 from overnight.environment import for_run
-from overnight.errors import NotFoundError, OvernightError, UsageError, nearest
+from overnight.errors import NotFoundError, OvernightError, UsageError
 from overnight.models import Direction, Idea, Operator, Proposal, Study
 from overnight.printed import guess_direction
-from overnight.settings import Settings
+from overnight.settings import Settings, proposer_shares
 from overnight.store import Store
 from overnight.workspace import Scope, Workspace
 
@@ -170,8 +171,8 @@ def check(options: Options, settings: Settings, workspace: Workspace, base: str)
             fix="add the data, then run the same command again",
         )
     _check_command(settings.command, workspace, base, options)
-    _check_proposer(settings)
     gpus.check([part.strip() for item in settings.gpus for part in item.split(",")])
+    agents.check_proposer(settings, options.environ)
 
 
 def _check_evaluation(settings: Settings, workspace: Workspace, base: str) -> None:
@@ -257,22 +258,6 @@ _BUILT_IN = {
 }
 
 
-def _check_proposer(settings: Settings) -> None:
-    from overnight.proposers import PROPOSERS
-
-    for name in settings.proposer:
-        if name not in PROPOSERS and ":" not in name:
-            known = ", ".join(PROPOSERS)
-            raise UsageError(
-                "E-NO-PROPOSER",
-                f"there is no proposer '{name}'{nearest(name, PROPOSERS)}",
-                why=f"known: {known}",
-                fix="overnight run --proposer optuna",
-            )
-    if "command" in settings.proposer and not settings.proposer_command:
-        raise UsageError("E-NO-PROPOSER", "the proposer 'command' has no command", fix="overnight run --proposer-command 'claude -p'")
-
-
 def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Workspace, store: Store, now: float) -> Prepared:
     base = workspace.head()
     settings = replace(settings, tag=settings.tag or today(now))
@@ -321,8 +306,8 @@ def _check_names(settings: Settings, workspace: Workspace) -> None:
 
 def _check_constants(settings: Settings, workspace: Workspace, base: str) -> None:
     """Refuse to begin a search where there is nothing to search: the baseline would be run in vain."""
-    chosen = settings.proposer[0] if settings.proposer else "command" if settings.proposer_command else "optuna"
-    if chosen != "optuna" or settings.bounds.experiments == 0:
+    chosen = [name for name, _ in proposer_shares(settings.proposer)] or ["command" if settings.proposer_command else "optuna"]
+    if chosen != ["optuna"] or settings.bounds.experiments == 0:
         return
     files = workspace.editable(base, Scope(settings.editable, settings.protect))
     if any(constants.find(code.decode("utf-8", "ignore"), path) for path, code in files.items() if path.endswith(".py")):
@@ -331,7 +316,7 @@ def _check_constants(settings: Settings, workspace: Workspace, base: str) -> Non
         "E-NO-CONSTANTS",
         f"no tunable constants in {', '.join(files)}",
         why="the embedded search changes literals at module level (LR = 0.1) and defaults of options (add_argument)",
-        fix="give names to the constants and commit, or let an agent propose: overnight run --proposer-command 'claude -p'",
+        fix="give names to the constants and commit, or let an agent propose: overnight run --proposer claude",
     )
 
 

@@ -200,7 +200,7 @@ def experiment_json(item: Experiment) -> dict[str, Any]:
         "stage": item.stage, "decision": item.decision, "cause": item.cause, "value": item.value, "trust": item.trust, "sandbox": item.confined.word, "confirmed": item.confirmed, "rival": item.rival or None, "near": item.near, "retests": item.retests, "reverted": item.reverted or None, "spared": item.spared or None, "believed": item.believed, "believed_sd": item.believed_sd, "p": item.p, "gain": item.gain, "gain_low": item.gain_low, "gain_high": item.gain_high,
         "description": item.description, "proposer": item.proposer, "started": moment(item.started), "finished": moment(item.finished),
         "seconds": round(item.seconds, 3), "think_seconds": round(item.think_seconds, 3), "memory_gb": round(item.memory_gb, 3), "lines": item.lines,
-        "crash_kind": item.crash_kind or None, "repairs": item.repairs or None, "tokens": item.tokens, "cost": item.cost, "metrics": dict(item.metrics),
+        "crash_kind": item.crash_kind or None, "repairs": item.repairs or None, "tokens": item.tokens, "cost": item.cost, "cost_estimated": item.estimated, "model": item.model or None, "session": item.session or None, "metrics": dict(item.metrics),
     }  # fmt: skip
 
 

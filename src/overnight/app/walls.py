@@ -9,8 +9,9 @@ from pathlib import Path
 from overnight import sandbox
 from overnight.app.data import data_links, data_paths, named_paths
 from overnight.models import Confined, JobSpec, Study
+from overnight.proposers.agents import AGENTS, pair_of
 from overnight.sandbox import By, Inside, Probe, Walls, confined, interpreters, stand
-from overnight.settings import Settings
+from overnight.settings import Settings, proposer_shares
 from overnight.supervisor import cgroup
 from overnight.workspace import EXECUTABLE, PLAIN, Workspace
 
@@ -46,11 +47,10 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
         network=False,
     )
     away = (workspace.git_dir, state, *_holdouts(settings, workspace))
-    agent = replace(run, inside=Inside.AGENT, readable=(workspace.root,), writable=(), hidden=away, network=True)
+    agent = replace(run, inside=Inside.AGENT, readable=(workspace.root,), writable=(), hidden=away, network=True, proxy=_proxy(environ))
     by = stand(run).by
     run, exam, agent = (replace(walls, by=by) for walls in (run, exam, agent))
-    if settings.proposer_command:
-        agent = stand(agent)
+    agent = _standing_agent(agent, settings)
     kind = Confined.LANDLOCK if by is By.LANDLOCK else Confined.BUBBLEWRAP
     return Around(lambda spec: confined(run, spec), lambda spec: confined(exam, spec), lambda spec: confined(agent, spec), kind)
 
@@ -110,6 +110,22 @@ def named_data(workspace: Workspace, commit: str, home: Path) -> list[Path]:
     fit = [path for path, entry in files if entry.mode in (PLAIN, EXECUTABLE) and entry.size <= _LONGEST and path.endswith(_CODE)]
     texts = workspace.read(commit, fit[:_FILES]).values()
     return named_paths((text.decode("utf-8", "replace") for text in texts), home)
+
+
+def _standing_agent(agent: Walls, settings: Settings) -> Walls:
+    """The walls of those proposers that are programs of others, proven to stand if there are any."""
+    known = any(name in AGENTS for name, _ in proposer_shares(settings.proposer))
+    if not known and not settings.proposer_command:
+        return agent
+    everywhere = "*" in settings.proposer_hosts
+    hosts = tuple(pair for host in settings.proposer_hosts if (pair := pair_of(host))) or (("localhost:9",) if known else ())
+    return replace(agent, by=stand(replace(agent, hosts=() if everywhere else hosts)).by)
+
+
+def _proxy(environ: Mapping[str, str]) -> str:
+    """The proxy of the person, and after a blank the names that are reached without it; empty without one."""
+    found = next((environ[name] for name in ("HTTPS_PROXY", "https_proxy") if environ.get(name)), "")
+    return f"{found} {environ.get('NO_PROXY') or environ.get('no_proxy') or ''}".rstrip() if found else ""
 
 
 def _as_it_is(spec: JobSpec) -> JobSpec:

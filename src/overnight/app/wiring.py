@@ -24,12 +24,16 @@ from overnight.evaluation import Exam, Examiner
 from overnight.executors import EXECUTORS
 from overnight.ledger import Ledger
 from overnight.loop import Loop
-from overnight.models import Confined, Experiment, JobSpec, Stage, Study
+from overnight.models import Confined, Experiment, JobSpec, Study
 from overnight.proposers import PROPOSERS
+from overnight.proposers.agent import AgentProposer, Wants
+from overnight.proposers.agents import AGENTS, pair_of
+from overnight.proposers.chain import Chain
 from overnight.protocols import Executor, Proposer
 from overnight.redact import Redactor
 from overnight.results import Table
 from overnight.runner import Place, Runner
+from overnight.settings import proposer_shares
 from overnight.steps import Parts
 from overnight.store import Store
 from overnight.thinking import Thinker
@@ -49,7 +53,7 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     study = replace(study, confined=walls.confined)
     if walls.confined is Confined.LANDLOCK:
         listen("note", None, "no namespaces can be made here: runs are confined by Landlock, which holds less (overnight doctor says why)")
-    proposer = _proposer(study, executor, options.environ, walls.proposer)
+    proposer = proposer_for(study, executor, options.environ, walls.proposer)
     runner = runner_for(options, place.state, study, doors, (executor, walls))
     knowledge = knowledge_of(store, study, place, options.environ, lambda text: listen("note", None, text))
     thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)), knowledge)
@@ -179,12 +183,32 @@ def _load(dotted: str) -> Callable[..., Any]:
     return found
 
 
-def _proposer(study: Study, executor: Executor, environ: Mapping[str, str], wrap: Callable[[JobSpec], JobSpec]) -> Proposer:
+def proposer_for(study: Study, executor: Executor, environ: Mapping[str, str], wrap: Callable[[JobSpec], JobSpec]) -> Proposer:
+    """Who proposes: the one that the settings name, or several as one."""
     settings = study.settings
-    name = settings.proposer[0] if settings.proposer else "command" if settings.proposer_command else "optuna"
+    named = proposer_shares(settings.proposer) or [("command" if settings.proposer_command else "optuna", 1.0)]
+    made = [(_one_proposer(name, study, executor, (environ, wrap)), share) for name, share in named]
+    if len(made) == 1:
+        return made[0][0]
+    mix = settings.proposer_mix
+    if mix == "order" and len({share for _, share in made}) > 1:
+        mix = "shares"
+    return Chain(made, mix)
+
+
+def _one_proposer(name: str, study: Study, executor: Executor, where: tuple[Mapping[str, str], Callable[[JobSpec], JobSpec]]) -> Proposer:
+    settings = study.settings
     made: Proposer
+    if name in AGENTS:
+        wants = Wants(settings.proposer_model, settings.proposer_args, settings.proposer_time_limit, settings.proposer_hosts)
+        return AgentProposer(AGENTS[name], wants, executor, (*where, not settings.unsafe_no_sandbox))
     if name == "command":
-        made = _load(PROPOSERS[name])(settings.proposer_command, settings.proposer_time_limit, executor, (environ, wrap))
+        hosts = tuple(pair for host in settings.proposer_hosts if (pair := pair_of(host)))
+        made = _load(PROPOSERS[name])(
+            settings.proposer_command, settings.proposer_time_limit, executor, where, () if "*" in settings.proposer_hosts else hosts
+        )
+    elif name == "llm":
+        made = _load(PROPOSERS[name])(settings.proposer_model, settings.proposer_time_limit, where[0])
     else:
         made = _load(PROPOSERS.get(name, name))(seed=settings.seed, direction=study.direction)
     return made
@@ -200,7 +224,6 @@ def sampler_of(study: Study, known: Sequence[Experiment]) -> Callable[[Mapping[s
 
 
 def _recall(store: Store, study: Study, proposer: Proposer) -> None:
-    """Tell a new proposer what earlier loops have learned."""
+    """Tell a new proposer what earlier loops have learned, and what is on its way, lest it proposes that again."""
     for experiment in store.experiments(study.id):
-        if experiment.stage is Stage.APPLIED:
-            proposer.tell(experiment, lambda number=experiment.number: store.files(study.id, number))  # type: ignore[misc] # binds the number
+        proposer.tell(experiment, lambda number=experiment.number: store.files(study.id, number))  # type: ignore[misc] # binds the number

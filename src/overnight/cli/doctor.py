@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from overnight.app import agents
 from overnight.app import doctor as looking
 from overnight.app.walls import Standing
 from overnight.cli.options import json_option, options_of, place_options, settings_options
@@ -24,12 +25,24 @@ _SHAPES = {True: "✔", False: "✖", None: "·"}
 @click.option(
     "--repeats", default=2, type=click.IntRange(min=1, max=100), metavar="N", show_default=True, help="How many times, with --run."
 )
+@click.option("--agent", default="", metavar="NAME", help="Ask this proposer for one edit in a scratch copy, to prove that it works.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def doctor(
-    config_file: Path | None, state: Path | None, as_json: bool, do_run: bool, repeats: int, command: tuple[str, ...], **given: Any
+    config_file: Path | None,
+    state: Path | None,
+    as_json: bool,
+    do_run: bool,
+    repeats: int,
+    agent: str,
+    command: tuple[str, ...],
+    **given: Any,
 ) -> int:
     """Is everything there for a night? With --run: how noisy is the metric, and how long is the night."""
     options = options_of(config_file, state, command, given)
+    if agent:
+        said = agents.prove(options, agent)
+        click.echo(json.dumps({"schema": "overnight/doctor/1", "ok": True, "agent": agent, "text": said}) if as_json else f"✔ {said}")
+        return 0
     findings = list(looking.look(options))
     good = all(item.ok is not False for item in findings)
     if not as_json:

@@ -90,8 +90,8 @@ def _print(item: Experiment, found: read.Open, *, as_json: bool, hidden: read.Hi
     metrics = "  ".join(f"{name} {number(value)}" for name, value in list(item.metrics.items())[:12])
     rows: Iterable[tuple[str, str]] = [
         ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}" + table.walls(item, "   {}")), ("cause", item.cause), ("believed", _believed(item)), ("hidden", _hidden(hidden)), ("let go on", item.spared), ("undone by", f"#{item.reverted}" if item.reverted else ""), ("parent", f"#{item.parent}" if item.parent else ""),
-        ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer} ({duration(item.think_seconds)})"),
-        ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), ("metrics", metrics), ("code", f"{item.lines} lines"),
+        ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer}{item.model and f', {item.model}'} ({duration(item.think_seconds)})"),
+        ("spent", _spent(item)), ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), ("metrics", metrics), ("code", f"{item.lines} lines"),
         ("commit", item.commit), ("when", read.moment(item.started) or ""),
     ]  # fmt: skip
     click.echo(f"#{item.number}  {one_line(item.description)}")
@@ -112,6 +112,12 @@ def _hidden(found: read.Hidden | None) -> str:
         return " ".join(part for part in (number(found.value) if found.value is not None else "", found.cause) if part) or "the reference"
     word = "holds" if found.holds else "DOES NOT HOLD: the search may have fitted itself to the first hold-out"
     return f"{number(found.value)}   gain over the baseline {found.gain:+.3g}: {word}"
+
+
+def _spent(item: Experiment) -> str:
+    """Tokens and money of the proposal."""
+    money = f", ${item.cost:.4f}{' by list prices' if item.estimated else ''}" if item.cost else ""
+    return f"{item.tokens} tokens{money}" if item.tokens or item.cost else ""
 
 
 @click.command()

@@ -28,6 +28,7 @@ _METAVAR = {
     "direction": "minimize|maximize",
     "pick": "last|best",
     "keeping": "project|user",
+    "mix": "order|shares|bandit",
     "budget": "N|TIME|GPU-H|$",
 }
 
@@ -74,7 +75,7 @@ def json_option(function: _F) -> _F:
 def options_of(config_file: Path | None, state: Path | None, command: tuple[str, ...], given: dict[str, Any]) -> Options:
     """What the person said, for the app. Lists may be written with commas."""
     flags = {name: value for name, value in given.items() if value not in (None, ())}
-    for name in ("editable", "protect", "gpus", "proposer"):
+    for name in ("editable", "protect", "gpus", "proposer", "proposer_hosts"):
         if name in flags:
             flags[name] = tuple(part.strip() for item in flags[name] for part in item.split(",") if part.strip())
     if command:

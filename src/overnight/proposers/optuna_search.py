@@ -116,7 +116,7 @@ class OptunaProposer:
             self._seen.add(key)
             if experiment.decision is Decision.CRASH:
                 value = None
-            elif value is None:
+            elif value is None or experiment.decision is None:
                 return
             if params and (value is not None or not any(point.params == params for point in self._told)):
                 self._told.append(_Point(params, value))

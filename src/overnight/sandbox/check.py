@@ -45,7 +45,7 @@ def stand(walls: Walls) -> Walls:
     down = check(walls)
     if not down:
         return walls
-    weaker = replace(walls, by=By.LANDLOCK)
+    weaker = replace(walls, by=By.LANDLOCK, hosts=())  # there is no network of its own to cut down
     if walls.by is By.LANDLOCK or landlock.abi() < landlock.NEEDED:
         raise bubblewrap.refuse(down)
     if still := check(weaker):
@@ -90,10 +90,11 @@ def _try(walls: Walls, place: Path) -> list[Probe]:
     mark = f"overnight-probe-{secrets.token_hex(8)}"
     (place / mark).write_text("secret", encoding="ascii")
     outside = [str(place), str(walls.home), "/etc", "/usr", *map(str, walls.hidden)]
+    open_ = walls.network and not walls.hosts
     with _listeners(place, mark) as port:
         plan = {
             "mark": mark, "secret": str(place / mark), "outside": outside, "private": _private(walls), "pid": os.getpid(),
-            "port": 0 if walls.network else port, "socket": str(place / "s"), "abstract": "" if walls.network else mark,
+            "port": 0 if open_ else port, "socket": str(place / "s"), "abstract": "" if open_ else mark,
             "shared": walls.by is By.LANDLOCK,
         }  # fmt: skip
         said = _run(replace(walls, folder=inside, uid=uid), json.dumps(plan))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from overnight.errors import JobError, UsageError
 from overnight.models import FIRST_FILE, JobSpec
-from overnight.sandbox import bubblewrap, home, landlock, seccomp
+from overnight.sandbox import bubblewrap, home, landlock, passage, seccomp
 from overnight.sandbox.devices import gpu_devices
 from overnight.sandbox.mounts import Kind, Layout
 
@@ -87,6 +87,8 @@ class Walls:
     hidden: tuple[Path, ...] = ()  # covered where they would be visible, unless declared above or the folder itself
     devices: tuple[Path, ...] = ()
     network: bool = False
+    hosts: tuple[str, ...] = ()  # with a network: all that can be reached of it, each "name:port"; none = everything
+    proxy: str = ""  # the address through which ``hosts`` are reached; empty = without any
     home: Path = Path("/nonexistent")
     uid: int = 0  # that the command becomes if we are root; 0 = it stays who we are
     environ: Mapping[str, str] = field(default_factory=dict)  # of the command: says where tokens lie
@@ -118,6 +120,7 @@ def confined(walls: Walls, spec: JobSpec) -> JobSpec:
         # What a cache holds must belong to all who write it.
         uid=(min(uid_for(spec.id), FIRST_UID) if walls.writable else uid_for(spec.id)) if walls.inside is Inside.RUN else 0,
         environ=spec.env,
+        hosts=spec.hosts if walls.network and walls.by is By.BUBBLEWRAP else (),
         limits=Limits(spec.memory_limit, spec.disk_limit, spec.process_limit),
     )
     try:
@@ -162,8 +165,9 @@ def prefix(walls: Walls, file: int = FIRST_FILE) -> Wrap:
     if program is None:
         raise bubblewrap.refuse(["there is no bubblewrap"])
     layout = _laid_out(walls)
-    argv = [str(program), *_namespaces(walls), *layout.options(), *_closing(walls, file), *_own_user(walls)]
-    return Wrap(tuple(argv), (str(_filter(walls.keep, seccomp.Open())),), _environment(walls), keepers=2)
+    way = _way_out(walls)
+    argv = [*way, str(program), *_namespaces(walls), *layout.options(), *_closing(walls, file), *_own_user(walls)]
+    return Wrap(tuple(argv), (str(_filter(walls.keep, seccomp.Open())),), _environment(walls), keepers=4 if way else 2)
 
 
 def _without_namespaces(walls: Walls, file: int) -> Wrap:
@@ -184,9 +188,16 @@ def _laid_out(walls: Walls) -> Layout:
     return layout
 
 
+def _way_out(walls: Walls) -> list[str]:
+    """What stands before the walls when they leave the way to a few hosts open."""
+    return [sys.executable, "-I", "-S", passage.__file__, *walls.hosts, "--"] if walls.hosts else []
+
+
 def _environment(walls: Walls) -> dict[str, str]:
     """What spares a command from trying what the walls refuse."""
     found = {} if walls.network else dict(_NO_NETWORK)
+    if walls.hosts and walls.proxy:
+        found[passage.PROXY] = walls.proxy
     if walls.inside is Inside.RUN:
         cache = Path(walls.environ.get("UV_CACHE_DIR") or walls.home / ".cache" / "uv")
         if cache not in walls.writable:  # uv does not start if it cannot write there
@@ -239,15 +250,20 @@ def _lay_out_run(walls: Walls, layout: Layout) -> None:
 
 def _lay_out_agent(walls: Walls, layout: Layout) -> None:
     layout.show(Path("/"))
-    for path in (_TMP, _VAR_TMP, *home.agent_folders(walls.home)):
+    own_home = walls.environ.get("HOME", str(walls.home)) != str(walls.home)
+    for path in (_TMP, _VAR_TMP, *([] if own_home else home.agent_folders(walls.home))):
         layout.show(path, Kind.WRITE)
-    for path in (*home.agent_rules(walls.home), *([] if walls.home in (_TMP, _VAR_TMP) else [walls.home])):
+    for path in (*([] if own_home else home.agent_rules(walls.home)), *([] if walls.home in (_TMP, _VAR_TMP) else [walls.home])):
         layout.show(path)  # also where it lies in a shared folder
+    sessions = home.agent_folders(walls.home) if own_home else []  # of the person: none of its business
     # Landlock's filter lets nobody have a socket with a path, and its rules for processes and devices are its own.
     covered = (*home.sockets(_TMP), *home.sockets(walls.home)) if walls.by is By.BUBBLEWRAP else (Path("/proc"), Path("/dev"))
-    for path in (*_GUARDED, *covered):
+    for path in (*_GUARDED, *covered, *sessions):
         layout.hide(path)
-    layout.show(Path("/etc/resolv.conf"))  # often a link into /run
+    if walls.hosts:
+        layout.put(Path("/etc/hosts"), _kept(walls.keep, "hosts", passage.hosts(walls.hosts).encode()))
+    else:
+        layout.show(Path("/etc/resolv.conf"))  # often a link into /run
     for path in walls.readable:
         layout.show(path)
         for secret in home.dotenv(path):

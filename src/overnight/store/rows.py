@@ -24,6 +24,7 @@ _PLAIN = {item.name for item in fields(Experiment)} - {
     "confined",
     "confirmed",
     "near",
+    "estimated",
     "commit",
     "metrics",
     "state",
@@ -83,7 +84,7 @@ def experiment_from(row: sqlite3.Row) -> Experiment:
     """The experiment in a row of ``experiment``; equal rows give the same one."""
     return Experiment(
         **{name: row[name] for name in _PLAIN},
-        operator=Operator(row["operator"]), stage=Stage(row["stage"]), trust=Trust(row["trust"]), confined=Confined(row["confined"]), confirmed=bool(row["confirmed"]), near=bool(row["near"]), commit=row["commit_id"],
+        operator=Operator(row["operator"]), stage=Stage(row["stage"]), trust=Trust(row["trust"]), confined=Confined(row["confined"]), confirmed=bool(row["confirmed"]), near=bool(row["near"]), estimated=bool(row["estimated"]), commit=row["commit_id"],
         decision=Decision(row["decision"]) if row["decision"] else None, metrics=json.loads(row["metrics"]), state=json.loads(row["state"]),
     )  # fmt: skip
 

@@ -60,6 +60,9 @@ MIGRATIONS: tuple[str, ...] = (
         lines INTEGER NOT NULL DEFAULT 0,
         tokens INTEGER NOT NULL DEFAULT 0,
         cost REAL NOT NULL DEFAULT 0,
+        estimated INTEGER NOT NULL DEFAULT 0, -- 1: the cost is by the list prices of tokens
+        model TEXT NOT NULL DEFAULT '',
+        session TEXT NOT NULL DEFAULT '',
         finished REAL,
         crash_kind TEXT NOT NULL DEFAULT '',
         metrics TEXT NOT NULL DEFAULT '{}',

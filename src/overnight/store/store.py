@@ -98,10 +98,10 @@ class Store(Jobs, Notes, Ideas):
             number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM experiment WHERE study=?", (study,)).fetchone()[0]
             db.execute(
                 "INSERT INTO experiment (study, number, parent, operator, stage, proposer, description, started, digest, repairs,"
-                " cause, trust, think_seconds, lines, tokens, cost, state) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " cause, trust, think_seconds, lines, tokens, cost, estimated, model, session, state) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (study, number, proposal.parent, proposal.operator, Stage.PROPOSED, storable(idea.proposer), storable(idea.hypothesis), now,
                  digest(proposal.files), proposal.repairs, storable(proposal.rejected), "self-reported", idea.seconds, lines, idea.tokens, idea.cost,
-                 json.dumps(dict(idea.state))),
+                 idea.estimated, storable(idea.model), storable(idea.session), json.dumps(dict(idea.state))),
             )  # fmt: skip
             for path, content in proposal.files.items():
                 packed = pack(content, self._dictionary(study, path) if number > 1 else b"")
