@@ -218,3 +218,4 @@ def test_a_study_whose_agent_never_answers_ends_by_its_budget(tmp_path: Path) ->
     done = found.call("run")
     rows = [(row["decision"], row["cause"]) for row in found.rows()[1:]]
     assert (done.code, rows, found.faults()) == (0, [("discard", "rejected: no proposal: the proposer failed: exit code 1")], []), done
+    assert "budget used up: 1 of 1 experiments; 1 of these brought no proposal: the proposer failed: exit code 1" in done.out

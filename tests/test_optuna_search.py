@@ -10,6 +10,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,17 @@ def test_the_same_constants_in_other_code_are_another_point(copy: Path) -> None:
     proposer.tell(settled(1, 1.0, {}), lambda: {"train.py": b"NESTEROV = True\n"})
     (copy / "train.py").write_bytes(source + b"import math\n")
     assert proposer.ask(request(copy)).hypothesis == "NESTEROV False -> True"
+
+
+def test_what_was_on_its_way_at_a_restart_is_not_proposed_again(copy: Path) -> None:
+    before = OptunaProposer(0, Direction.MINIMIZE).ask(request(copy))
+    (copy / "train.py").write_bytes(SOURCE)
+    same = OptunaProposer(0, Direction.MINIMIZE).ask(request(copy))
+    (copy / "train.py").write_bytes(SOURCE)
+    restarted = OptunaProposer(0, Direction.MINIMIZE)
+    restarted.tell(replace(settled(2, None, before.state), decision=None), no_files)
+    after = restarted.ask(request(copy))
+    assert (same.state == before.state, after.state["params"] == before.state["params"]) == (True, False)
 
 
 def test_a_search_goes_on_after_a_restart(copy: Path) -> None:

@@ -79,6 +79,7 @@ class Loop:
         self._halted = False
         self._end = ""  # the reason, once there is one
         self._trouble = ""  # what the loop waits for
+        self._unanswered: list[str] = []  # why there was no proposal, of each row that says so
         self._woken = threading.Event()
         self._resume = deque(self._store.unfinished(study.id))
         self._checks = deque(Check(*found) for found in self._store.open_checks(study.id))
@@ -141,7 +142,7 @@ class Loop:
             self._take_in_thoughts()
             self._take_in_runs()
             paused = self._heed()  # after what has ended, before what begins: a stop that was asked for in between is followed
-            self._end = self._end or self._pace.used_up(self._elapsed())
+            self._end = self._end or self._used_up()
             ending = bool(self._end or self._stop)
             if ending and not self._running and (self._stop or not (self._resume or self._checks or self._steps.undoing)):
                 self._end = self._steps.goal_reached() or self._end
@@ -155,6 +156,12 @@ class Loop:
                 self._store.set_state(self.study.id, state, self._trouble, self._pace.ran(beat))
             self._woken.wait(0.2)
             self._woken.clear()
+
+    def _used_up(self) -> str:
+        """Which bound is reached, and how much of it went for want of proposals."""
+        bound = self._pace.used_up(self._elapsed())
+        count = len(self._unanswered)
+        return f"{bound}; {count} of these brought no proposal: {self._unanswered[-1]}" if bound and count else bound
 
     def _heed(self) -> bool:
         """Follow what a person asked for through the store; true = paused."""
@@ -359,5 +366,6 @@ class Loop:
         if self._patience.row_due():
             idea = Idea(hypothesis="no proposal", proposer="none")
             files = self._store.files(self.study.id, wish.parent)
-            cause = f"no proposal: {error.message}{': ' + error.why if error.why else ''}"
+            self._unanswered.append(f"{error.message}{': ' + error.why if error.why else ''}")
+            cause = f"no proposal: {self._unanswered[-1]}"
             self._ready.append(Proposal(parent=wish.parent, operator=wish.operator, idea=idea, files=files, rejected=cause))
