@@ -192,7 +192,7 @@ def test_a_near_miss_and_a_keep_that_was_taken_back_are_marked() -> None:
 def test_a_long_curve_is_told_in_a_few_numbers_from_the_first_to_the_last() -> None:
     found = write(replace(_PLAIN, ladder=[(number, 1.0 - number / 1000) for number in range(500)]))
     line = next(line for line in found.splitlines() if line.startswith("- the best so far"))
-    assert (line.count("→"), line.startswith("- the best so far, step by step (500 keeps): 1 (#0) → "), line.endswith("→ 0.501 (#499)")) == (
+    assert (line.count("→"), line.startswith("- the best so far, step by step: 1 (#0) → "), line.endswith("→ 0.501 (#499)")) == (
         11, True, True,
     )  # fmt: skip
 

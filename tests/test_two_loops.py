@@ -33,7 +33,7 @@ def wrong_when_two_start(found: Study) -> tuple[list[str], float]:
     wrong += [f"the first one ended: {first.communicate()[0]}"] if first.poll() is not None else []
     first.kill()
     first.communicate()
-    held = found.status()["holder"]  # nobody, at once
+    held = found.status().get("holder")  # nobody, at once; there may be no study yet
     return wrong + ([f"still held: {held}"] if held else []), seconds
 
 

@@ -179,7 +179,7 @@ def _state(found: Situation) -> str:
         )
         lines.append(f"- noise of one run: {small}")
     if len(found.ladder) > 2:
-        lines.append(f"- the best so far, step by step ({len(found.ladder)} keeps): {_curve(found.ladder)}")
+        lines.append(f"- the best so far, step by step: {_curve(found.ladder)}")
     if found.kept:
         lines += ["", "Kept so far:", *_newest([_rung(item, found.sigma) for item in found.kept[-_RUNGS:]], 1_100)]
     return "\n".join(lines)

@@ -186,7 +186,9 @@ class Notes(Connection):
     def contradicting(self, study: int, last: int) -> list[tuple[Note, Note]]:
         """The latest contradictions that stand, newest first: a note and the earlier one that it is at odds with."""
         rows = self._rows(
-            "SELECT edge.note, edge.other FROM edge JOIN note AS one ON one.id = edge.note JOIN note AS two ON two.id = edge.other"
+            # In this order: the newest edges first, until there are enough.
+            "SELECT edge.note, edge.other FROM edge INDEXED BY edge_contradicts CROSS JOIN note AS one ON one.id = edge.note"
+            " CROSS JOIN note AS two ON two.id = edge.other"
             " WHERE edge.tie = 'contradicts' AND one.study=? AND one.retracted IS NULL AND two.retracted IS NULL"
             " ORDER BY edge.note DESC LIMIT ?",
             study,
@@ -202,10 +204,11 @@ class Notes(Connection):
         """The experiments in whose briefs a note stood."""
         return [row[0] for row in self._rows("SELECT number FROM brief_note WHERE note=? ORDER BY number", note)]
 
-    def ladder(self, study: int) -> list[tuple[int, float]]:
-        """(number, value) of every keep that stands, in its order."""
+    def ladder(self, study: int, last: int = 100) -> list[tuple[int, float]]:
+        """(number, value) of the first keep that stands and of the ``last`` ones, in their order."""
         sql = "SELECT number, value FROM experiment INDEXED BY experiment_kept WHERE study=? AND decision='keep' AND value IS NOT NULL AND NOT reverted ORDER BY number"
-        return [(row[0], row[1]) for row in self._rows(sql, study)]
+        rows = [*self._rows(f"{sql} LIMIT 1", study), *self._rows(f"{sql} DESC LIMIT ?", study, last)]
+        return sorted({(row[0], row[1]) for row in rows})
 
 
 def note_from(row: sqlite3.Row) -> Note:
