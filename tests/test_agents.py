@@ -94,8 +94,8 @@ def test_model_and_further_words_are_on_the_command_line(bench: Bench) -> None:
 
 def test_the_hosts_are_those_of_the_row_of_the_addresses_and_of_the_setting(bench: Bench) -> None:
     bench.env["ANTHROPIC_BASE_URL"] = "http://127.0.0.1:8123/api"
-    bench.ask(EDIT, Wants(time_limit=30, hosts=("pypi.org:443",)))
-    assert [host for host in bench.jobs[0].hosts if host not in AGENTS["claude"].hosts] == ["127.0.0.1:8123", "pypi.org:443"]
+    bench.ask(EDIT, Wants(time_limit=30, hosts=("example.org:443",)))
+    assert [host for host in bench.jobs[0].hosts if host not in AGENTS["claude"].hosts] == ["127.0.0.1:8123", "example.org:443"]
 
 
 def test_a_star_gives_the_whole_network() -> None:
