@@ -182,6 +182,7 @@ try:
             time.sleep(60)
             os._exit(0)
         born += 1
+    time.sleep(10)  # for whoever counts them
 except BlockingIOError:
     won.append(0 < born < 40)
 """
