@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from overnight.store import Store
+
 
 @pytest.fixture
 def mark() -> Iterator[str]:
@@ -21,3 +23,16 @@ def mark() -> Iterator[str]:
         with contextlib.suppress(OSError):
             if found.encode() in file.read_bytes():
                 os.kill(int(file.parent.name), signal.SIGKILL)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a record is to be."""
+    return tmp_path / "overnight.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    """A fresh record."""
+    with contextlib.closing(Store(path)) as found:
+        yield found

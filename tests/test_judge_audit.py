@@ -15,11 +15,8 @@ from overnight.judge.audit import (
     Keep,
     audit_due,
     audit_plan,
-    best_lower_bound,
     plateau,
     report,
-    target_needs_run,
-    target_reached,
     word,
 )
 from overnight.judge.noise import outliers
@@ -84,12 +81,6 @@ def test_an_audit_is_due_every_25_runs_and_before_the_end() -> None:
     ]
 
 
-def test_the_best_by_lower_bound_is_not_the_luckiest() -> None:
-    _, known = baseline()
-    known = known.with_level(1, Level(2.0, 0.01, 0.0, 1)).with_level(2, Level(2.5, 4.0, 0.0, 1))
-    assert best_lower_bound([kept(1, 2.0, 1)[0].node, kept(2, 2.5, 1)[0].node], known, UP) == 1
-
-
 def test_the_gain_is_reported_from_runs_that_no_decision_was_made_on() -> None:
     node, known = baseline()
     tip = Node(3, (Run(9.0, 0), Run(2.0, 7, check=True), Run(2.0, 8, check=True)), parent=0)
@@ -115,22 +106,6 @@ def test_without_fresh_runs_the_gain_is_the_posteriors() -> None:
     node, known = baseline()
     found = report(Node(3, (Run(9.0, 0),)), node, known.with_level(3, Level(8.0, 0.5, 0.0, 1)), UP)
     assert (found.fresh, found.gain) == (0, 8.0)
-
-
-def test_a_target_needs_two_seeds() -> None:
-    _, known = baseline()
-    known = known.with_level(1, Level(5.0, 0.01, 0.0, 1))
-    rules = replace(UP, target=4.0)
-    one, two = Node(1, (Run(5.0, 0),)), Node(1, (Run(5.0, 0), Run(5.0, 1)))
-    assert (target_reached(one, known, rules), target_needs_run(one, known, rules), target_reached(two, known, rules)) == (
-        False,
-        True,
-        True,
-    )
-
-
-def test_where_runs_repeat_exactly_one_run_reaches_the_target() -> None:
-    assert target_reached(Node(1, (Run(5.0, 0),)), Knowledge(dof=2.0), replace(UP, target=5.0)) is True
 
 
 def test_a_plateau_is_off_unless_asked_for() -> None:

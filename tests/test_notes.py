@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,17 +22,6 @@ from overnight.store import Store
 from overnight.store.schema import MIGRATIONS
 
 _TRAIN = b"LR = 0.1\nWIDTH = 64\nparser.add_argument('--depth', type=int, default=4)\nnet = Linear(28, 10)\nact = 'relu'\n"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "overnight.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with contextlib.closing(Store(path)) as found:
-        yield found
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,6 @@ from overnight.store import Store
 from overnight.store.rows import digest, pack, storable, thin, unpack
 
 _TRAIN = b"lr = 0.1\n" * 50
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "overnight.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with contextlib.closing(Store(path)) as found:
-        yield found
 
 
 @pytest.fixture

@@ -25,17 +25,6 @@ _TRAIN = b"lr = 0.1\n" * 50
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "overnight.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with contextlib.closing(Store(path)) as found:
-        yield found
-
-
-@pytest.fixture
 def study(store: Store) -> Study:
     return store.create_study("nov21", "c0ffee", Direction.MINIMIZE, Settings(metric="loss", budget=("50",)), 100.0)
 

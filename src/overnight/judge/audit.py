@@ -97,12 +97,6 @@ def _lower(node: Node, knowledge: Knowledge, rules: Rules) -> float:
     return level.mean - 1.645 * math.sqrt(level.var)
 
 
-def best_lower_bound(nodes: Sequence[Node], knowledge: Knowledge, rules: Rules) -> int | None:
-    """The number of the node that is best when each is given no more credit than is sure (5 % quantile); None without one."""
-    fit = [node for node in nodes if node.values]
-    return max(fit, key=lambda node: (_lower(node, knowledge, rules), -node.number)).number if fit else None
-
-
 def report(tip: Node, baseline: Node, knowledge: Knowledge, rules: Rules) -> Report:
     """What the night gained. With two fresh runs or more of the tip, from them; else from the posterior of both levels."""
     if not knowledge.usable:
@@ -129,25 +123,6 @@ def _without_strange(baseline: Node) -> Node:
     runs = tuple(run for run in baseline.runs if math.isfinite(run.value))
     strange = outliers([run.value for run in runs])
     return replace(baseline, runs=tuple(run for at, run in enumerate(runs) if at not in strange))
-
-
-def target_reached(node: Node, knowledge: Knowledge, rules: Rules) -> bool:
-    """Whether the target is reached: P >= .9 on two seeds or more; by one run where runs repeat exactly or nothing is known."""
-    if rules.target is None or not node.values:
-        return False
-    if not knowledge.usable:
-        bar = node.mean if node.bar is None else node.bar
-        return rules.direction.gain(bar, rules.target) >= 0
-    level = level_of(node, knowledge, rules)
-    sure = level.mean - rules.sign * rules.target >= 1.2816 * math.sqrt(level.var)
-    return sure and len({run.seed for run in node.runs if math.isfinite(run.value)}) >= 2
-
-
-def target_needs_run(node: Node, knowledge: Knowledge, rules: Rules) -> bool:
-    """Whether the target may be reached and only a further run of the node can tell."""
-    if rules.target is None or not knowledge.usable or not node.values or len(node.runs) >= 2 * rules.n_max:
-        return False
-    return level_of(node, knowledge, rules).mean >= rules.sign * rules.target and not target_reached(node, knowledge, rules)
 
 
 def plateau(gains: Sequence[float], patience: int, least: float) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from overnight.judge.judging import calms, candidate_level, downfall, level_of, scene
 from overnight.judge.mixture import posterior
-from overnight.judge.noise import correlation, hypotheses, outliers, place, pooled, shared_shares, variance, worker_offset
+from overnight.judge.noise import correlation, hypotheses, outliers, place, pooled, variance, worker_offset
 from overnight.judge.records import (
     FAR,
     FIRST_COUNTS,
@@ -20,7 +20,6 @@ from overnight.judge.records import (
     SCALES,
     SHARED,
     Action,
-    Kind,
     Knowledge,
     Level,
     Node,
@@ -319,12 +318,6 @@ def _seeds(knowledge: Knowledge, candidate: Node, level: Level, gain: float, gai
             error = var * (1 - shared) + level.var + gain_var + worker.var
             found[run.seed] = _combined(found[run.seed], rules.sign * run.value - worker.mean - level.mean - gain, error)
     return found
-
-
-def pairing(knowledge: Knowledge) -> dict[str, float]:
-    """The estimated correlation of two runs on one seed, by kind of edit."""
-    kinds: tuple[Kind, ...] = ("constants", "structural")
-    return {kind: math.fsum(p * value for p, value in zip(shared_shares(knowledge, kind), SHARED, strict=True)) for kind in kinds}
 
 
 def noise_interval(knowledge: Knowledge, share: float = 0.9) -> tuple[float, float, float]:
