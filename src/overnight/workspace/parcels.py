@@ -224,7 +224,8 @@ class Parcels:
         listed = self._git.run(
             ["rev-list", "--objects", "--no-object-names", "--max-count=64", commit, "--not", "--glob=refs/parcels/*"],
             cwd=self._home,
-            stdin=b"", **extra,
+            stdin=b"",
+            **extra,
         )
         if listed.returncode:
             raise _refused(said(listed))
