@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("overnight.cli.look:show", "One experiment: idea, result, cause, metrics."),
     "diff": ("overnight.cli.look:diff", "The change of an experiment, against its parent or another."),
     "log": ("overnight.cli.look:log", "The output of an experiment."),
+    "report": ("overnight.cli.report:report", "What the night has brought, and what to check before believing it."),
     "retest": ("overnight.cli.retest:retest", "Run kept experiments again with fresh seeds: is the gain real?"),
     "idea": ("overnight.cli.idea:idea", "What you want to be tried: add, ls, veto, up, done."),
     "note": ("overnight.cli.note:note", "What was learned or written down: add, ls, search, retract."),
