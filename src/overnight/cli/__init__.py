@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("overnight.cli.look:diff", "The change of an experiment, against its parent or another."),
     "log": ("overnight.cli.look:log", "The output of an experiment."),
     "retest": ("overnight.cli.retest:retest", "Run kept experiments again with fresh seeds: is the gain real?"),
+    "ideas": ("overnight.cli.ideas:ideas", "Ask an agent what could reach a goal, and queue it."),
     "idea": ("overnight.cli.idea:idea", "What you want to be tried: add, ls, veto, up, done."),
     "note": ("overnight.cli.note:note", "What was learned or written down: add, ls, search, retract."),
     "brief": ("overnight.cli.brief:brief", "What the next proposer would be told."),
