@@ -65,6 +65,7 @@ class Question(Generic[T]):
     files: Mapping[str, bytes]  # that the answer goes to, as they are before
     brief: Callable[[str], str]
     read: Callable[[Mapping[str, str]], T]
+    may_stay: bool = False  # to leave the files as they are is an answer too
 
 
 class Asker:
@@ -110,7 +111,7 @@ class Asker:
         """The files of the answer as texts; what was only printed stands in for files that were left as they were."""
         if turn.rejected and not turn.files:
             raise ValueError(turn.rejected)
-        if turn.files == dict(question.files):
+        if turn.files == dict(question.files) and not question.may_stay:
             if turn.error is not None or not turn.printed.strip():
                 raise ValueError("you wrote nothing into the files of the answer")
             return {next(iter(question.files)): turn.printed}

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from overnight import commissions, plans
 from overnight.asking import Answered, Asker, Question
 from overnight.commissions import Ground, Recall
+from overnight.errors import UsageError
 from overnight.goals import Goal
 from overnight.knowledge import Knowledge
 from overnight.notes import Hit, NoteKind, QueuedIdea
 from overnight.plans import DECISION, FILES, REQUIREMENTS, TASKS, Plan, Problem
 from overnight.printable import one_line
 from overnight.suggestions import Suggestion, Tried, ranked, read, similar
+from overnight.workspace import Scope
 
 _RELATED = 12  # notes that are looked for
 _TOLD = 12  # problems that are told to an agent
@@ -158,6 +160,23 @@ def check(texts: Mapping[str, str], more: Callable[[Plan], Sequence[Problem]] = 
     return plan, sorted(rows, key=lambda item: (not item.fatal, item.file, item.line))
 
 
+def fenced(plan: Plan, protect: Sequence[str]) -> list[Problem]:
+    """Tasks that name files which nobody may change, or what is no pattern for files of a repository."""
+    found_ = []
+    for task in plan.tasks:
+        for field, paths in (("files", task.files), ("new", task.new)):
+            for path in paths:
+                try:
+                    bad = any(Scope((pattern,)).matches(path.removeprefix("./")) for pattern in protect)
+                    why = "it is protected" if bad else ""
+                    Scope((path,))
+                except UsageError as exc:
+                    why = exc.message
+                if why:
+                    found_.append(Problem(TASKS, task.at(field), f"{task.name} may not touch '{one_line(path, 80)}': {why}"))
+    return found_
+
+
 def draft(asker: Asker, commit: str, goal: Goal, ground: Ground, where: tuple[Sequence[str], str], say: Callable[[str], None]) -> Drafted:
     """A plan for the chosen ideas below ``folder`` (``where``), criticised and revised once. Raises ``ProposalError``."""
     chosen, folder = where
@@ -168,7 +187,7 @@ def draft(asker: Asker, commit: str, goal: Goal, ground: Ground, where: tuple[Se
     second = _critique(asker, commit, first.value, own, folder)
     findings = [*(str(item) for item in own), *second.value]
     done, tokens, cost = first.value, first.tokens + second.tokens, first.cost + second.cost
-    say(f"critique: {len(findings)} findings" if findings else "critique: no gaps")
+    say(f"critique: {len(findings)} finding{'' if len(findings) == 1 else 's'}, revised once" if findings else "critique: no gaps")
     if findings:
         third = _revised(asker, commit, first.value, findings, folder)
         done, tokens, cost = third.value, tokens + third.tokens, cost + third.cost
@@ -202,4 +221,4 @@ def _findings(text: str) -> list[str]:
 
 def _revised(asker: Asker, commit: str, texts: Mapping[str, str], findings: Sequence[str], folder: str) -> Answered[dict[str, str]]:
     files = {f"{folder}/{name}": texts[name].encode("utf-8", "replace") for name in FILES}
-    return asker.ask(Question("revise", commit, files, lambda problem: commissions.revise(texts, findings, folder, problem), _understood))
+    return asker.ask(Question("revise", commit, files, lambda problem: commissions.revise(texts, findings, folder, problem), _understood, may_stay=True))

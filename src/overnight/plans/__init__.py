@@ -7,17 +7,20 @@ What is wrong with them is told with file and line. This room knows no disk, no 
 from overnight.plans.checking import gaps, order, problems
 from overnight.plans.ears import kind
 from overnight.plans.reading import DECISION, FILES, REQUIREMENTS, TASKS, read
-from overnight.plans.records import Plan, Problem, Requirement, Task
+from overnight.plans.records import Begun, Plan, Problem, Progress, Requirement, Task, Work
 
 __all__ = [
     "DECISION",
     "FILES",
     "REQUIREMENTS",
     "TASKS",
+    "Begun",
     "Plan",
     "Problem",
+    "Progress",
     "Requirement",
     "Task",
+    "Work",
     "gaps",
     "kind",
     "order",

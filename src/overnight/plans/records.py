@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +64,44 @@ class Plan:
     def task(self, name: str) -> Task | None:
         """The task of that name, whatever the case."""
         return next((task for task in self.tasks if task.name.casefold() == name.casefold()), None)
+
+
+class Progress(StrEnum):
+    """How far a task has come; each is in the record before the next is begun."""
+
+    OPEN = "open"  # nobody has begun it, or whoever had was interrupted
+    WORKING = "working"  # an agent is at it
+    WRITTEN = "written"  # its commit is there; checks and merge come next
+    DONE = "done"  # its checks pass, and it is on the plan's branch
+    FAILED = "failed"  # given up, with a reason
+    SKIPPED = "skipped"  # it depends on one that failed
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A plan that is being carried out: where its branch began, and where it is to be."""
+
+    id: int
+    slug: str
+    goal: str
+    base: str
+    tip: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the record knows of a task."""
+
+    name: str
+    state: Progress = Progress.OPEN
+    agent: str = ""
+    start: str = ""  # the commit of the plan's branch that its own was made from
+    commit: str = ""
+    merged: str = ""  # the commit on the plan's branch
+    mends: int = 0  # how often its own checks sent it back
+    returns: int = 0  # how often a merge did
+    note: str = ""  # why it failed, or what is to be mended
+    tokens: int = 0
+    cost: float = 0.0
+    changed: float = 0.0

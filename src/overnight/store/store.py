@@ -17,10 +17,11 @@ from overnight.settings import Settings, as_dict
 from overnight.store.ideas import Ideas
 from overnight.store.jobs import Jobs
 from overnight.store.notes import Notes
+from overnight.store.plans import Plans
 from overnight.store.rows import digest, experiment_from, pack, storable, study_from, unpack
 
 
-class Store(Jobs, Notes, Ideas):
+class Store(Jobs, Notes, Ideas, Plans):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
