@@ -25,6 +25,8 @@ _DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", 
 _WORK = {
     "asking",
     "planning",
+    "checks",
+    "implementing",
     "knowledge",
     "briefing",
     "auditing",

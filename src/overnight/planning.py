@@ -221,4 +221,6 @@ def _findings(text: str) -> list[str]:
 
 def _revised(asker: Asker, commit: str, texts: Mapping[str, str], findings: Sequence[str], folder: str) -> Answered[dict[str, str]]:
     files = {f"{folder}/{name}": texts[name].encode("utf-8", "replace") for name in FILES}
-    return asker.ask(Question("revise", commit, files, lambda problem: commissions.revise(texts, findings, folder, problem), _understood, may_stay=True))
+    return asker.ask(
+        Question("revise", commit, files, lambda problem: commissions.revise(texts, findings, folder, problem), _understood, may_stay=True)
+    )

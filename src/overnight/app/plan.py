@@ -147,9 +147,20 @@ def load(root: Path, slug: str, settings: Settings) -> Files:
             fix="overnight plan --check",
         )
     texts = {file: text for file in FILES if (text := _text(top / name / file)) is not None}
-    protect = (*settings.protect, *(path for path in (settings.holdout, settings.hidden_holdout) if path), f"{FOLDER}/", "overnight.toml")
-    plan, wrong = planning.check(texts, lambda plan: planning.fenced(plan, protect))
+    plan, wrong = planning.check(texts, lambda plan: planning.fenced(plan, protected(settings)))
     return Files(name, top / name, plan, tuple(wrong))
+
+
+def protected(settings: Settings) -> tuple[str, ...]:
+    """What no task may touch: what the settings protect, what evaluators hold, and what says how things are done."""
+    holdouts = (path for path in (settings.holdout, settings.hidden_holdout) if path and not path.startswith(("/", "~", "..")))
+    return (
+        *settings.protect,
+        *(pattern for path in holdouts for pattern in (path.rstrip("/"), f"{path.rstrip('/')}/")),
+        f"{FOLDER}/",
+        "overnight.toml",
+        settings.program,
+    )
 
 
 def _text(path: Path) -> str | None:

@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "retest": ("overnight.cli.retest:retest", "Run kept experiments again with fresh seeds: is the gain real?"),
     "ideas": ("overnight.cli.ideas:ideas", "Ask an agent what could reach a goal, and queue it."),
     "plan": ("overnight.cli.plan:plan", "Have ideas planned: requirements, a decision, tasks; files that you can edit."),
+    "implement": ("overnight.cli.implement:implement", "Carry out a plan with several agents at once, on branches of its own."),
     "idea": ("overnight.cli.idea:idea", "What you want to be tried: add, ls, veto, up, done."),
     "note": ("overnight.cli.note:note", "What was learned or written down: add, ls, search, retract."),
     "brief": ("overnight.cli.brief:brief", "What the next proposer would be told."),

@@ -82,6 +82,12 @@ def place_options(function: _F) -> _F:
     )(function)
 
 
+def base_option(function: _F) -> _F:
+    """Add ``--from``."""
+    told = "Branch or commit that a fresh study starts from, such as overnight/plan/NAME; where HEAD is if not given."
+    return click.option("--from", "base", default=None, metavar="COMMIT", help=told)(function)
+
+
 def state_option(function: _F) -> _F:
     """Add ``--state`` and ``--tag`` to a verb that looks or steers."""
     function = click.option("--tag", default="", metavar="TAG", help="Which study; the latest if not given.")(function)
@@ -105,4 +111,5 @@ def options_of(config_file: Path | None, state: Path | None, command: tuple[str,
         flags["command"] = command
     if "proposer_command" in flags and "proposer" not in flags:
         flags["proposer"] = ("command",)
-    return Options(Path.cwd(), flags, os.environ, config_file, state)
+    base = str(flags.pop("base", ""))
+    return Options(Path.cwd(), flags, os.environ, config_file, state, base)

@@ -35,6 +35,11 @@ class Plans(Connection):
         assert found is not None
         return found
 
+    def begin_again(self, plan: int, base: str) -> None:
+        """Say that a plan of which nothing is done begins at another commit."""
+        with self._write() as db:
+            db.execute("UPDATE plan SET base_commit=?, tip=? WHERE id=?", (base, base, plan))
+
     def move_plan(self, plan: int, tip: str) -> None:
         """Say where the branch of a plan is: somebody else has moved it."""
         with self._write() as db:
