@@ -68,8 +68,14 @@ def _names(plan: Plan) -> Iterator[Problem]:
         for name in task.depends:
             if name.casefold() not in seen:
                 known = [each.name for each in plan.tasks]
-                told = nearest(name, known) or f"; there are {', '.join(known[:8])}{' and more' if len(known) > 8 else ''}"
-                yield Problem(TASKS, task.at("depends"), f"{task.name} depends on '{one_line(name, 60)}', which is no task{told}")
+                yield Problem(
+                    TASKS, task.at("depends"), f"{task.name} depends on '{one_line(name, 60)}', which is no task{_instead(name, known)}"
+                )
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    """The nearest name, or those that there are."""
+    return nearest(name, known) or (f"; there are {', '.join(known[:8])}{' and more' if len(known) > 8 else ''}" if known else "")
 
 
 def _cycle(plan: Plan) -> Iterator[Problem]:
@@ -147,7 +153,7 @@ def _requirements(plan: Plan) -> Iterator[Problem]:
     for task in plan.tasks:
         for name in task.requirements:
             if name.casefold() not in names:
-                told = nearest(name, [each.name for each in plan.requirements])
+                told = _instead(name, [each.name for each in plan.requirements])
                 yield Problem(
                     TASKS,
                     task.at("requirements"),
