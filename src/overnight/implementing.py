@@ -70,6 +70,7 @@ class Implementer:
             path.rsplit("/", depth)[0] for path in parts.workspace.entries(begun.tip) for depth in range(1, path.count("/") + 1)
         }
         self._works: dict[str, Work] = {}
+        self._names = {task.name.casefold(): task.name for task in self._tasks}
         self._lock = threading.Lock()  # around works and counters
         self._merging = threading.Lock()  # one merge at a time, with its checks
         self._turns = 0
@@ -115,9 +116,7 @@ class Implementer:
         return any(self._state(name) is not Progress.DONE for name in task.depends)
 
     def _state(self, name: str) -> Progress:
-        found = self._plan.task(name)
-        assert found is not None
-        return self._works[found.name].state
+        return self._works[self._names[name.casefold()]].state
 
     def _save(self, work: Work) -> Work:
         work = replace(work, changed=self._parts.clock())

@@ -61,10 +61,6 @@ class Plan:
     decision: str
     tasks: tuple[Task, ...]
 
-    def task(self, name: str) -> Task | None:
-        """The task of that name, whatever the case."""
-        return next((task for task in self.tasks if task.name.casefold() == name.casefold()), None)
-
 
 class Progress(StrEnum):
     """How far a task has come; each is in the record before the next is begun."""
