@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -119,6 +120,13 @@ def test_a_good_plan_has_neither_problems_nor_gaps() -> None:
 )  # fmt: skip
 def test_a_bad_edit_is_told_with_its_line(tasks: str, told: list[str]) -> None:
     assert wrong(tasks) == told
+
+
+def test_the_example_in_the_documents_is_a_plan() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "planning.md").read_text(encoding="utf-8")
+    example = page.partition("```markdown\n")[2].partition("```")[0]
+    task = read(example).tasks[0]
+    assert (wrong(example), task.new, task.checks) == ([], ("tests/",), ("python -m pytest -q tests/test_losses.py",))
 
 
 def test_a_file_that_is_missing_is_told() -> None:
