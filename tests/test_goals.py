@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overnight.goals import Goal, completed, read
@@ -56,6 +56,7 @@ def test_a_goal_is_told_in_words() -> None:
     assert read("currently MPJPE 48 mm, target < 25 mm").told() == "MPJPE, now 48 mm, target 25 mm, lower is better"
 
 
+@settings(deadline=None, database=None)
 @given(
     st.sampled_from(["loss", "val_bpb", "MPJPE", "accuracy", "f1_score", "auc"]),
     st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 4)),
@@ -77,6 +78,7 @@ def test_whatever_the_numbers_both_are_found_and_the_way_between_them(metric: st
     assert way in ("", goal.direction)
 
 
+@settings(deadline=None, database=None)
 @given(
     st.text(max_size=400)
     | st.lists(st.sampled_from(["48", "mm", "%", "<", "target", "from", "to", "loss", "by", "1e999", "3D", "\0", "—", "`", "-", ","])).map(

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overnight import plans
@@ -215,6 +215,7 @@ PARTS = st.sampled_from(
 )
 
 
+@settings(deadline=None, database=None)
 @given(st.lists(PARTS | st.text(max_size=30), max_size=40).map("\n".join))
 def test_any_text_is_read_and_checked(text: str) -> None:
     plan, _ = plans.read(dict.fromkeys(plans.FILES, text))

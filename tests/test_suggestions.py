@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overnight.goals import read as goal_of
@@ -65,6 +65,7 @@ def test_control_characters_of_a_title_are_gone() -> None:
     assert read(json.dumps({"title": "a\x1b[31m b\u202e\n## c"}), GOAL)[0].title == "a b<U+202E> ## c"
 
 
+@settings(deadline=None, database=None)
 @given(st.text(max_size=600) | st.binary(max_size=600).map(lambda data: data.decode("utf-8", "replace")))
 def test_any_answer_is_read_or_refused(text: str) -> None:
     try:
