@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -148,3 +149,25 @@ def test_behind_walls_the_answer_comes_out_and_the_checkout_stays(tmp_path: Path
     if "E-NO-SANDBOX" in done.err:
         pytest.skip("no walls here")
     assert (done.code, json.loads(done.out)["ideas"][0]["title"], made.checkout()) == (0, "Bone length loss", made.before)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_agent_too(tmp_path: Path, number: int, code: int) -> None:
+    made = repository(tmp_path, agent="touch {out}/there; sleep 600")
+    process = made.spawn(made.command("ideas", GOAL, "--unsafe-no-sandbox", "--proposer-command", f"sh {made.out}/agent.sh"))
+    studies.until((made.out / "there").exists)
+    process.send_signal(number)
+    assert (process.wait(studies.PATIENCE), made.survivors(), "error[E-STOPPED]: stopped; nothing was written" in made.said()) == (
+        code,
+        [],
+        True,
+    )
+
+
+def test_an_agent_that_a_kill_has_left_behind_is_ended_by_the_next_call(tmp_path: Path) -> None:
+    made = repository(tmp_path, BONES, agent="[ -e {out}/there ] || {{ touch {out}/there; sleep 600; }}\n" + ANSWER)
+    process = made.spawn(made.command("ideas", GOAL, "--unsafe-no-sandbox", "--proposer-command", f"sh {made.out}/agent.sh"))
+    studies.until((made.out / "there").exists)
+    process.kill()
+    process.wait()
+    assert (ideas(made).code, made.survivors(), list((made.root / ".overnight").glob("asked/*"))) == (0, [], [])

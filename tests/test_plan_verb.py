@@ -126,6 +126,12 @@ def test_what_is_not_there_is_not_found(words: tuple[str, ...], code: str, tmp_p
     assert (done.code, f"error[{code}]" in done.err) == (3, True)
 
 
+def test_control_characters_of_an_agent_do_not_reach_the_files(tmp_path: Path) -> None:
+    made = repository(tmp_path, GOOD.replace("better", "\x1b[31mbetter\x07\u202e"))
+    plan(made)
+    assert (folder(made) / "tasks.md").read_text().split("\n")[0] == "# Tasks: better<U+202E>"
+
+
 def test_a_plan_that_is_no_text_is_told_not_thrown(tmp_path: Path) -> None:
     made = repository(tmp_path, GOOD)
     folder(made, "odd").mkdir(parents=True)

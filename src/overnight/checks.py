@@ -17,8 +17,6 @@ from overnight.models import JobSpec, JobState, JobStatus
 from overnight.protocols import Executor
 from overnight.workspace import Workspace
 
-PREFIX = "check-"  # of the names of its jobs
-
 
 @dataclass(frozen=True, slots=True)
 class Where:
@@ -65,7 +63,7 @@ class Checker:
 
     def _once(self, name: str, commit: str, command: str) -> JobStatus:
         where = self._where
-        job = f"{PREFIX}{name}-{secrets.token_hex(6)}"
+        job = f"check-{name}-{secrets.token_hex(6)}"
         copy = where.folder / job
         try:
             self._workspace.export(commit, {}, copy, where.links)

@@ -17,7 +17,7 @@ from overnight.goals import Goal
 from overnight.knowledge import Knowledge
 from overnight.notes import Hit, NoteKind, QueuedIdea
 from overnight.plans import DECISION, FILES, REQUIREMENTS, TASKS, Plan, Problem
-from overnight.printable import one_line
+from overnight.printable import clean, one_line
 from overnight.suggestions import Suggestion, Tried, ranked, read, similar
 from overnight.workspace import Scope
 
@@ -144,7 +144,7 @@ def texts_by_name(texts: Mapping[str, str]) -> dict[str, str]:
 
 def _understood(texts: Mapping[str, str]) -> dict[str, str]:
     """The texts of an answer if a plan can be made of them. Raises ``ValueError`` with places."""
-    named = texts_by_name(texts)
+    named = {name: clean(text, lines=True) for name, text in texts_by_name(texts).items()}
     plan, wrong = plans.read(named)
     fatal = [str(item) for item in (*wrong, *plans.problems(plan)) if item.fatal]
     if fatal:

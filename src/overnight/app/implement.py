@@ -5,34 +5,31 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from overnight import jobs
 from overnight.app import place as places
 from overnight.app import plan as plans
 from overnight.app import prepare, researching, walls, wiring
 from overnight.app.data import data_links
 from overnight.app.options import Options
 from overnight.app.researching import Desk
-from overnight.checks import PREFIX, Checker, Where
+from overnight.checks import Checker, Where
 from overnight.errors import BusyError, NotFoundError, OvernightError, UsageError
 from overnight.goals import read
 from overnight.implementing import Implementer, Parts, failed, plan_branch
 from overnight.models import Study
 from overnight.notes import Source
 from overnight.plans import Begun, Progress, Work
-from overnight.protocols import Executor
 from overnight.settings import Settings
 
 _SLUG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,60}(?<!\.)(?<!\.lock)")
 _LOCK = "implement.lock"
+_LEFT = re.compile(r"pimplement-.+-[0-9a-f]+x-.+-\d+[a-z](?:\.\d+)*|check-.+-[0-9a-f]{12}")  # jobs; those of a study end in other ways
 _WORDS = 3000  # of all checks, in which interpreters are looked for
 _AGENT_FLAGS = ("proposer", "proposer_mix", "proposer_model", "proposer_args", "proposer_hosts", "proposer_command")
 
@@ -64,13 +61,13 @@ def implement(options: Options, slots: int, name: str, tell: Callable[[str, str]
         begun = _begun(desk, files, tell)
         study = _study(settings, files, desk.base)
         executor = wiring.executor_at(desk.place.state)
-        _end_leftovers(desk.place.jobs, executor, files.slug)
+        researching.end_leftovers(desk.place.jobs, executor, _LEFT)
         around = walls.around(study, desk.workspace, desk.place.state, options.environ, prepare.run_environment(settings, options.environ))
         folder = stack.enter_context(researching.folder_of(desk.place, "implement"))
         asker = researching.asker_of(desk, study, (executor, around), folder, lambda text: tell("", text))
         checker = Checker(executor, desk.workspace, _where(desk, settings, around, folder), asker.stopping)
         parts = Parts(desk.store, desk.workspace, asker, checker, tell, time.time, plans.protected(settings))
-        with _signals(asker.stopping, lambda text: tell("", text)) as caught:
+        with researching.signals(asker.stopping, lambda: tell("", "stopping; the same command goes on from here")) as caught:
             works = _worked(Implementer(parts, files.plan, begun), slots, asker.stopping, lambda: desk.store.works(begun.id))
         _close_ideas(desk, files, works)
         code = caught[-1] if caught else 1 if failed(works) or not _all_done(works) else 0
@@ -153,37 +150,6 @@ def _where(desk: Desk, settings: Settings, around: walls.Around, folder: Path) -
         folder / "checks", prepare.run_environment(settings, environ), data_links(settings.data, desk.workspace.root, set(desk.workspace.entries(desk.base))), around.run,
         settings.limit, settings.memory_limit, settings.process_limit, settings.disk_limit, prepare.slot_gpus(replace(settings, slots=1), environ)[0],
     )  # fmt: skip
-
-
-def _end_leftovers(folder: Path, executor: Executor, slug: str) -> None:
-    """End agents and checks of a process that was killed: they would work on for nobody."""
-    names = [path.name for prefix in (f"pimplement-{slug}-", f"{PREFIX}{slug}-") for path in folder.glob(f"{prefix}*")]
-    left = [name for name in names if places.is_held(folder / name / jobs.LOCK)]
-    for name in left:
-        executor.cancel(name, "its plan is not being carried out any more")
-    for name in left:
-        executor.poll(name, 10.0)
-
-
-@contextlib.contextmanager
-def _signals(stopping: threading.Event, say: Callable[[str], None]) -> Iterator[list[int]]:
-    """^C and SIGTERM: agents and checks are ended, the record stays, and the same command goes on later."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        caught.append(128 + number)
-        stopping.set()
-        say("stopping; the same command goes on from here")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _close_ideas(desk: Desk, files: plans.Files, works: Mapping[str, Work]) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 
-from overnight import config
+from overnight import config, jobs
 from overnight.app import agents, prepare, walls, wiring
 from overnight.app import place as places
 from overnight.app.learned import knowledge_of
 from overnight.app.options import Options
 from overnight.asking import Asker
 from overnight.commissions import Ground
-from overnight.errors import NotFoundError, UsageError
+from overnight.errors import NotFoundError, OvernightError, ProposalError, UsageError
 from overnight.folders import remove
 from overnight.goals import Goal, read
 from overnight.knowledge import Knowledge
@@ -30,6 +34,7 @@ from overnight.settings import Settings, proposer_shares
 from overnight.store import Store
 from overnight.workspace import Scope, Workspace
 
+_LEFT = re.compile(r"p(?:ideas|plan)-(\d+)-[0-9a-f]+x-.+")  # jobs of these verbs, by process
 _SEARCHES = "optuna"  # reads no text
 _SOURCES = 200  # files in which printed metrics are looked for
 _PRINTED = 2**20  # bytes of output that are read
@@ -153,8 +158,18 @@ def asker(desk: Desk, verb: str, say: Callable[[str], None]) -> Iterator[Asker]:
     around = walls.around(
         study, desk.workspace, desk.place.state, desk.options.environ, prepare.run_environment(settings, desk.options.environ)
     )
+    end_leftovers(desk.place.jobs, executor, _LEFT, lambda found: not _lives(int(found[1])))
     with folder_of(desk.place, verb) as folder:
-        yield asker_of(desk, study, (executor, around), folder, say)
+        made = asker_of(desk, study, (executor, around), folder, say)
+        with signals(made.stopping, lambda: say("stopping")) as caught:
+            try:
+                yield made
+            except ProposalError as exc:
+                if not caught:
+                    raise
+                stopped = OvernightError("E-STOPPED", "stopped; nothing was written", fix=f"overnight {verb}")
+                stopped.exit_code = caught[-1]
+                raise stopped from exc
 
 
 def asker_of(desk: Desk, study: Study, where: tuple[Executor, walls.Around], folder: Path, say: Callable[[str], None]) -> Asker:
@@ -164,11 +179,44 @@ def asker_of(desk: Desk, study: Study, where: tuple[Executor, walls.Around], fol
     return Asker(desk.workspace, proposer, study, (folder, Redactor(desk.options.environ), printed_in(desk.place.jobs)), say)
 
 
-def printed_in(jobs: Path) -> Callable[[str], str]:
+def end_leftovers(
+    folder: Path, executor: Executor, mine: re.Pattern[str], dead: Callable[[re.Match[str]], bool] = lambda _found: True
+) -> None:
+    """End jobs of a process that was killed, those whose name is ``mine`` and ``dead``: they would work on for nobody."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    left = [name for name in names if (found := mine.fullmatch(name)) and dead(found) and places.is_held(folder / name / jobs.LOCK)]
+    for name in left:
+        executor.cancel(name, "whoever asked for it is gone")
+    for name in left:
+        executor.poll(name, 10.0)
+
+
+@contextlib.contextmanager
+def signals(stopping: threading.Event, say: Callable[[], None]) -> Iterator[list[int]]:
+    """^C and SIGTERM set ``stopping``, so that what runs is ended and nothing is left half done; yields the exit codes that follow."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        caught.append(128 + number)
+        stopping.set()
+        say()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def printed_in(folder: Path) -> Callable[[str], str]:
     """Reads what the command of a request wrote to its output; empty for agents, whose output is no plain text."""
 
     def printed(request: str) -> str:
-        for log in sorted(jobs.glob(f"p{request}*/output.log")):
+        for log in sorted(folder.glob(f"p{request}*/output.log")):
             with contextlib.suppress(OSError), log.open("rb") as file:
                 return file.read(_PRINTED).decode("utf-8", "replace")
         return ""
