@@ -19,10 +19,14 @@ _ROOT = Path(overnight.__file__).parent
 
 _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
-    "environment", "jobs", "protocols", "redact",
+    "environment", "jobs", "protocols", "redact", "goals", "suggestions", "plans", "commissions",
 }  # fmt: skip
 _DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind"}
 _WORK = {
+    "asking",
+    "planning",
+    "checks",
+    "implementing",
     "knowledge",
     "briefing",
     "auditing",

@@ -134,9 +134,8 @@ def _task(found: Situation) -> str:
     task = todo(found.operator, found.parent, found.best, found.other)
     if found.asked is not None:
         words = one_line(found.asked.text, 1000)
-        task += (
-            f"\n\nThe person asks for this: {words}" if found.asked.pinned else f"\n\nNext in the person's queue, so try it now: {words}"
-        )
+        whose = "the queue" if found.asked.rank else "the person's queue"
+        task += f"\n\nThe person asks for this: {words}" if found.asked.pinned else f"\n\nNext in {whose}, so try it now: {words}"
         task += "\nThat is the ONE change. Only if it cannot work here, do the nearest thing that can, and say why."
     return f"# Your task\n\n{task}\n\nGoal: {goal}\nMetric: `{study.metric}`, {better} is better.{target}"
 
@@ -255,7 +254,7 @@ def _known(hit: Hit, found: Recalled) -> str:
 def _ideas(found: Situation) -> str:
     """The person's queue and what must not be tried; the one that is asked for stands in the task."""
     parts = []
-    if queue := _first([f"- {one_line(idea.text, 200)}" for idea in found.ideas[:8]], 700):
+    if queue := _first([f"- {one_line(idea.text, 200)}" for idea in found.ideas[:8] if not idea.rank], 700):
         parts.append("Queued by the person, for later proposals (do not take them up now):\n" + "\n".join(queue))
     if vetoed := _newest([f"- {one_line(idea.text, 200)}" for idea in found.vetoed[-8:]], 600):
         parts.append("Do NOT try (the person's veto):\n" + "\n".join(vetoed))

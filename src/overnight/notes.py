@@ -157,6 +157,8 @@ class QueuedIdea:
     state: str = "open"
     experiment: int = 0
     tries: int = 0  # proposals that took it
+    rank: int = 0  # above 0: an agent's, behind all of a person's
+    detail: str = ""  # what the agent said of it; JSON
 
 
 @dataclass(frozen=True, slots=True)
