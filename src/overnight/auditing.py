@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from overnight.judge import Action, Budget
 from overnight.judge.audit import ANCHOR, CONFIRMED, Keep, audit_due, audit_plan, audit_seed, refuted, word
+from overnight.judge.wording import believed
 from overnight.ledger import Ledger
 from overnight.models import Decision, Experiment, Idea, Operator, Proposal, Study
 from overnight.referee import Referee
@@ -71,7 +72,8 @@ def look_again(store: Store, referee: Referee, ledger: Ledger, study: Study, now
 def _cause(cause: str, now: tuple[float, float], failed: list[bool], *, compared: bool) -> str:
     """The cause of the decision, and after it what looking again has given."""
     count = len(failed)
-    said = f"; re-tested {count} {'times' if count > 1 else 'time'}" + (f": {word(*now)}, P = {now[0]:.2f}" if compared else "")
+    said = f"; re-tested {count} {'times' if count > 1 else 'time'}"
+    said += f": {word(*now)}, by now {believed(now[1], now[0])}" if compared else ""
     return cause.partition("; re-tested ")[0] + said + (f", {sum(failed)} of them failed" if any(failed) else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,15 @@ from pathlib import Path
 from overnight.models import Decision, Experiment, Operator, Study
 from overnight.printable import number, one_line
 
+_BETTER = re.compile(r"better than #\d+ by ")
+
 
 def result(item: Experiment, metric: str) -> str:
     """``@acc=0.8840  (improvement: 0.0228)  keep`` and its like."""
     if item.decision is Decision.CRASH or item.value is None:
         return f"{item.decision} — {one_line(item.cause, 160)}"
-    cause = item.cause.replace("better than", "improvement over") if item.decision is Decision.KEEP else item.cause
-    gain = cause.rpartition(" by ")[2] if " by " in cause else ""
-    said = f"improvement: {gain}" if item.decision is Decision.KEEP and gain else one_line(cause, 160)
+    better = _BETTER.match(item.cause) if item.decision is Decision.KEEP else None
+    said = one_line(f"improvement: {item.cause[better.end() :]}" if better else item.cause, 220)
     return f"@{metric}={number(item.value)}  ({said})  {item.decision}"
 
 
