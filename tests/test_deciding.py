@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from noisy import NOISY, TRAIN, edit, noisy, table
+from noisy import NOISY, TRAIN, TURNS, edit, noisy, table
 from overnight.testing import git
 from studies import Study, ended, study, until  # noqa: F401 - ended is used by every test
 
@@ -79,6 +79,15 @@ def test_a_doubtful_keep_below_the_best_is_tried_without_and_taken_back_if_that_
     assert (back["value"] is not None, found.faults()) == (True, []), done
     if back["decision"] == "keep":
         assert (rows[1]["reverted"], "LUCK = 0.0" in git(found.root, "show", "autoresearch/t:train.py")) == (back["number"], True)
+
+
+def test_with_two_slots_a_run_that_is_under_way_is_not_planned_again(tmp_path: Path) -> None:
+    slow = "sed -i 's/^draw/if seed >= 100_000:\\n    import time; time.sleep(0.5)\\ndraw/' train.py\n"
+    found = noisy(tmp_path, {1: slow + edit("B", 2.0)}, "--budget", "24", "--slots", "2", agent=TURNS)
+    done = found.call("run")
+    runs = table(found, "SELECT number FROM job WHERE looks_again ORDER BY number")
+    told = table(found, "SELECT number FROM event WHERE type='experiment.retested' ORDER BY number")
+    assert (done.code, len(runs) > 0, told, done.out.count("looked again at")) == (0, True, runs, len(runs)), done
 
 
 def test_where_runs_repeat_exactly_nothing_is_run_again(tmp_path: Path) -> None:
