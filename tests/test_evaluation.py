@@ -84,7 +84,7 @@ def test_what_the_run_says_of_itself_is_shown_as_its_claim_beside_a_measured_val
     _rows(tmp_path / "r", "sed -i 's/^X = .*/X = 0.6/' train.py; echo better", *_EVALUATED)
     shown = dict(line.strip().partition(" ")[::2] for line in _overnight(tmp_path / "r", "show", "2").stdout.splitlines())
     assert (shown["result"].split()[0], shown["claimed"].strip(), "metrics" in shown) == (
-        "0.9", "acc 0.99   (printed by the run; none of it counts)", False,
+        "0.9", "acc 0.99 (printed by the run; none of it counts)", False,
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def _print(item: Experiment, found: read.Open, *, as_json: bool, hidden: read.Hi
         return
     metrics = "  ".join(f"{name} {number(value)}" for name, value in list(item.metrics.items())[:12])
     measured = item.trust is not Trust.SELF_REPORTED
-    claims = ("claimed", f"{metrics}   (printed by the run; none of it counts)" if metrics else "") if measured else ("metrics", metrics)
+    claims = ("claimed", f"{metrics} (printed by the run; none of it counts)" if metrics else "") if measured else ("metrics", metrics)
     rows: Iterable[tuple[str, str]] = [
         ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}" + table.walls(item, "   {}")), ("cause", item.cause), ("believed", _believed(item)), ("hidden", _hidden(hidden)), ("let go on", item.spared), ("undone by", f"#{item.reverted}" if item.reverted else ""), ("parent", f"#{item.parent}" if item.parent else ""),
         ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer}{item.model and f', {item.model}'} ({duration(item.think_seconds)})"),
