@@ -101,6 +101,15 @@ def test_a_loop_that_is_killed_goes_on_with_the_same_numbers_and_results(tmp_pat
     assert (code, done.code, outcome(found)) == (-signal.SIGKILL, 0, (ROWS, RUNS, [])), done
 
 
+@pytest.mark.parametrize("point", ["submitted", "before the job is started"])
+def test_a_loop_that_is_killed_at_one_point_five_times_does_not_hold_it_against_the_experiment(tmp_path: Path, point: str) -> None:
+    found = steady(tmp_path)
+    when, _, place = POINTS[point]
+    codes = [killed(found, *POINTS[point])] + [killed(found, when, 1, place.partition("=")[0]) for _ in range(4)]
+    done = found.call("run")
+    assert (codes, done.code, outcome(found)) == ([-signal.SIGKILL] * 5, 0, (ROWS, RUNS, [])), done
+
+
 def test_a_crash_that_was_to_be_repaired_is_repaired_after_a_stop(tmp_path: Path) -> None:
     found = steady(tmp_path)
     killed(found, "after", 3, STORE + "advance=applied")
