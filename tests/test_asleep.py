@@ -54,7 +54,11 @@ def told(found: Study) -> tuple[list[tuple[str, float]], list[str], list[str]]:
     return [(row["decision"], row["value"]) for row in rows], found.runs(), found.faults(rows)
 
 
-THREE = ([("keep", 1.0), ("keep", 0.5), ("keep", 0.488)], ["exp-001", "exp-002", "exp-003"], [])
+THREE: tuple[list[tuple[str, float]], list[str], list[str]] = (
+    [("keep", 1.0), ("keep", 0.5), ("keep", 0.488)],
+    ["exp-001", "exp-002", "exp-003"],
+    [],
+)
 
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(LONG, marks=pytest.mark.slow)])

@@ -200,3 +200,12 @@ def test_the_library_speaks_for_both_sides_and_a_predictor_that_ends_is_no_score
     done = _overnight(tmp_path / "study", "run", *words, *_BLIND, "--", *_PYTHON.split(), "train.py")
     rows = json.loads(_overnight(tmp_path / "study", "ls", "--json").stdout)
     assert _told(rows) == [(1.0, "blind", "keep"), (None, "blind", "crash")], done.stdout + done.stderr
+
+
+def test_who_says_a_number_and_what_stood_around_its_run_is_in_every_list_and_summary(tmp_path: Path) -> None:
+    _rows(tmp_path / "r", "sed -i 's/^X = .*/X = 0.6/; s/0.99/0.995/' train.py; echo better", "--unsafe-no-sandbox")
+    listed = _overnight(tmp_path / "r", "ls").stdout.splitlines()[1:]
+    best = next(line for line in _overnight(tmp_path / "r", "status").stdout.splitlines() if line.startswith("BEST"))
+    assert ([(" self " in line, "[no sandbox]" in line) for line in listed], best.endswith("self-reported  no sandbox")) == (
+        [(True, True)] * 2, True,
+    )  # fmt: skip
