@@ -32,6 +32,7 @@ class Lines:
         self._command = ""
         self._slots = 1
         self._held: dict[int, list[str]] = {}
+        self._told = 0  # the experiment that the last printed line is about
         self._lock = threading.Lock()
 
     def learn(self, study: Study, best: float | None, _state: Path) -> None:
@@ -68,14 +69,17 @@ class Lines:
         ]
 
     def _settled(self, item: Experiment) -> None:
+        lines = self._held.setdefault(item.number, [])
+        if not lines and self._told != item.number:  # it began in an earlier loop, or others have begun since
+            lines += self._head(item)[: 1 if item.operator is Operator.BASELINE else 2]
         if item.decision is Decision.KEEP:
             self.best = item.value
-        lines = self._held.setdefault(item.number, [] if self._slots == 1 else [f"[loop] Cycle {item.number - 1}"])
         lines.append(f"  Result: {result(item, self.metric)}")
         self._flush(item.number)
         if len(self._held) > 64:
             self._held.clear()
 
     def _flush(self, key: int) -> None:
+        self._told = key
         for line in self._held.pop(key, []):
             self._say(line)
