@@ -89,14 +89,14 @@ def test_a_loop_that_stood_still_while_its_agent_was_thinking_goes_on(tmp_path: 
 
 @pytest.mark.parametrize("times", [5, pytest.param(48, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_standing_still_at_random_moments_changes_nothing(tmp_path: Path, times: int) -> None:
-    found = study(tmp_path, {}, "--budget", str(10 * times))
+    found = study(tmp_path, {}, "--budget", str(7 * times))
     loop, moments = found.spawn(found.command("run")), random.Random(5)
     for _ in range(times):
         passed(moments.uniform(0.0, 0.3))
         with stopped(found):
             passed(moments.uniform(0.0, 0.6))
     code, rows = loop.wait(300), found.rows()
-    once = [f"exp-{number:03d}" for number in range(1, 10 * times + 2)]
+    once = [f"exp-{number:03d}" for number in range(1, 7 * times + 2)]
     assert (code, {row["decision"] for row in rows}, found.runs(), found.faults(rows)) == (0, {"keep"}, once, [])
 
 
