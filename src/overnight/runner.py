@@ -68,7 +68,8 @@ class Runner:
         False if ``stop`` gave a reason: then the run is put back. Raises ``JobError``, ``StorageError``, ``GitError``.
         """
         while True:
-            attempt = self._store.open_attempt(study.id, number, seed) or self._start(study, number, seed, gpus, again=again)
+            left = self._store.open_attempt(study.id, number, seed)
+            attempt = left or self._start(study, number, seed, gpus, again=again)
             job = self.job(study, number, attempt)
             status, reason = self._wait(study, number, job, stop, again=again)
             if status.state is JobState.CANCELLED and reason and not reason.startswith(EARLY):
@@ -76,6 +77,9 @@ class Runner:
                 return False
             if status.state is JobState.CANCELLED and reason:
                 status = replace(status, state=JobState.FAILED, cause=reason)
+            if left and status.state is JobState.LOST and not status.started:  # no fault of the experiment: it is not counted as an attempt
+                self._put_back(study, number, attempt, "put back: its loop ended before it was started")
+                continue
             if status.state is not JobState.LOST or self._store.attempts(study.id, number, seed) >= _LOST_LIMIT:
                 return self._record((study, number, attempt), status, gpus, stop)
             self._put_back(study, number, attempt, status.cause or "its supervisor died")

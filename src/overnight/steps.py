@@ -249,6 +249,12 @@ class Steps:
 
     def check(self, wanted: Check, slot: int) -> None:
         """Run a settled experiment once more, or adopt such a run; its row follows, and what has to be undone waits in ``undoing``."""
+        try:
+            self._check(wanted, slot)
+        finally:
+            self.auditor.done(wanted)
+
+    def _check(self, wanted: Check, slot: int) -> None:
         store, study = self._parts.store, self.study
         if not any(run.seed == wanted.seed and run.value is not None for run in store.runs(study.id, wanted.number)):
             try:

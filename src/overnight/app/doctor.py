@@ -48,6 +48,7 @@ class Noise:
     again: float | None = None  # how far two runs on one and the same seed were apart; None = that was not tried
     night: float = 8 * 3600.0  # seconds that there are
     slots: int = 1
+    experiments: int = 0  # that there may be; 0 = any number
 
     @property
     def believable(self) -> float:
@@ -155,7 +156,9 @@ def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Nois
     apart = values[:-1] if twice else values
     sd = statistics.stdev(apart) if len(apart) > 1 else math.nan
     again = abs(values[-1] - values[0]) if twice else None
-    return Noise(study.metric, values, seconds, sd, again, settings.bounds.seconds or 8 * 3600.0, settings.slots)
+    bounds = settings.bounds
+    night = bounds.seconds or (math.inf if bounds.experiments else 8 * 3600.0)
+    return Noise(study.metric, values, seconds, sd, again, night, settings.slots, bounds.experiments or 0)
 
 
 def _seeds(first: int, repeats: int) -> list[int]:
@@ -195,10 +198,16 @@ def words(noise: Noise) -> list[str]:
             + ("much of the noise is not the seed's" if noise.again > noise.sd else "some of the noise is not the seed's")
             + " (OVERNIGHT_SEED is not used everywhere, or the hardware adds its own)"
         )
+    lines.append(f"a run takes {duration(noise.seconds)}: {_length(noise)}, if the proposer keeps up")
+    return lines
+
+
+def _length(noise: Noise) -> str:
+    """How many runs the night holds, or how long the experiments that it may have take."""
     runs = noise.slots * noise.night / max(noise.seconds, 0.01)
     where = f"{noise.slots} slots" if noise.slots > 1 else "one slot"
+    if noise.experiments and noise.experiments <= runs:
+        looks = ", up to a fourth more where it looks again at what seemed good" if noise.sd > 0 else ""
+        return f"{noise.experiments} experiments take about {duration(noise.experiments * noise.seconds / noise.slots)} on {where}{looks}"
     looks = ", of which up to a fifth look again at what seemed good" if noise.sd > 0 else ""
-    lines.append(
-        f"a run takes {duration(noise.seconds)}: about {runs:.0f} runs in {duration(noise.night)} on {where}{looks}, if the proposer keeps up"
-    )
-    return lines
+    return f"about {runs:.0f} runs in {duration(noise.night)} on {where}{looks}"

@@ -53,6 +53,8 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     study = replace(study, confined=walls.confined)
     if walls.confined is Confined.LANDLOCK:
         listen("note", None, "no namespaces can be made here: runs are confined by Landlock, which holds less (overnight doctor says why)")
+    elif walls.confined is Confined.NONE:
+        listen("note", None, "no walls stand around runs and proposers (--unsafe-no-sandbox): every row says so")
     proposer = proposer_for(study, executor, options.environ, walls.proposer)
     runner = runner_for(options, place.state, study, doors, (executor, walls))
     knowledge = knowledge_of(store, study, place, options.environ, lambda text: listen("note", None, text))
