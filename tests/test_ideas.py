@@ -107,7 +107,7 @@ def test_a_step_that_has_a_task_of_its_own_takes_no_idea(
     study: Study, add: Callable[..., int], briefer: Briefer, operator: Operator
 ) -> None:
     idea = add("a")
-    other = briefer.write(study, Occasion(operator, 1, crashed=1 if operator is Operator.REPAIR else 0, other=1))
+    other = briefer.write(study, Occasion(operator, 1, crashed=1 if operator is Operator.REPAIR else 0, others=(1,)))
     assert (other.idea, briefer.write(study, IMPROVE).idea) == (0, idea)
 
 

@@ -32,7 +32,7 @@ def _occasion(found: learned.Known, operator: Operator, latest: list[Experiment]
     if baseline is None:
         raise NotFoundError("E-NO-BASELINE", "there is nothing to tell yet: the baseline has not begun", fix="overnight run")
     parent = bar[0] if bar and operator is not Operator.DRAFT else baseline.number
-    crashed = other = 0
+    crashed, others = 0, tuple[int, ...]()
     output = ""
     if operator is Operator.REPAIR:
         item = next((each for each in reversed(latest) if each.decision is Decision.CRASH), None)
@@ -42,10 +42,11 @@ def _occasion(found: learned.Known, operator: Operator, latest: list[Experiment]
             )
         parent, crashed, output = item.parent or baseline.number, item.number, _output(found, item)
     if operator is Operator.COMBINE:
-        other = _second_win(found, parent, latest)
+        own = (parent,) if parent != baseline.number else ()
+        others = (*own, _second_win(found, parent, latest))
     flying = tuple(item.description for item in store.unfinished(study.id))
     pace = Pace(study.settings, store.totals(study.id), store.ran_seconds(study.id), store.count(study.id))
-    return Occasion(operator, parent, crashed, other, flying, pace.left(0.0), output)
+    return Occasion(operator, parent, crashed, others, flying, pace.left(0.0), output)
 
 
 def _second_win(found: learned.Known, best: int, latest: list[Experiment]) -> int:

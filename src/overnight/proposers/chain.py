@@ -48,6 +48,7 @@ class Chain:
         assert mix in _MIXES
         self._members = [_Member(proposer, share) for proposer, share in members]
         self._mix = mix
+        self.reads_briefs = any(getattr(proposer, "reads_briefs", True) for proposer, _ in members)
         self._clock = clock
         self._lock = threading.Lock()
 

@@ -77,11 +77,13 @@ class OptunaProposer:
     def ask(self, request: Request) -> Idea:
         """Change two or three constants in the copy (fewer where there are no more).
 
-        Raises ``ProposalError``: E-NO-CONSTANTS where there is nothing to search, E-NO-REPAIR for a repair, E-SPACE-EXHAUSTED
-        (an outage) when every point was tried.
+        Raises ``ProposalError``: E-NO-CONSTANTS where there is nothing to search, E-NO-REPAIR for a repair, E-NEEDS-AGENT for what only
+        a reader of code can do, E-SPACE-EXHAUSTED (an outage) when every point was tried.
         """
         if request.operator is Operator.REPAIR:
             raise ProposalError("E-NO-REPAIR", "a search over constants cannot mend a crash", why="the crash is told to it instead")
+        if request.operator in (Operator.SIMPLIFY, Operator.COMBINE):
+            raise ProposalError("E-NEEDS-AGENT", f"a search over constants cannot {request.operator} code")
         with self._lock:
             sources = {path: (request.copy / path).read_bytes() for path in _python(request)}
             space = _space(sources)
