@@ -54,7 +54,15 @@ def queue(store: Store, study: Study) -> list[str]:
 
 
 def proposed(store: Store, study: Study, told: Told, rejected: str = "") -> int:
-    proposal = Proposal(1, Operator.IMPROVE, Idea("x", "agent"), {"train.py": b"LR = 2\n"}, rejected, told=told.notes, takes=told.idea)
+    proposal = Proposal(
+        1,
+        Operator.IMPROVE,
+        Idea("x", "agent"),
+        {"train.py": b"LR = 2\n"},
+        rejected,
+        told=told.notes,
+        takes=(told.idea,) if told.idea else (),
+    )
     return store.propose(study.id, proposal, 1, 0.0).number
 
 

@@ -34,7 +34,8 @@ class Edit:
         """What brings it back after a restart: its words and the files that it changes, in Latin-1, which holds any byte."""
         files = self.proposal.files
         changed = {path: content.decode("latin-1") for path, content in files.items() if parent.get(path) != content}
-        return {"text": self.proposal.idea.hypothesis, "files": changed, "gone": [path for path in parent if path not in files]}
+        told = {"told": list(self.proposal.told), "takes": list(self.proposal.takes)}
+        return {"text": self.proposal.idea.hypothesis, "files": changed, "gone": [path for path in parent if path not in files], **told}
 
 
 class Chooser:
@@ -199,7 +200,9 @@ class Chooser:
             text = f"wave: {' + '.join(edits[at].idea.hypothesis for at in row)}"
             told = {"wave": {"row": place, "size": len(edits), "seed": seed, "edits": list(row)}}
             idea = Idea(hypothesis=text[:300], proposer="wave", seconds=0.0, state=told)
-            made.append(Proposal(parent=edits[0].parent, operator=Operator.WAVE, idea=idea, files=files))
+            notes = tuple(dict.fromkeys(note for at in row for note in edits[at].told))
+            # Each row holds the edit of its own place: what becomes of that edit's idea is told of this row.
+            made.append(Proposal(edits[0].parent, Operator.WAVE, idea, files, told=notes, takes=edits[place].takes))
         for place, edit in enumerate(edits):  # what thinking took and cost is booked once, on the first rows
             at = place % len(made)
             idea = made[at].idea

@@ -267,6 +267,7 @@ class Loop:
             same = self._store.same_files(self.study.id, proposal.files)
             if same and (stale or proposal.operator is Operator.COMBINE):
                 self._parts.listen("note", None, f"a proposal was passed over: same files as #{same}")
+                self._store.hand_over_ideas(self.study.id, same, proposal.takes)
                 return None
             if same:
                 proposal = replace(proposal, rejected=f"same files as #{same}, which was tried already")

@@ -81,7 +81,7 @@ class Thinker:
         except BaseException:
             self._briefs.give_back(told.idea)
             raise
-        return replace(proposal, told=told.notes, takes=told.idea)
+        return replace(proposal, told=told.notes, takes=(told.idea,) if told.idea else ())
 
     def _asked(self, study: Study, wish: Wish, talk: Talk, brief: str) -> Proposal:
         parent = self._store.experiment(study.id, wish.parent)

@@ -107,9 +107,9 @@ class Store(Jobs, Notes, Ideas):
                 packed = pack(content, self._dictionary(study, path) if number > 1 else b"")
                 db.execute("INSERT INTO file VALUES (?,?,?,?)", (study, number, path, packed))
             db.executemany("INSERT OR IGNORE INTO brief_note VALUES (?,?,?)", [(study, number, note) for note in proposal.told])
-            if proposal.takes:
+            for idea_taken in proposal.takes:
                 took = "UPDATE idea SET state='taken', experiment=?, tries=tries+1 WHERE study=? AND id=? AND state IN ('open', 'taken')"
-                db.execute(took, (number, study, proposal.takes))
+                db.execute(took, (number, study, idea_taken))
             self._event(study, number, "experiment.proposed", now, {"description": idea.hypothesis, "notes": list(proposal.notes)})
         return self.experiment(study, number)
 
