@@ -63,7 +63,7 @@ _IMPURE = {
 
 _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}, "httpx2": {"proposers.llm"},
-    "genai_prices": {"proposers.prices"},
+    "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {

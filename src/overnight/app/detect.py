@@ -112,7 +112,7 @@ def look(
         time_limit=parse_duration(said.time_limit.value) if said.time_limit else 0.0,
         data=data,
         network=bool(network_why),
-        agents=tuple(agent.name for agent in AGENTS.values() if any(map(which, agent.programs))),
+        agents=tuple(agent.name for agent in AGENTS.values() if agent.acp is None and any(map(which, agent.programs))),
         gpus=tuple(gpus),
         program=text is not None,
         why={name: reason for name, reason in why.items() if reason},
