@@ -96,6 +96,12 @@ class Scripted:
                 await self.cancelled.wait()
                 open(words[0], "w").write("cancelled in time")
                 return schema.PromptResponse(stop_reason="cancelled", usage=schema.Usage(total_tokens=30, input_tokens=20, output_tokens=10))
+            elif what == "meta":
+                update = acp.update_agent_message_text("")
+                update.field_meta = {"usage": {"inputTokens": words[0], "outputTokens": 5, "cachedReadTokens": 2}}
+                await self.client.session_update(session_id="s-1", update=update)
+            elif what == "quota":
+                return schema.PromptResponse(stop_reason="end_turn", field_meta={"quota": {"token_count": {"input_tokens": 40, "output_tokens": 4}}})
             elif what == "end":
                 return schema.PromptResponse(stop_reason=words[0])
         usage = schema.Usage(total_tokens=60, input_tokens=20, output_tokens=10, cached_read_tokens=30)

@@ -46,6 +46,7 @@ class Person:
         self.text = ""
         self.denied: list[str] = []
         self.cost: dict[str, Any] = {}
+        self.usage: list[Mapping[str, Any]] = []  # of single answers, from agents that tell it with them
         self._parted = False
 
     def _real(self, path: str) -> str:
@@ -67,7 +68,7 @@ class Person:
         kind, paths = self._kinds.get(tool_call.tool_call_id, "other"), self._touched.get(tool_call.tool_call_id, set())
         good = bool(paths) and all(map(self.may_edit, paths)) if kind == "edit" else kind in _HARMLESS and all(map(self._is_inside, paths))
         if not good:
-            self._deny(f"{kind} {', '.join(sorted(paths)) or tool_call.title or ''}")
+            self._deny(f"{kind} {', '.join(sorted({self._real(path) for path in paths})) or tool_call.title or ''}")
         wanted = ("allow_once", "allow_always") if good else ("reject_once", "reject_always")
         chosen = next((option.option_id for each in wanted for option in options if option.kind == each), None)
         if chosen is None:
@@ -92,6 +93,8 @@ class Person:
         """Keep what it says, what it is about to do, and what it has cost."""
         del session_id
         if isinstance(update, schema.AgentMessageChunk):
+            if isinstance(told := (update.field_meta or {}).get("usage"), Mapping):
+                self.usage.append(told)
             if isinstance(update.content, schema.TextContentBlock):
                 self.text = (self.text + ("\n\n" if self._parted and self.text else "") + update.content.text)[-_TEXT:]
                 self._parted = False
@@ -186,10 +189,24 @@ async def _talk(agent: Any, person: Person, plan: Mapping[str, Any], brief: str)
 
 
 def _record(person: Person, stopped: str, done: Any, session: str) -> dict[str, Any]:
-    usage = done.usage.model_dump(by_alias=True, exclude_none=True) if done is not None and done.usage is not None else {}
     return {
-        "type": "result", "stop": stopped, "text": person.text, "denied": person.denied[:16], "usage": usage, "cost": person.cost, "session": session,
+        "type": "result", "stop": stopped, "text": person.text, "denied": person.denied[:16], "usage": _usage(done, person.usage),
+        "cost": person.cost, "session": session,
     }  # fmt: skip
+
+
+def _usage(done: Any, answers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Tokens read (cached ones included), cached and written: as the protocol has it, else as Gemini CLI or Qwen Code tell it beside it."""
+    if done is not None and done.usage is not None:
+        told = done.usage  # some count what was cached among the input, some do not: the total is the same
+        written = told.output_tokens + (told.thought_tokens or 0)
+        return {"read": max(told.total_tokens - written, 0), "cached": told.cached_read_tokens or 0, "written": written}
+    quota = ((done.field_meta if done is not None else None) or {}).get("quota")
+    count = quota.get("token_count") if isinstance(quota, Mapping) else None
+    if isinstance(count, Mapping):
+        return {"read": count.get("input_tokens", 0), "cached": 0, "written": count.get("output_tokens", 0)}
+    names = (("read", "inputTokens"), ("cached", "cachedReadTokens"), ("written", "outputTokens"))
+    return {name: sum(int(each.get(key) or 0) for each in answers) for name, key in names}
 
 
 async def _turn(plan: Mapping[str, Any], command: Sequence[str], brief: str) -> dict[str, Any] | None:
@@ -224,6 +241,7 @@ async def _turn(plan: Mapping[str, Any], command: Sequence[str], brief: str) -> 
                 await asyncio.wait_for(process.wait(), _LEAVE / 2)
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+            await process.wait()
 
 
 def main(plan: str, command: Sequence[str]) -> int:

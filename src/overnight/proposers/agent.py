@@ -170,12 +170,14 @@ class AgentProposer:
         if other:
             why = f"it may edit {', '.join(request.editable[:8])}"
             return ProposalError("E-WRONG-FILE", f"{self.name} edited only protected files: {', '.join(other[:4])}", outage=True, why=why)
-        if not report.text.strip():
-            return ProposalError("E-AGENT-EMPTY", f"{self.name} answered nothing", outage=True)
-        why = one_line(report.text[-300:], 200)
         if report.denied:
             why = f"it may edit {', '.join(request.editable[:8])}"
             return ProposalError("E-WRONG-FILE", f"{self.name} was refused: {'; '.join(report.denied[:4])}", outage=True, why=why)
+        if not report.text.strip():
+            return ProposalError("E-AGENT-EMPTY", f"{self.name} answered nothing", outage=True)
+        if said := next((line for line in reversed(report.text.splitlines()) if line.startswith("Error: ")), ""):
+            return troubles.told_apart(self.name, self._agent.login, said, self._agent.install)
+        why = one_line(report.text[-300:], 200)
         if troubles.is_question(report.text):
             return ProposalError("E-AGENT-QUESTION", f"{self.name} asked a question and edited nothing", outage=True, why=why)
         return ProposalError("E-NO-EDIT", f"{self.name} edited nothing", outage=True, why=why)
