@@ -27,7 +27,7 @@ _GROUPS = (
         "Who proposes",
         (
             *("proposer", "proposer_mix", "proposer_model", "proposer_args", "proposer_hosts", "proposer_command", "proposer_time_limit"),
-            *("policy", "program", "knowledge", "repairs", "ahead"),
+            *("policy", "program", "knowledge", "semantic_model", "repairs", "ahead"),
         ),
     ),
     ("When to believe it", ("profile", "baseline_runs", "early_stop", "plateau")),

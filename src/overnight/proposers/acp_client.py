@@ -259,4 +259,5 @@ def main(plan: str, command: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    code = main(sys.argv[1], sys.argv[2:])
+    os._exit(code)  # at once: what the agent has left open is not ours to wait for

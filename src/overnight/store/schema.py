@@ -178,4 +178,15 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX idea_queue ON idea (study, state, pinned, place);
     """,
+    """
+    CREATE TABLE note_vector (             -- derived: what an embedding model makes of a note; made again when it is missing
+        row INTEGER PRIMARY KEY AUTOINCREMENT,
+        note INTEGER NOT NULL UNIQUE,
+        model TEXT NOT NULL,               -- a digest of the model's files
+        vector BLOB NOT NULL               -- of unit length, half precision
+    );
+    CREATE INDEX note_vector_model ON note_vector (model, row);
+    CREATE TRIGGER note_vector_stale AFTER UPDATE OF text ON note BEGIN DELETE FROM note_vector WHERE note = old.id; END;
+    CREATE TRIGGER note_vector_gone AFTER DELETE ON note BEGIN DELETE FROM note_vector WHERE note = old.id; END;
+    """,
 )

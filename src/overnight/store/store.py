@@ -18,9 +18,10 @@ from overnight.store.ideas import Ideas
 from overnight.store.jobs import Jobs
 from overnight.store.notes import Notes
 from overnight.store.rows import digest, experiment_from, pack, storable, study_from, unpack
+from overnight.store.vectors import Vectors
 
 
-class Store(Jobs, Notes, Ideas):
+class Store(Jobs, Notes, Ideas, Vectors):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
