@@ -64,8 +64,6 @@ def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]
     """The settings, completed by what the repository shows; and what is to be said about it."""
     loaded = config.load(workspace.root, options.flags, options.environ, options.config)
     settings, notes = loaded.settings, list(loaded.warnings)
-    if settings.proposer_command and _outranks(loaded.origin["proposer_command"], loaded.origin["proposer"]):
-        settings = replace(settings, proposer=("command",))
     if not any(part.strip() for part in settings.command):
         settings = replace(settings, command=())
     base = workspace.head()
@@ -88,12 +86,6 @@ def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]
     if not settings.time_limit and not settings.time_budget:
         notes.append(f"time limit: {settings.limit / 60:g} min a run (default; change with --time-limit)")
     return settings, notes
-
-
-def _outranks(origin: str, other: str) -> bool:
-    """Whether a value was set nearer to the command line than another: as a flag, else as a variable, and the other in a file."""
-    ranks = [0 if each == "default" else 3 if each == "flag" else 2 if each.startswith("OVERNIGHT_") else 1 for each in (origin, other)]
-    return ranks[0] > ranks[1] > 0
 
 
 def _words(command: tuple[str, ...]) -> list[str]:
