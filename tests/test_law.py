@@ -21,7 +21,20 @@ _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
     "environment", "jobs", "protocols", "redact", "goals", "suggestions", "plans", "commissions",
 }  # fmt: skip
-_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind"}
+_DOORS = {
+    "config",
+    "store",
+    "workspace",
+    "supervisor",
+    "sandbox",
+    "executors",
+    "proposers",
+    "gpus",
+    "folders",
+    "results",
+    "blind",
+    "semantic",
+}
 _WORK = {
     "asking",
     "planning",
@@ -66,8 +79,8 @@ _IMPURE = {
 }
 
 _PACKAGES = {
-    "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}, "httpx2": {"proposers.llm"},
-    "genai_prices": {"proposers.prices"},
+    "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search", "semantic"}, "model2vec": {"semantic"}, "httpx2": {"proposers.llm"},
+    "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {

@@ -208,7 +208,7 @@ class Proposal:
     repairs: int = 0  # the experiment it mends; 0 = none
     notes: tuple[str, ...] = ()  # what the scope check wants to be known, e.g. files not carried
     told: tuple[int, ...] = ()  # ids of the notes that stood in its brief
-    takes: int = 0  # id of the queued idea that its brief asked for; 0 = none
+    takes: tuple[int, ...] = ()  # ids of the queued ideas that its brief asked for
 
 
 @dataclass(frozen=True, slots=True)

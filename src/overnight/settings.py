@@ -61,7 +61,7 @@ class Settings:
     proposer: tuple[str, ...] = _setting(
         "texts",
         (),
-        "Who proposes: an agent (claude, codex, gemini, opencode, pi, qwen, aider, mini-swe-agent, copilot, cline), llm (a plain model), optuna "
+        "Who proposes: an agent (claude, codex, gemini, opencode, pi, qwen, aider, mini-swe-agent, copilot, cline; claude-acp and others by the Agent Client Protocol), llm (a plain model), optuna "
         "(search over the constants, no key needed) or command. Of several, the next steps in while the one before is down; claude:3 is a share. "
         "Not set = command if there is a proposer_command, else optuna.",
         '["claude", "optuna"]',
@@ -93,6 +93,12 @@ class Settings:
         "project",
         "Where notes go: project, or user (also into your own store, where the briefs of your other projects find them).",
         '"user"',
+    )
+    semantic_model: str = _setting(
+        "text",
+        "",
+        "Folder of an embedding model (model2vec) by which notes are also found that mean the same in other words; nothing is fetched.",
+        '"~/models/potion-base-8M"',
     )
     slots: int = _setting("positive", 1, "How many experiments run at once.", "1")
     gpus: tuple[str, ...] = _setting(

@@ -29,7 +29,8 @@ from overnight.proposers import PROPOSERS
 from overnight.proposers.agent import AgentProposer, Wants
 from overnight.proposers.agents import AGENTS, pair_of
 from overnight.proposers.chain import Chain
-from overnight.protocols import Executor, Proposer
+from overnight.proposers.informed import Informed
+from overnight.protocols import Executor, Proposer, Searcher
 from overnight.redact import Redactor
 from overnight.results import Table
 from overnight.runner import Place, Runner
@@ -40,6 +41,7 @@ from overnight.thinking import Thinker
 from overnight.workspace import Scope, Workspace
 
 Listen = Callable[[str, Experiment | None, str], None]
+_RECALLED = 500  # experiments that are told after a restart to a search which only informs
 _AGENT = re.compile(r"p.+-[0-9a-f]+-[0-9]+")  # name of a proposer's job; those of experiments end in .1, .2 ...
 
 
@@ -190,12 +192,19 @@ def proposer_for(study: Study, executor: Executor, environ: Mapping[str, str], w
     settings = study.settings
     named = proposer_shares(settings.proposer) or [("command" if settings.proposer_command else "optuna", 1.0)]
     made = [(_one_proposer(name, study, executor, (environ, wrap)), share) for name, share in named]
-    if len(made) == 1:
-        return made[0][0]
     mix = settings.proposer_mix
     if mix == "order" and len({share for _, share in made}) > 1:
         mix = "shares"
-    return Chain(made, mix)
+    whole = made[0][0] if len(made) == 1 else Chain(made, mix)
+    if any(isinstance(proposer, Searcher) for proposer, _ in made):
+        return whole
+    return Informed(whole, _search(study))
+
+
+def _search(study: Study) -> Searcher:
+    """A search over the constants that learns from every run and proposes nothing: what it knows stands in briefs."""
+    found: Searcher = _load(PROPOSERS["optuna"])(seed=study.settings.seed, direction=study.direction)
+    return found
 
 
 def _one_proposer(name: str, study: Study, executor: Executor, where: tuple[Mapping[str, str], Callable[[JobSpec], JobSpec]]) -> Proposer:
@@ -216,16 +225,17 @@ def _one_proposer(name: str, study: Study, executor: Executor, where: tuple[Mapp
     return made
 
 
-def sampler_of(study: Study, known: Sequence[Experiment]) -> Callable[[Mapping[str, bytes]], str]:
-    """What the search over the constants says of some files, once it was told these settled experiments of its own."""
-    search = _load(PROPOSERS["optuna"])(seed=study.settings.seed, direction=study.direction)
+def sampler_of(study: Study, store: Store, known: Sequence[Experiment]) -> Callable[[Mapping[str, bytes]], str]:
+    """What the search over the constants says of some files, once it was told these experiments."""
+    search = _search(study)
     for experiment in known:
-        search.tell(experiment, dict)
-    told: Callable[[Mapping[str, bytes]], str] = search.state
-    return told
+        search.tell(experiment, lambda number=experiment.number: store.files(study.id, number))  # type: ignore[misc] # binds the number
+    return search.state
 
 
 def _recall(store: Store, study: Study, proposer: Proposer) -> None:
     """Tell a new proposer what earlier loops have learned, and what is on its way, lest it proposes that again."""
-    for experiment in store.experiments(study.id):
+    # A search that proposes must know every point, lest it proposes it again.
+    past = store.experiments(study.id, last=_RECALLED) if isinstance(proposer, Informed) else store.experiments(study.id)
+    for experiment in past:
         proposer.tell(experiment, lambda number=experiment.number: store.files(study.id, number))  # type: ignore[misc] # binds the number

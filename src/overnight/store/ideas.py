@@ -7,6 +7,7 @@ Ideas that come before any study belong to study 0; the next study that is made 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 
 from overnight.errors import NotFoundError
 from overnight.notes import LONGEST, QueuedIdea, Source
@@ -67,6 +68,12 @@ class Ideas(Connection):
                 (study, study, idea),
             )
         return self.idea(study, idea)
+
+    def hand_over_ideas(self, study: int, number: int, ideas: Collection[int]) -> None:
+        """Say that what these ideas ask for was tried in experiment ``number``, whichever had taken them before."""
+        with self._write(synced=False) as db:
+            sql = "UPDATE idea SET state='taken', experiment=? WHERE study=? AND id=? AND state IN ('open', 'taken')"
+            db.executemany(sql, [(number, study, idea) for idea in ideas])
 
     def unfit_idea(self, study: int, number: int) -> None:
         """Open the idea that an experiment took which could not even be run, unless that has happened too often."""

@@ -206,4 +206,15 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (plan, name)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE note_vector (             -- derived: what an embedding model makes of a note; made again when it is missing
+        row INTEGER PRIMARY KEY AUTOINCREMENT,
+        note INTEGER NOT NULL UNIQUE,
+        model TEXT NOT NULL,               -- a digest of the model's files
+        vector BLOB NOT NULL               -- of unit length, half precision
+    );
+    CREATE INDEX note_vector_model ON note_vector (model, row);
+    CREATE TRIGGER note_vector_stale AFTER UPDATE OF text ON note BEGIN DELETE FROM note_vector WHERE note = old.id; END;
+    CREATE TRIGGER note_vector_gone AFTER DELETE ON note BEGIN DELETE FROM note_vector WHERE note = old.id; END;
+    """,
 )

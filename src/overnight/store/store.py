@@ -19,9 +19,10 @@ from overnight.store.jobs import Jobs
 from overnight.store.notes import Notes
 from overnight.store.plans import Plans
 from overnight.store.rows import digest, experiment_from, pack, storable, study_from, unpack
+from overnight.store.vectors import Vectors
 
 
-class Store(Jobs, Notes, Ideas, Plans):
+class Store(Jobs, Notes, Ideas, Plans, Vectors):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
@@ -111,9 +112,9 @@ class Store(Jobs, Notes, Ideas, Plans):
                 packed = pack(content, self._dictionary(study, path) if number > 1 else b"")
                 db.execute("INSERT INTO file VALUES (?,?,?,?)", (study, number, path, packed))
             db.executemany("INSERT OR IGNORE INTO brief_note VALUES (?,?,?)", [(study, number, note) for note in proposal.told])
-            if proposal.takes:
+            for idea_taken in proposal.takes:
                 took = "UPDATE idea SET state='taken', experiment=?, tries=tries+1 WHERE study=? AND id=? AND state IN ('open', 'taken')"
-                db.execute(took, (number, study, proposal.takes))
+                db.execute(took, (number, study, idea_taken))
             self._event(study, number, "experiment.proposed", now, {"description": idea.hypothesis, "notes": list(proposal.notes)})
         return self.experiment(study, number)
 
