@@ -91,7 +91,7 @@ def test_a_time_of_the_day_is_the_latest_one(text: str, clock: str, hours: float
     assert (now - moment_of(text, now)) / 3600 == hours
 
 
-@pytest.mark.parametrize("text", ["25:00", "7", "", "-1h", "noon"])
+@pytest.mark.parametrize("text", ["25:00", "", "-1h", "noon"])
 def test_what_is_no_time_is_no_time(text: str) -> None:
     with pytest.raises(UsageError) as error:
         moment_of(text, 0.0)
