@@ -17,7 +17,7 @@ _NEVER = 1e12  # seconds: the end of a job without a time limit; the one to be s
 
 
 def choose(
-    wishes: Iterable[Wish], offer: Offer, others: Callable[[], Sequence[Standing]], now: float
+    offer: Offer, now: float, wishes: Iterable[Wish], others: Callable[[], Sequence[Standing]]
 ) -> tuple[Wish, tuple[str, ...]] | None:
     """The job that the worker gets, and its GPUs. ``wishes`` come in order; ``others`` (all live workers) is asked only if one must wait."""
     waiting: list[Wish] = []
@@ -58,13 +58,15 @@ def described(machine: Machine) -> str:
     for card in machine.cards:
         kinds[card.name, card.memory_mb] = kinds.get((card.name, card.memory_mb), 0) + 1
     found = [f"{count} {name or 'GPU'}" + (f" ({size / 1000:.0f} GB)" if size else "") for (name, size), count in kinds.items()]
-    words = [", ".join(found) or "no GPU", f"{machine.cpus} CPUs" if machine.cpus else "", f"{machine.memory_gb:.0f} GB" if machine.memory_gb else ""]
+    words = [
+        ", ".join(found) or "no GPU",
+        f"{machine.cpus} CPUs" if machine.cpus else "",
+        f"{machine.memory_gb:.0f} GB" if machine.memory_gb else "",
+    ]
     return ", ".join(filter(None, [*words, f"tags {' '.join(machine.tags)}" if machine.tags else ""]))
 
 
-def waits(
-    wishes: Iterable[Wish], standings: Sequence[Standing], seconds: Mapping[str, float], now: float
-) -> dict[str, float]:
+def waits(wishes: Iterable[Wish], standings: Sequence[Standing], seconds: Mapping[str, float], now: float) -> dict[str, float]:
     """Expected seconds until each job starts, by id, as if each took its ``seconds``; jobs after one of unknown length may be missing."""
     found: dict[str, float] = {}
     plan = {each.machine.name: each for each in standings}

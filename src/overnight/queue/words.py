@@ -20,10 +20,18 @@ SAFE = 0.8  # part of its lease after which a worker that hears nothing ends its
 LOSSES = 10  # attempts that may be lost before a job is given up: it may be what ends its workers
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
-_TEXTS = {"name": 200, "exp_id": 200, "gpu_type": 100, "pipeline": 200, "submission_key": 200, "metric": 256, "code": 64}
+_TEXTS = {"name": 200, "exp_id": 200, "gpu_type": 100, "pipeline": 200, "submission_key": 200, "metric": 256, "code": 64, "folder": 4096}
 _LISTS = {"command": 4096, "tags": 64, "needs": 1024, "inputs": 256, "outputs": 256}
 _NUMBERS = {"gpu_count": 1024, "retries": 1000, "cpus": 4096, "vram_gb": 1e6, "memory_gb": 1e6, "time_limit": 1e9}
-_BYTES = 256 * 2**10  # of command and variables together
+_BYTES = 128 * 2**10  # of command and variables together
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The time: by the clock of leases, which runs on while a machine sleeps, and on the wall."""
+
+    clock: float
+    wall: float
 
 
 class OnLost(StrEnum):
@@ -39,7 +47,8 @@ class Submission:
 
     command: tuple[str, ...]  # one word alone is a line for the shell
     name: str = ""
-    code: str = ""  # the commit that is laid out as its folder; empty = an empty folder
+    code: str = ""  # the commit that is laid out for it; empty = nothing
+    folder: str = ""  # below what is laid out, where the command runs
     gpu_count: int = 0
     exp_id: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +85,8 @@ def _text_trouble(asked: Submission) -> str:
         return "there is no command"
     if asked.code and not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", asked.code):
         return f"code is no commit: {asked.code!r}"
+    if asked.folder.startswith("/") or ".." in asked.folder.split("/"):
+        return "folder must lie below the code"
     if any(not pattern or pattern.startswith("/") or ".." in pattern.split("/") for pattern in asked.outputs):
         return "outputs are globs below the folder of the job"
     return next((f"input {entry!r} must lead to an absolute path" for entry in asked.inputs if not input_of(entry)[1].startswith("/")), "")
