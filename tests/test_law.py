@@ -51,6 +51,7 @@ _WORK = {
     "early",
     "desk",
     "worker",
+    "attempt",
 }
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
