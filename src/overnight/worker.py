@@ -73,6 +73,8 @@ class Worker:
         finally:
             self._ended.set()
             keeper.join(5.0)
+            with contextlib.suppress(UnreachableError, StorageError):
+                self._hands.hub.renew(self.machine.name, [attempt.held for attempt in self._alive()], leaving=True)
             os.close(self._lease_file)
 
     def drain(self) -> None:
