@@ -19,22 +19,11 @@ _ROOT = Path(overnight.__file__).parent
 
 _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
-    "environment", "jobs", "protocols", "redact", "goals", "suggestions", "plans", "commissions",
+    "environment", "jobs", "protocols", "redact", "goals", "suggestions", "plans", "commissions", "queue",
 }  # fmt: skip
 _DOORS = {
-    "config",
-    "store",
-    "workspace",
-    "supervisor",
-    "sandbox",
-    "executors",
-    "proposers",
-    "gpus",
-    "folders",
-    "results",
-    "blind",
-    "semantic",
-}
+    "config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "semantic", "doorbell", "outputs",
+}  # fmt: skip
 _WORK = {
     "asking",
     "planning",
@@ -53,6 +42,9 @@ _WORK = {
     "loop",
     "referee",
     "early",
+    "desk",
+    "worker",
+    "attempt",
 }
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
@@ -67,13 +59,14 @@ _MAY_IMPORT = {
 _CROSSINGS: dict[tuple[str, str], str] = {}
 
 _PURE = {
-    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "hashlib", "itertools", "json", "math", "re", "typing", "unicodedata",
+    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "functools", "hashlib", "itertools", "json", "math", "re", "typing", "unicodedata",
     "urllib", "warnings",
 }  # fmt: skip
 _IMPURE = {
     ("constants", "random"): "the type of a source of chance, which is an argument",
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",
+    ("", "importlib"): "loads what users call from Python when they do",
     ("judge.policies", "random"): "chance with a seed that is an argument",
     ("protocols", "pathlib"): "the type of a field",
 }

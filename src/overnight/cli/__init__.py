@@ -38,6 +38,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "idea": ("overnight.cli.idea:idea", "What you want to be tried: add, ls, veto, up, done."),
     "note": ("overnight.cli.note:note", "What was learned or written down: add, ls, search, retract."),
     "brief": ("overnight.cli.brief:brief", "What the next proposer would be told."),
+    "hub": ("overnight.cli.hub:hub", "Jobs for your workers: submit, list, watch, logs, cancel, retry, outputs."),
+    "worker": ("overnight.cli.worker:worker", "Offer this machine to the hub: start."),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }
