@@ -21,7 +21,7 @@ _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
     "environment", "jobs", "protocols", "redact",
 }  # fmt: skip
-_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind"}
+_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "hub"}
 _WORK = {
     "knowledge",
     "briefing",
@@ -63,7 +63,7 @@ _IMPURE = {
 
 _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}, "httpx2": {"proposers.llm"},
-    "genai_prices": {"proposers.prices"},
+    "genai_prices": {"proposers.prices"}, "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {
@@ -73,9 +73,11 @@ _STARTS_PROCESSES = {
     "sandbox": "bubblewrap, and the probe that proves its walls",
     "blind": "examiner and predictor, as a program under a supervisor",
     "gpus": "nvidia-smi",
+    "hub": "nats-server, which a relay is made of",
     "folders": "rm, for trees deeper than Python can walk",
     "app.agents": "agents, for their versions",
     "app.control": "the loop itself, in the background",
+    "app.relay": "the relay itself, in the background",
     "app.demo": "git, to make the demo's new repository",
     "testing": "git, to make repositories for tests",
 }

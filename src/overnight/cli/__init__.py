@@ -34,6 +34,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "idea": ("overnight.cli.idea:idea", "What you want to be tried: add, ls, veto, up, done."),
     "note": ("overnight.cli.note:note", "What was learned or written down: add, ls, search, retract."),
     "brief": ("overnight.cli.brief:brief", "What the next proposer would be told."),
+    "relay": ("overnight.cli.relay:relay", "The point that workers and clients dial out to: init, start, invite, revoke."),
+    "worker": ("overnight.cli.worker:worker", "This machine as one that runs jobs: join, allow, install."),
+    "join": ("overnight.cli.join:join", "Join a relay as a client."),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }

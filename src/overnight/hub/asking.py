@@ -191,7 +191,9 @@ class Answerer:
     async def _work(self, session: Session, name: str, verb: str, mark: bytes, payload: bytes) -> bytes:
         handler = self._handlers.get(verb)
         if handler is None:
-            return _FAILED + _written(UsageError("E-VERB", f"this hub knows no '{verb}'", fix="pip install --upgrade overnight   # on both sides"))
+            return _FAILED + _written(
+                UsageError("E-VERB", f"this hub knows no '{verb}'", fix="pip install --upgrade overnight   # on both sides")
+            )
         if session.waiting() >= _AT_ONCE:
             return _BUSY
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -211,7 +213,9 @@ class Answerer:
 
 def too_large(size: int) -> UsageError:
     """The error for a message that is not carried."""
-    return UsageError("E-TOO-LARGE", f"a message of {size:,} bytes is not carried", why=f"the most is {PAYLOAD:,} bytes", fix="overnight hub --help")
+    return UsageError(
+        "E-TOO-LARGE", f"a message of {size:,} bytes is not carried", why=f"the most is {PAYLOAD:,} bytes", fix="overnight hub --help"
+    )
 
 
 def _written(error: OvernightError) -> bytes:

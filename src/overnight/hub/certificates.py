@@ -159,5 +159,8 @@ def shown(host: str, port: int, patience: float = 10.0) -> bytes:
     """The certificate (DER) that a server shows, unchecked. Raises ``OSError``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((host.strip("[]"), port), patience) as plain, context.wrap_socket(plain, server_hostname=host.strip("[]")) as found:
+    with (
+        socket.create_connection((host.strip("[]"), port), patience) as plain,
+        context.wrap_socket(plain, server_hostname=host.strip("[]")) as found,
+    ):
         return found.getpeercert(binary_form=True) or b""

@@ -54,3 +54,11 @@ def load(path: Path, verb: str) -> Credentials:
         return Credentials(identity, row["address"], row["authority"], row["claims"], hub)
     except (ValueError, TypeError, KeyError) as exc:
         raise UsageError("E-CREDENTIALS", f"{path} is damaged", fix=fix) from exc
+
+
+def writable(path: Path) -> None:
+    """Raise ``OSError`` unless a file can be written there: found out before an invitation is used up."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    probe = path.with_name(f".{path.name}.probe")
+    write(probe, b"")
+    probe.unlink()

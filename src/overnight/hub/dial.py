@@ -23,12 +23,12 @@ import nats.errors
 from overnight.errors import NotAllowedError, OvernightError, UnreachableError
 from overnight.hub import certificates, keys
 from overnight.hub.credentials import Credentials
-from overnight.hub.server import PAYLOAD, SEAL
+from overnight.hub.server import PENDING
 
 PATIENCE = 10.0  # seconds for one try
 _ANSWER = 5  # seconds for one step of it
 _CLOSE = 2.0  # seconds for saying good-bye
-_FRAME = 8 * (PAYLOAD + SEAL)  # bytes; the server may put several messages into one
+_FRAME = 2 * PENDING  # bytes; the server may put all that waits for us into one
 _OTHER_NAME, _NOT_YET, _EXPIRED = {62, 64}, {9}, {10}  # X509_V_ERR_… of openssl/x509_vfy.h
 
 Client = nats.aio.client.Client
@@ -42,10 +42,16 @@ class _WebSocket(nats.aio.transport.WebSocketTransport):
         self._client.detach()
         self._client = aiohttp.ClientSession(trust_env=True)
 
-    async def connect_tls(self, uri: str | urllib.parse.ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - the library's signature
+    async def connect_tls(
+        self, uri: str | urllib.parse.ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        del buffer_size, connect_timeout  # the whole try has one limit
         if self._ws is None or self._ws.closed:
             self._ws = await self._client.ws_connect(
-                uri if isinstance(uri, str) else uri.geturl(), ssl=ssl_context, max_msg_size=_FRAME, timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE)
+                uri if isinstance(uri, str) else uri.geturl(),
+                ssl=ssl_context,
+                max_msg_size=_FRAME,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE),
             )
             self._using_tls = True
 
@@ -72,11 +78,12 @@ async def dial(found: Credentials, lost: Callable[[], None]) -> Client:
                 inbox_prefix=f"_INBOX.{found.name}", user_jwt_cb=lambda: bytearray(found.claims.encode()),
                 signature_cb=lambda nonce: base64.b64encode(keys.sign(found.identity.seed, nonce.encode())),
             )  # fmt: skip
-        if not client.is_connected:
-            raise ConnectionError("the greeting was cut short")
     except Exception as exc:
         await hang_up(client)
         raise explained(exc, found.address) from exc
+    if not client.is_connected:
+        await hang_up(client)
+        raise _unreachable(found.address, "the greeting was cut short")
     return client
 
 
@@ -143,7 +150,9 @@ def _certificate(exc: ssl.SSLCertVerificationError, address: str) -> OvernightEr
         return UnreachableError("E-RELAY-CLOCK", f"{address} cannot be trusted", why=why, fix="timedatectl   # is the clock right?")
     if exc.verify_code in _EXPIRED:
         why = f"its certificate has expired, and by this machine's clock it is {now} UTC"
-        return UnreachableError("E-RELAY-CLOCK", f"{address} cannot be trusted", why=why, fix="overnight relay start   # on the relay: makes a new one")
+        return UnreachableError(
+            "E-RELAY-CLOCK", f"{address} cannot be trusted", why=why, fix="overnight relay start   # on the relay: makes a new one"
+        )
     return NotAllowedError(
         "E-RELAY-CERTIFICATE",
         f"{address} is not the relay that this machine has joined",
@@ -153,4 +162,6 @@ def _certificate(exc: ssl.SSLCertVerificationError, address: str) -> OvernightEr
 
 
 def _unreachable(address: str, why: str) -> UnreachableError:
-    return UnreachableError("E-RELAY-UNREACHABLE", f"{address} cannot be reached", why=why, fix="overnight relay status   # on the relay: does it run?")
+    return UnreachableError(
+        "E-RELAY-UNREACHABLE", f"{address} cannot be reached", why=why, fix="overnight relay status   # on the relay: does it run?"
+    )

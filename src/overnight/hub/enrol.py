@@ -7,18 +7,19 @@ keys the join line has named. An invitation is used up before it is answered; th
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nacl.exceptions
 import nacl.signing
 
 from overnight.errors import NotAllowedError, OvernightError, UnreachableError
-from overnight.hub import certificates, claims, invitation, keys
+from overnight.hub import certificates, claims, invitation, keys, steering, streams
 from overnight.hub.credentials import Credentials
 from overnight.hub.dial import dial, explained, hang_up
 from overnight.hub.folder import Folder, Invitation, Member, Roster, admit
@@ -46,7 +47,9 @@ def invite(folder: Folder, kind: str, name: str, now: float) -> Line:
         member = held[0].members.get(name)
         if member is not None and not member.revoked:
             raise NotAllowedError(
-                "E-NAME-TAKEN", f"'{name}' has joined already, as a {member.kind}", fix=f"overnight relay revoke {name}   # or choose another name"
+                "E-NAME-TAKEN",
+                f"'{name}' has joined already, as a {member.kind}",
+                fix=f"overnight relay revoke {name}   # or choose another name",
             )
         open_ones = {key: row for key, row in held[0].invitations.items() if row.expires > now - 86400 and row.name != name}
         made = Invitation(name, kind, keys.public(line.seed), line.expires)
@@ -78,7 +81,13 @@ class Enroller:
         except OvernightError as exc:
             told = {"error": exc.as_dict()}
         except (ValueError, KeyError, TypeError, AttributeError):
-            told = {"error": {"code": "E-JOIN", "message": "the relay does not understand what it is asked", "hint": "pip install --upgrade overnight"}}
+            told = {
+                "error": {
+                    "code": "E-JOIN",
+                    "message": "the relay does not understand what it is asked",
+                    "hint": "pip install --upgrade overnight",
+                }
+            }
         body = json.dumps({**told, "time": self._clock()}).encode()
         return keys.sign(self._folder.hub().seed, b"overnight join\0" + body) + body
 
@@ -102,6 +111,27 @@ class Enroller:
         return {"name": found.name, "kind": found.kind, "claims": jwt, "hub": {"sign": hub.sign, "box": hub.box}}
 
 
+@contextlib.contextmanager
+def serving(folder: Folder, free: int, say: Callable[[str], None]) -> Iterator[None]:
+    """Answer guests over the running server while this lasts, and make its streams first; ``free`` are the bytes that its disk has left."""
+    loop, found = Loop("relay-enroller"), steering.beside(folder, claims.ENROLLER, time.time())
+
+    async def begin() -> Keeper:
+        keeper = Keeper(found)
+        await keeper.start(patient=True)
+        await keeper.client(_PATIENCE)
+        await streams.define(keeper, free)
+        await Enroller(folder, say=say).serve(keeper)
+        return keeper
+
+    try:
+        keeper = loop.run(begin())
+        yield
+        loop.run(keeper.close())
+    finally:
+        loop.close()
+
+
 def join(text: str, say: Callable[[str], None] = lambda _text: None) -> Credentials:
     """Use a join line: make keys here, show the code, and come back with what is needed to come again.
 
@@ -122,7 +152,9 @@ def join(text: str, say: Callable[[str], None] = lambda _text: None) -> Credenti
     row = _checked(told, line)
     skew = time.time() - float(row["time"])
     if abs(skew) > SKEW:
-        say(f"warning: this machine's clock is {abs(skew):.0f} seconds {'ahead of' if skew > 0 else 'behind'} the relay's; leases do not mind, people may")
+        say(
+            f"warning: this machine's clock is {abs(skew):.0f} seconds {'ahead of' if skew > 0 else 'behind'} the relay's; leases do not mind, people may"
+        )
     hub = Peer("hub", "hub", row["hub"]["sign"], row["hub"]["box"])
     return Credentials(Identity(str(row["name"]), line.kind, own.seed, own.box), address, authority, str(row["claims"]), hub)
 
@@ -133,7 +165,10 @@ async def _ask(guest: Credentials, line: Line, data: bytes) -> bytes:
         found = await client.request(f"enrol.{line.id}", data, timeout=_PATIENCE)
     except Exception as exc:
         raise UnreachableError(
-            "E-RELAY-SILENT", f"{guest.address} is there, but nobody answers guests", why=str(exc), fix="overnight relay start   # on the relay"
+            "E-RELAY-SILENT",
+            f"{guest.address} is there, but nobody answers guests",
+            why=str(exc),
+            fix="overnight relay start   # on the relay",
         ) from exc
     finally:
         await hang_up(client)
@@ -164,11 +199,13 @@ def _asked(found: Invitation, data: bytes) -> Peer:
 def _in(roster: Roster, found: Invitation, peer: Peer, guest: str, now: float) -> Roster:
     member = roster.members.get(found.name)
     if member is not None and not member.revoked:
-        raise NotAllowedError("E-NAME-TAKEN", f"'{found.name}' has joined already", fix=f"overnight relay revoke {found.name}   # on the relay")
+        raise NotAllowedError(
+            "E-NAME-TAKEN", f"'{found.name}' has joined already", fix=f"overnight relay revoke {found.name}   # on the relay"
+        )
     return admit(roster, Member(found.name, found.kind, peer.sign, peer.box, int(now)), guest)
 
 
-def _checked(told: bytes, line: Line) -> dict[str, dict[str, str]]:
+def _checked(told: bytes, line: Line) -> dict[str, Any]:
     """The answer, if the hub has signed it that the line has named; raises what it says."""
     damaged = NotAllowedError("E-RELAY-CERTIFICATE", "the answer does not come from the hub of this join line", fix=_INVITE)
     try:
@@ -214,7 +251,9 @@ def _refused(exc: NotAllowedError, line: Line) -> OvernightError:
         return NotAllowedError("E-INVITE-EXPIRED", f"this invitation has expired {now - line.expires:.0f} seconds ago", fix=_INVITE)
     if now < line.issued - SKEW:
         why = f"by this machine's clock it will only be made in {line.issued - now:.0f} seconds"
-        return NotAllowedError("E-RELAY-CLOCK", "this invitation is not accepted (any more)", why=why, fix="timedatectl   # is the clock right?")
+        return NotAllowedError(
+            "E-RELAY-CLOCK", "this invitation is not accepted (any more)", why=why, fix="timedatectl   # is the clock right?"
+        )
     return NotAllowedError("E-INVITE-CODE", "the relay does not know this invitation", why="it was made by another relay", fix=_INVITE)
 
 

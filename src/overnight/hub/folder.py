@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,16 @@ class Relay:
     host: str
     port: int  # for everybody, WSS
     local: int  # for the hub beside it, on the loopback
-    own: bool  # the certificate is of the relay's own authority
+    given: tuple[str, str]  # the files of a certificate of somebody else's and its key; empty where the relay has an authority of its own
     account: str
     system: str
     roles: Mapping[str, str]  # role: the public key that signs for it
     schema: str = SCHEMA
+
+    @property
+    def own(self) -> bool:
+        """Whether the certificate is of the relay's own authority."""
+        return not self.given[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +97,17 @@ class Folder:
         """What it is; raises ``NotFoundError`` where no relay was made."""
         try:
             found: dict[str, Any] = json.loads((self.path / "relay.json").read_bytes())
-            return Relay(**found)
+            return Relay(**{**found, "given": tuple(found["given"])})
         except FileNotFoundError as exc:
             raise NotFoundError(
-                "E-NO-RELAY", f"there is no relay in {self.path}", fix="overnight relay init --host NAME   # the name that others reach it by"
+                "E-NO-RELAY",
+                f"there is no relay in {self.path}",
+                fix="overnight relay init --host NAME   # the name that others reach it by",
             ) from exc
-        except (OSError, ValueError, TypeError) as exc:
-            raise StorageError("E-RELAY-FOLDER", f"{self.path}/relay.json cannot be read: {exc}", fix="overnight relay init --help") from exc
+        except (OSError, ValueError, TypeError, KeyError) as exc:
+            raise StorageError(
+                "E-RELAY-FOLDER", f"{self.path}/relay.json cannot be read: {exc}", fix="overnight relay init --help"
+            ) from exc
 
     def secrets(self) -> dict[str, str]:
         """Seeds by whose they are."""
@@ -134,6 +143,18 @@ class Folder:
             return (0, 0)
         return (found.st_mtime_ns, found.st_ino)
 
+    def peers(self) -> Callable[[str], Peer | None]:
+        """Who has a name now, if anybody: the roster is read anew whenever it was written."""
+        held: tuple[tuple[int, int], dict[str, Peer]] = ((-1, -1), {})
+
+        def find(name: str) -> Peer | None:
+            nonlocal held
+            if (stamp := self.changed()) != held[0]:
+                held = (stamp, {row.name: row.peer() for row in self.roster().members.values() if not row.revoked})
+            return held[1].get(name)
+
+        return find
+
     @contextlib.contextmanager
     def changing(self) -> Iterator[list[Roster]]:
         """The roster in a list of one; what the list holds at the end is written, durably, unless an error ended the block."""
@@ -157,17 +178,29 @@ class Folder:
         return found
 
     def renew(self, now: float) -> bool:
-        """Make the server's certificate anew when less than a month is left of it; False where that is somebody else's to do."""
-        relay = self.relay()
-        if not relay.own or not certificates.is_old((self.path / "server.pem").read_bytes(), now):
+        """Bring the server's certificate up to date: made anew when less than a month is left of it, or taken from where it was given.
+
+        Returns whether it is another one now. Raises ``UsageError`` when the one that was given does not fit any more.
+        """
+        relay, shown = self.relay(), (self.path / "server.pem").read_bytes()
+        if not relay.own:
+            made = _given(relay.given, relay.host, now)
+        elif certificates.is_old(shown, now):
+            above = certificates.Pair(self.authority(), (self.path / "authority.key").read_bytes())
+            made = certificates.server(above, relay.host, now)
+        else:
             return False
-        above = certificates.Pair(self.authority(), (self.path / "authority.key").read_bytes())
-        _write_pair(self.path / "server", certificates.server(above, relay.host, now))
+        if made.certificate == shown:
+            return False
+        _write_pair(self.path / "server", made)
         return True
 
 
-def make(path: Path, host: str, port: int, given: certificates.Pair | None, now: float) -> Folder:
-    """A new relay in an empty folder. Raises ``UsageError``: there is one already, or the certificate given does not fit."""
+def make(path: Path, host: str, port: int, given: tuple[str, str], now: float) -> Folder:
+    """A new relay in an empty folder; ``given`` are the files of a certificate and its key, or empty.
+
+    Raises ``UsageError``: there is one already, or the certificate does not fit.
+    """
     folder = Folder(path)
     if (path / "relay.json").exists():
         raise UsageError(
@@ -176,21 +209,25 @@ def make(path: Path, host: str, port: int, given: certificates.Pair | None, now:
             why="a new one would shut out everybody who has joined",
             fix="overnight relay start   # or: overnight relay init --relay ANOTHER-FOLDER",
         )
-    if given is not None:
-        certificates.check_given(given.certificate, given.key, host, now)
+    shown = _given(given, host, now) if given[0] else None
     for part in (path, folder.accounts, folder.streams):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
         part.chmod(0o700)
-    if given is None:
+    if shown is None:
         above = certificates.authority(now)
         _write_pair(path / "authority", above)
-    _write_pair(path / "server", given or certificates.server(above, host, now))
+        shown = certificates.server(above, host, now)
+    _write_pair(path / "server", shown)
     secrets = {name: keys.new_seed(keys.ACCOUNT) for name in ("account", "system", *claims.ROLES)}
-    secrets |= {"operator": keys.new_seed(keys.OPERATOR), "system_user": keys.new_seed(keys.USER), "enroller_user": keys.new_seed(keys.USER)}
+    secrets |= {
+        "operator": keys.new_seed(keys.OPERATOR),
+        "system_user": keys.new_seed(keys.USER),
+        "enroller_user": keys.new_seed(keys.USER),
+    }
     write(path / "secrets.json", json.dumps(secrets).encode())
     write(path / "hub.json", json.dumps(asdict(keys.new_identity("hub", "hub"))).encode())
     roles = {role: keys.public(secrets[role]) for role in claims.ROLES}
-    relay = Relay(host, port, _free_port(), given is None, keys.public(secrets["account"]), keys.public(secrets["system"]), roles)
+    relay = Relay(host, port, _free_port(), given, keys.public(secrets["account"]), keys.public(secrets["system"]), roles)
     write(path / "relay.json", json.dumps(asdict(relay), indent=1).encode())  # the last: what is there is whole
     folder.write_claims(now)
     return folder
@@ -229,6 +266,19 @@ def write(path: Path, data: bytes) -> None:
         os.fsync(above)
     finally:
         os.close(above)
+
+
+def _given(files: tuple[str, str], host: str, now: float) -> certificates.Pair:
+    try:
+        found = certificates.Pair(*(Path(file).read_bytes() for file in files))
+    except OSError as exc:
+        raise UsageError(
+            "E-CERTIFICATE",
+            f"{exc.filename} cannot be read: {exc.strerror}",
+            fix="overnight relay init --cert FILE --key FILE   # or without both",
+        ) from exc
+    certificates.check_given(found.certificate, found.key, host, now)
+    return found
 
 
 def _write_pair(stem: Path, pair: certificates.Pair) -> None:

@@ -7,7 +7,6 @@ sides can write out themselves. The code makes a key pair; it is never sent. Pur
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import re
@@ -82,27 +81,34 @@ def new(address: tuple[str, int], kind: str, trust: tuple[bytes, bytes], account
 
 def read(text: str) -> Line:
     """The line that ``text`` is; raises ``UsageError`` for anything else."""
-    address, _, blob = text.strip().removeprefix("wss://").partition("/")
-    match = _ADDRESS.fullmatch(address)
     try:
-        data = base64.b64decode(blob + "=" * (-len(blob) % 4), altchars=b"-_", validate=True)
-        if match is None or len(data) != _BODY.size + 4 or not 0 < int(match["port"]) < 65536:
-            raise ValueError(text)
-        host, body = match["host"].strip("[]") if ":" not in match["host"] else match["host"], data[:-4]
-        if zlib.crc32(f"{host}:{int(match['port'])}".encode() + body) != struct.unpack("!I", data[-4:])[0]:
-            raise ValueError(text)
-        form, kind, code, issued, authority, hub, account, signer, signature = _BODY.unpack(body)
-        if form != _FORM or kind >= len(_KINDS):
-            raise ValueError(text)
-    except (ValueError, binascii.Error) as exc:
+        return _parsed(text.strip().removeprefix("wss://"))
+    except ValueError as exc:
         raise UsageError(
             "E-JOIN-LINE",
             "this is no join line, or not all of it",
             why="a join line is one word of about 280 letters, HOST:PORT/…, with a check sum over all of it",
             fix="overnight relay invite worker NAME   # on the relay; copy the whole line",
         ) from exc
+
+
+def _parsed(text: str) -> Line:
+    address, _, blob = text.partition("/")
+    match = _ADDRESS.fullmatch(address)
+    data = base64.b64decode(blob + "=" * (-len(blob) % 4), altchars=b"-_", validate=True)
+    if match is None or len(data) != _BODY.size + 4:
+        raise ValueError(address)
+    host, port, body = match["host"], int(match["port"]), data[:-4]
+    form, kind, code, issued, authority, hub, account, signer, signature = _BODY.unpack(body)
+    if (
+        zlib.crc32(f"{host}:{port}".encode() + body) != struct.unpack("!I", data[-4:])[0]
+        or form != _FORM
+        or kind >= len(_KINDS)
+        or port > 65535
+    ):
+        raise ValueError(address)
     account, signer = (keys.spelled(key, keys.ACCOUNT) for key in (account, signer))
-    return Line(host, int(match["port"]), _KINDS[kind], code, issued, authority, hub, account, signer, signature)
+    return Line(host, port, _KINDS[kind], code, issued, authority, hub, account, signer, signature)
 
 
 def guest(key: str) -> str:

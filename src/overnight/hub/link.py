@@ -19,7 +19,7 @@ from overnight.hub import streams
 from overnight.hub.asking import Answerer, Asker, Handler, too_large
 from overnight.hub.credentials import Credentials
 from overnight.hub.keeper import Keeper, Message
-from overnight.hub.keys import Identity, Peer
+from overnight.hub.keys import Peer
 from overnight.hub.loop import Loop
 from overnight.hub.objects import Objects
 from overnight.hub.seal import Head, Seal, SealError

@@ -41,7 +41,9 @@ class Objects:
         """Hand an object over; it may be handed over again. Raises ``UsageError`` when it is larger than 128 MiB."""
         size = len(source) if isinstance(source, bytes) else await asyncio.to_thread(lambda: source.stat().st_size)
         if size > MOST:
-            raise UsageError("E-TOO-LARGE", f"{name[:80]}: {size:,} bytes are not handed over; the most is {MOST:,}", fix="overnight hub --help")
+            raise UsageError(
+                "E-TOO-LARGE", f"{name[:80]}: {size:,} bytes are not handed over; the most is {MOST:,}", fix="overnight hub --help"
+            )
         subject, digest, count = self._subject(bucket, name, self._own.name, self._peer.name), hashlib.sha256(), 0
         stamp, under_way = os.urandom(8).hex(), set[asyncio.Task[None]]()
         pieces = _pieces(source)
@@ -119,7 +121,9 @@ class Objects:
     def _subject(self, bucket: str, name: str, sender: str, receiver: str) -> str:
         if not _BUCKET.fullmatch(bucket):
             raise UsageError("E-BUCKET", f"'{bucket[:40]}' is no bucket", fix="overnight hub --help")
-        token = hashlib.blake2b(f"{sender} {bucket} {name}".encode(), key=self._secret, digest_size=16, person=b"overnight object").hexdigest()
+        token = hashlib.blake2b(
+            f"{sender} {bucket} {name}".encode(), key=self._secret, digest_size=16, person=b"overnight object"
+        ).hexdigest()
         return f"obj.{bucket}.{sender}.{receiver}.{token}"
 
 

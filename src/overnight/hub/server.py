@@ -24,11 +24,24 @@ from overnight.hub.folder import Folder, write
 
 PAYLOAD = 2**20  # bytes of one message as its sender has it
 SEAL = 4096  # bytes that a seal may add
+PENDING = 2**24  # bytes that may wait for one connection; who reads more slowly is dropped, and comes back
 _OLDEST = (2, 11)  # reading several messages of a stream at once
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 _LINE = re.compile(rb"\[\d+\] \d{4}/\d\d/\d\d (\d\d:\d\d:\d\d)\.\d+ \[(\w+)\] (.*)")
 _WORDS = {b"WRN": "warning: ", b"ERR": "error: ", b"FTL": "fatal: "}
-_PASSED_OVER = (b"Git:", b"Starting nats-server", b"_ ___", b"Version:", b"Node:", b"ID:", b"Name:", b"---", b"System  :", b"Operator:", b"Trusted")
+_PASSED_OVER = (
+    b"Git:",
+    b"Starting nats-server",
+    b"_ ___",
+    b"Version:",
+    b"Node:",
+    b"ID:",
+    b"Name:",
+    b"---",
+    b"System  :",
+    b"Operator:",
+    b"Trusted",
+)
 
 
 def program(environ: Mapping[str, str]) -> str:
@@ -54,7 +67,7 @@ def configuration(folder: Folder, now: float) -> str:
     relay, secrets = folder.relay(), folder.secrets()
     operator = claims.operator(secrets["operator"], relay.system, int(now))
     system = claims.system_account(secrets["operator"], relay.system, int(now))
-    listen = "[::]" if ":" in relay.host else "0.0.0.0"
+    listen = "[::]" if ":" in relay.host else "0.0.0.0"  # noqa: S104 - a relay is there to be reached
     return f"""# made by `overnight relay start`; what is changed here is lost
 server_name: "overnight-relay"
 listen: "127.0.0.1:{relay.local}"
@@ -74,7 +87,7 @@ max_payload: {PAYLOAD + SEAL}
 max_control_line: 4KB
 max_connections: 20000
 max_subscriptions: 256
-max_pending: 16MB
+max_pending: {PENDING}
 write_deadline: "10s"
 ping_interval: "10s"
 ping_max: 2

@@ -47,6 +47,9 @@ class Health:
     streams: dict[str, tuple[int, int]]  # name: messages, bytes
 
 
+DOWN = Health("", "", 0, (), {})
+
+
 def beside(folder: Folder, role: str, now: float) -> Credentials:
     """What a process of the relay's own machine comes with: the hub (``hub``) or who answers guests (``enroller``)."""
     relay, secrets, hub = folder.relay(), folder.secrets(), folder.hub()
@@ -77,7 +80,7 @@ def health(folder: Folder) -> Health:
 
     async def work(client: Client) -> None:
         about = await _asked(client, "VARZ", {})
-        rows, total = [], 1
+        rows, total = list[dict[str, Any]](), 1
         while len(rows) < total:
             page = await _asked(client, "CONNZ", {"auth": True, "limit": _PAGE, "offset": len(rows), "acc": folder.relay().account})
             rows += page["connections"]

@@ -71,7 +71,9 @@ async def define(keeper: Keeper, free: int) -> None:
                 del row["persist_mode"]
         answer = await _api(client, f"STREAM.{'UPDATE' if 'config' in held else 'CREATE'}.{row['name']}", row)
         if "error" in answer:
-            raise StorageError("E-RELAY-STREAM", f"the relay cannot keep {row['name']}: {answer['error'].get('description', '')}", fix="df -h")
+            raise StorageError(
+                "E-RELAY-STREAM", f"the relay cannot keep {row['name']}: {answer['error'].get('description', '')}", fix="df -h"
+            )
 
 
 async def publish(keeper: Keeper, subject: str, message_id: str, data: bytes, patience: float) -> int:
@@ -81,7 +83,9 @@ async def publish(keeper: Keeper, subject: str, message_id: str, data: bytes, pa
     while (left := deadline - loop.time()) > 0:
         client = await keeper.client(left)
         try:
-            answer = json.loads((await _until_gone(keeper, client.request(subject, data, min(left, _ONE_TRY), headers=_named(message_id)))).data)
+            answer = json.loads(
+                (await _until_gone(keeper, client.request(subject, data, min(left, _ONE_TRY), headers=_named(message_id)))).data
+            )
         except (nats.errors.Error, ConnectionError, TimeoutError, ValueError):
             await asyncio.sleep(min(_BREATH, max(left, 0.0)))
             continue
@@ -89,7 +93,9 @@ async def publish(keeper: Keeper, subject: str, message_id: str, data: bytes, pa
             why = str(answer["error"].get("description", ""))
             raise StorageError("E-RELAY-FULL-DISK", "the relay has no room for it", why=why, fix="overnight relay status   # on the relay")
         return int(answer["seq"])
-    raise UnreachableError("E-RELAY-SILENT", f"the relay has not taken a message within {patience:.0f} seconds", fix="overnight relay status")
+    raise UnreachableError(
+        "E-RELAY-SILENT", f"the relay has not taken a message within {patience:.0f} seconds", fix="overnight relay status"
+    )
 
 
 async def direct(keeper: Keeper, subject: str, patience: float) -> bytes | None:
