@@ -19,9 +19,23 @@ _ROOT = Path(overnight.__file__).parent
 
 _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
-    "environment", "jobs", "protocols", "redact",
+    "environment", "jobs", "protocols", "queue", "redact",
 }  # fmt: skip
-_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "hub"}
+_DOORS = {
+    "config",
+    "store",
+    "workspace",
+    "supervisor",
+    "sandbox",
+    "executors",
+    "proposers",
+    "gpus",
+    "folders",
+    "results",
+    "blind",
+    "doorbell",
+    "hub",
+}
 _WORK = {
     "knowledge",
     "briefing",
@@ -36,6 +50,8 @@ _WORK = {
     "loop",
     "referee",
     "early",
+    "desk",
+    "worker",
 }
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
@@ -50,7 +66,7 @@ _MAY_IMPORT = {
 _CROSSINGS: dict[tuple[str, str], str] = {}
 
 _PURE = {
-    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "hashlib", "itertools", "json", "math", "re", "typing", "unicodedata",
+    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "functools", "hashlib", "itertools", "json", "math", "re", "typing", "unicodedata",
     "urllib", "warnings",
 }  # fmt: skip
 _IMPURE = {

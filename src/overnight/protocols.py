@@ -6,12 +6,13 @@ Pure: no implementation is named here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from overnight.models import Experiment, Idea, JobSpec, JobStatus, MetricPoint, Operator, Study
+from overnight.queue.words import Grant, Held, HubJob, Offer, Part, Query, Renewal, Report, Stream, Submission, WorkerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +80,63 @@ class Executor(Protocol):
 
     def cancel(self, job: str, reason: str) -> None:
         """Ask for the end of the job's whole process tree; returns at once, ``poll`` tells when it is dead."""
+        ...
+
+
+class Hub(Protocol):
+    """The hub as a worker sees it. Every answer may be lost on its way: what a worker says may be said again, in any order.
+
+    All raise ``UnreachableError`` or ``StorageError`` when nothing was heard, and then nothing is known.
+    """
+
+    def claim(self, offer: Offer, wait: float = 0.0) -> Grant | None:
+        """A job for what is offered, under a new attempt; waits up to ``wait`` seconds for one."""
+        ...
+
+    def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False) -> Renewal:
+        """Keep what is held for another lease. ``fresh``: the worker was started anew, and has lost all that it does not name."""
+        ...
+
+    def report(self, worker: str, held: Held, what: Report) -> bool:
+        """Tell of an attempt; false if it is not the worker's any more: then it must be ended, and nothing of it counts."""
+        ...
+
+
+class Orders(Protocol):
+    """The hub as whoever wants jobs to be run sees it."""
+
+    def submit(self, submission: Submission, owner: str = "") -> HubJob:
+        """Queue a job; the same ``submission_key`` again is the same job. Raises ``UsageError``, ``NotFoundError``."""
+        ...
+
+    def cancel(self, job: str, reason: str = "") -> HubJob:
+        """Take the job out of the queue, or have it ended; what is over stays as it is. Raises ``NotFoundError``."""
+        ...
+
+    def retry(self, job: str) -> HubJob:
+        """Queue a job again that is over. Raises ``NotFoundError``."""
+        ...
+
+    def drain(self, worker: str, *, on: bool = True) -> None:
+        """Give the worker nothing more, or again something. Raises ``NotFoundError``."""
+        ...
+
+
+class Views(Protocol):
+    """The hub as whoever looks sees it."""
+
+    def jobs(self, query: Query) -> list[HubJob]:
+        """Jobs, newest first."""
+        ...
+
+    def part(self, job: str, stream: Stream, attempt: int = 0, since: int = 0) -> Part:
+        """What a stream holds from a byte on, without gaps; attempt 0 is the latest. Raises ``NotFoundError``."""
+        ...
+
+    def workers(self) -> list[WorkerState]:
+        """Every worker that was seen."""
+        ...
+
+    def waits(self) -> dict[str, float]:
+        """Expected seconds until queued jobs start, by id, where that can be told."""
         ...

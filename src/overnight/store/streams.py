@@ -1,0 +1,129 @@
+"""What jobs print and measure, as bytes in the hub's file: taken in any order, once, without gaps; and the views of jobs and workers."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from overnight.models import JobState
+from overnight.queue import coding
+from overnight.queue.words import STREAM_LIMIT, Chunk, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
+from overnight.store.connection import Connection
+from overnight.store.queue_rows import JOB_COLUMNS, job_from
+
+_PIECE = 2**19  # bytes of a stream that are read at once
+
+
+class Streams(Connection):
+    """The part of the hub's file that grows with the output of jobs."""
+
+    def take(self, worker: str, held: Held, chunk: Chunk, clock: float) -> bool:
+        """Keep the bytes of the chunk that are not there yet; false if the attempt is lost or another worker's.
+
+        A chunk that comes before those in front of it is kept, and seen once these are there.
+        """
+        size = f"{Stream(chunk.stream).value}_size"
+        with self._write(synced=False) as db:
+            row = db.execute(
+                f"SELECT worker, state, lease, {size} AS size FROM attempt WHERE job=? AND attempt=?",  # noqa: S608 - of our own words
+                (held.job, held.attempt),
+            ).fetchone()
+            if row is None or row["worker"] != worker or row["state"] == "LOST" or (row["state"] == "RUNNING" and row["lease"] < clock):
+                return False
+            start, data = max(chunk.start, row["size"]), chunk.data[max(0, row["size"] - chunk.start) :]
+            if not data or start + len(data) > STREAM_LIMIT:
+                return True
+            key = (held.job, held.attempt, chunk.stream)
+            db.execute(
+                "INSERT INTO chunk VALUES (?,?,?,?,?) ON CONFLICT (job, attempt, stream, start) DO UPDATE SET data=excluded.data"
+                " WHERE length(excluded.data) > length(data)",
+                (*key, start, data),
+            )
+            if start == row["size"]:
+                end = self._joined(db, key, start)
+                db.execute(f"UPDATE attempt SET {size}=? WHERE job=? AND attempt=?", (end, held.job, held.attempt))  # noqa: S608 - of our own words
+        return True
+
+    def _joined(self, db: sqlite3.Connection, key: tuple[str, int, str], end: int) -> int:
+        """How far the stream reaches without a gap."""
+        for start, size in db.execute(
+            "SELECT start, length(data) FROM chunk WHERE job=? AND attempt=? AND stream=? AND start>=? ORDER BY start", (*key, end)
+        ):
+            if start > end:
+                break
+            end = max(end, start + size)
+        return end
+
+    def part(self, job: str, stream: Stream, attempt: int, since: int) -> Part:
+        """What the stream of the attempt (0 = the latest) holds from ``since`` on, half a megabyte at most. Raises ``NotFoundError``."""
+        found = self._rows(
+            "SELECT job.state AS job_state, attempt.* FROM job LEFT JOIN attempt ON attempt.job=job.id AND attempt.attempt="
+            "CASE ? WHEN 0 THEN job.attempt ELSE ? END WHERE job.id=?",
+            attempt, attempt, job,
+        )  # fmt: skip
+        if not found or found[0]["attempt"] is None:
+            return Part(attempt, since, b"", JobState(found[0]["job_state"]) if found else JobState.LOST, last=False)
+        row = found[0]
+        size = row[f"{stream.value}_size"]
+        since = max(0, min(since, size))
+        data = self._read((job, row["attempt"], stream), since, min(size, since + _PIECE))
+        over = row["state"] != "RUNNING" and since + len(data) >= size
+        return Part(row["attempt"], since, data, JobState(row["job_state"]), over)
+
+    def _read(self, key: tuple[str, int, str], since: int, end: int) -> bytes:
+        if since >= end:
+            return b""
+        first = self._rows("SELECT max(start) FROM chunk WHERE job=? AND attempt=? AND stream=? AND start<=?", *key, since)[0][0]
+        parts, at = [], since
+        for row in self._rows(
+            "SELECT start, data FROM chunk WHERE job=? AND attempt=? AND stream=? AND start>=? AND start<? ORDER BY start",
+            *key,
+            first or 0,
+            end,
+        ):
+            piece = row["data"][at - row["start"] : end - row["start"]]
+            parts.append(piece)
+            at += len(piece)
+        return b"".join(parts)
+
+    def jobs(self, query: Query) -> list[HubJob]:
+        """The jobs that the query asks for, newest first."""
+        terms: list[str] = []
+        values: list[object] = []
+        if query.id:
+            terms.append("substr(id, 1, ?)=?")
+            values += [len(query.id), query.id]
+        if query.states:
+            terms.append(f"state IN ({','.join('?' * len(query.states))})")
+            values += query.states
+        for name in ("worker", "owner", "exp_id", "pipeline"):
+            if getattr(query, name):
+                terms.append(f"{name}=?")
+                values.append(getattr(query, name))
+        where = f" WHERE {' AND '.join(terms)}" if terms else ""
+        rows = self._rows(f"SELECT {JOB_COLUMNS} FROM job{where} ORDER BY seq DESC LIMIT ?", *values, max(0, query.last))  # noqa: S608 - of our own words
+        return [job_from(row) for row in rows]
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are queued, and how many run."""
+        sql = "SELECT state, count(*) FROM job INDEXED BY job_open WHERE state IN ('QUEUED', 'RUNNING') GROUP BY state"
+        return {JobState(row[0]): row[1] for row in self._rows(sql)}
+
+    def workers(self, clock: float) -> list[WorkerState]:
+        """Every worker that was ever seen and is not forgotten."""
+        jobs: dict[str, list[str]] = {}
+        for row in self._rows("SELECT worker, job FROM attempt INDEXED BY attempt_running WHERE state='RUNNING' ORDER BY rowid"):
+            jobs.setdefault(row[0], []).append(row[1])
+        return [
+            WorkerState(
+                coding.read(Machine, row["machine"], lenient=True), row["seen"], row["until"] >= clock, bool(row["draining"]),
+                tuple(jobs.get(row["name"], ())),
+            )
+            for row in self._rows("SELECT * FROM worker ORDER BY name")
+        ]  # fmt: skip
+
+    def _note(self, job: str, attempt: int, kind: str, now: Now, **data: object) -> None:
+        self._db.execute(
+            "INSERT INTO event (time, job, attempt, type, data) VALUES (?,?,?,?,?)",
+            (now.wall, job, attempt, kind, json.dumps(data)),
+        )
