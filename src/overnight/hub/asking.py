@@ -23,7 +23,7 @@ from overnight.hub.seal import NOBODY, Head, Seal, SealError
 from overnight.hub.server import PAYLOAD
 from overnight.hub.sessions import Session, Sessions
 
-Handler = Callable[[str, bytes], bytes]
+Handler = Callable[[Peer, bytes], bytes]
 _DONE, _FAILED, _NO_SESSION, _STALE, _BUSY = b"\0", b"\1", b"\2", b"\3", b"\4"
 _AT_ONCE = 64  # requests of one session under way
 _BREATH = 0.2  # seconds before asking again where nobody listens
@@ -129,6 +129,11 @@ class Answerer:
         if first:
             await self._keeper.listen("hub.*.*", "hub", self._heard)
 
+    async def push_all(self, kind: str, payload: bytes) -> int:
+        """Tell every member of a kind something; returns how many processes it was sent to."""
+        peers = [peer for name in self._sessions.members() if (peer := self._peers(name)) is not None]
+        return sum([await self.push(peer.name, payload) for peer in peers if peer.kind == kind])
+
     async def push(self, name: str, payload: bytes) -> int:
         """Tell a member something; returns how many of its processes it was sent to."""
         seal = self.seal(name)
@@ -153,42 +158,44 @@ class Answerer:
 
     async def _heard(self, message: Message) -> None:
         _, name, verb = message.subject.split(".")
-        seal = self.seal(name)
-        if seal is None or not message.reply.startswith(f"_INBOX.{name}."):  # an answer must not go where the asker may not write
+        seal, peer = self.seal(name), self._peers(name)
+        if (
+            seal is None or peer is None or not message.reply.startswith(f"_INBOX.{name}.")
+        ):  # an answer must not go where the asker may not write
             return
         try:
             head, payload = seal.open(message.data)
         except SealError:
             return
         if head.what == f"ask {verb}":
-            task = asyncio.get_running_loop().create_task(self._answer(message, name, verb, head, payload))
+            task = asyncio.get_running_loop().create_task(self._answer(message, peer, verb, head, payload))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, message: Message, name: str, verb: str, head: Head, payload: bytes) -> None:
-        body = await self._body(name, verb, head, payload)
+    async def _answer(self, message: Message, who: Peer, verb: str, head: Head, payload: bytes) -> None:
+        body = await self._body(who, verb, head, payload)
         if len(body) > PAYLOAD + 1:
             body = _FAILED + _written(too_large(len(body)))
-        seal = self.seal(name)
+        seal = self.seal(who.name)
         if seal is not None:
             with contextlib.suppress(nats.errors.Error, OvernightError, OSError):
                 client = await self._keeper.client(0.0)
                 await client.publish(message.reply, seal.close(Head(f"answer {verb}", mark=head.mark), body))
 
-    async def _body(self, name: str, verb: str, head: Head, payload: bytes) -> bytes:
+    async def _body(self, who: Peer, verb: str, head: Head, payload: bytes) -> bytes:
         now = asyncio.get_running_loop().time()
         if verb == "hello":
-            return _DONE + self._sessions.open(name, payload[:16], now).key
-        session = self._sessions.find(name, head.session)
+            return _DONE + self._sessions.open(who.name, payload[:16], now).key
+        session = self._sessions.find(who.name, head.session)
         if session is None:
             return _NO_SESSION
         if not session.accept(head.sequence, now):
             return _STALE
         if head.mark in session.answers:
             return await asyncio.shield(session.answers[head.mark])
-        return await self._work(session, name, verb, head.mark, payload)
+        return await self._work(session, who, verb, head.mark, payload)
 
-    async def _work(self, session: Session, name: str, verb: str, mark: bytes, payload: bytes) -> bytes:
+    async def _work(self, session: Session, who: Peer, verb: str, mark: bytes, payload: bytes) -> bytes:
         handler = self._handlers.get(verb)
         if handler is None:
             return _FAILED + _written(
@@ -199,7 +206,7 @@ class Answerer:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         session.keep(mark, answer)
         try:
-            body = _DONE + await asyncio.get_running_loop().run_in_executor(self._pool, handler, name, payload)
+            body = _DONE + await asyncio.get_running_loop().run_in_executor(self._pool, handler, who, payload)
         except OvernightError as exc:
             body = _FAILED + _written(exc)
         except Exception as exc:  # noqa: BLE001 - whoever asks must hear of it; the hub goes on

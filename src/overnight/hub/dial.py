@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import socket
 import ssl
 import time
 import urllib.parse
@@ -40,7 +41,8 @@ class _WebSocket(nats.aio.transport.WebSocketTransport):
     def __init__(self) -> None:
         super().__init__()
         self._client.detach()
-        self._client = aiohttp.ClientSession(trust_env=True)
+        self._sockets: list[socket.socket] = []
+        self._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=self._socket), trust_env=True)
 
     async def connect_tls(
         self, uri: str | urllib.parse.ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
@@ -54,6 +56,20 @@ class _WebSocket(nats.aio.transport.WebSocketTransport):
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE),
             )
             self._using_tls = True
+
+    async def wait_closed(self) -> None:
+        """Close all there is: TLS would wait half a minute for the other side's good-bye."""
+        try:
+            await super().wait_closed()
+        finally:
+            for each in self._sockets:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        found = socket.socket(*address[:3])
+        self._sockets.append(found)
+        return found
 
 
 async def dial(found: Credentials, lost: Callable[[], None]) -> Client:

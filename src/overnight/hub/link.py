@@ -76,20 +76,27 @@ class Link:
         return self._keeper.is_up
 
     def request(self, verb: str, payload: bytes, timeout: float = _WAIT) -> bytes:
-        """What the hub answers. Raises ``UnreachableError`` (exit code 7), ``NotAllowedError`` (4), and what the hub raised.
+        """What the hub answers to a request of at most a mebibyte. Raises ``UnreachableError`` (exit code 7), ``NotAllowedError`` (4), and what the hub raised.
 
         A request that is cut short is asked again and done once, unless the hub itself was restarted in between.
         """
         return self._loop.run(self._asker.ask(verb, payload, timeout))
 
     def serve(self, verb: str, handler: Handler) -> None:
-        """Answer a verb: ``handler(who, payload) -> bytes`` is called in threads, with the name that relay and seal vouch for."""
+        """Answer a verb: ``handler(who, payload) -> bytes`` is called in threads, with the name and kind that relay and seal vouch for."""
         self._loop.run(self._answerer.serve(verb, handler))
 
     def control(self, name: str, payload: bytes) -> int:
         """Push something to a member; returns to how many of its processes. It may be lost: a push only saves time."""
         try:
             return self._loop.run(self._answerer.push(name, payload))
+        except OvernightError:
+            return 0
+
+    def control_all(self, kind: str, payload: bytes) -> int:
+        """Push something to every member of a kind (``worker``, ``client``)."""
+        try:
+            return self._loop.run(self._answerer.push_all(kind, payload))
         except OvernightError:
             return 0
 
@@ -116,7 +123,7 @@ class Link:
         if len(payload) > PAYLOAD:
             raise too_large(len(payload))
         subject = streams.check_subject(f"{stream}.{self.name}.{tail}")
-        data = self._asker.seal.close(Head(_what(subject, message_id)), payload)
+        data = self._asker.seal.close(Head(_what(subject, streams.check_id(message_id))), payload)
         return self._loop.run(streams.publish(self._keeper, subject, f"{subject} {message_id}", data, timeout))
 
     def follow(self, subject: str, since: int = 1, patience: float | None = None) -> Iterator[Record]:

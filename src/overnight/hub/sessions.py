@@ -67,6 +67,10 @@ class Sessions:
             mine.move_to_end(key)
         return mine.get(key)
 
+    def members(self) -> list[str]:
+        """Who has ever had a session."""
+        return list(self._found)
+
     def alive(self, name: str, now: float) -> list[Session]:
         """The member's sessions that have asked for something lately."""
         return [each for each in self._found.get(name, {}).values() if now - each.used < ALIVE]

@@ -24,6 +24,7 @@ from overnight.hub.keeper import Keeper, Message
 
 STREAMS = {"log": "LOG", "evt": "EVT"}
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_ID = re.compile(r"[A-Za-z0-9._:/-]{1,120}")
 _SHARES = {"EVT": 0.05, "LOG": 0.15, "OBJ": 0.15}  # of the disk's free bytes when the relay starts
 _MOST = {"EVT": 2**32, "LOG": 2**34, "OBJ": 2**35}  # bytes
 _TWICE = 600  # seconds within which a message that is published again is known
@@ -197,6 +198,13 @@ def check_subject(subject: str) -> str:
     if not _TOKEN.fullmatch(subject) or subject.partition(".")[0] not in STREAMS:
         raise UsageError("E-SUBJECT", f"'{subject[:80]}' is no subject of a stream", fix="overnight relay --help")
     return subject
+
+
+def check_id(message_id: str) -> str:
+    """The message's id, if a header can carry it; raises ``UsageError``."""
+    if not _ID.fullmatch(message_id):
+        raise UsageError("E-SUBJECT", f"{message_id[:80]!r} cannot be the id of a message", fix="overnight relay --help")
+    return message_id
 
 
 def _named(message_id: str) -> dict[str, str]:
