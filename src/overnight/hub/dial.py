@@ -60,7 +60,7 @@ class _WebSocket(nats.aio.transport.WebSocketTransport):
     async def wait_closed(self) -> None:
         """Close all there is: TLS would wait half a minute for the other side's good-bye."""
         try:
-            await super().wait_closed()
+            await super().wait_closed()  # type: ignore[no-untyped-call]
         finally:
             for each in self._sockets:
                 with contextlib.suppress(OSError):

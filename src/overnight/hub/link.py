@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ class Link:
         data = self._asker.seal.close(Head(_what(subject, streams.check_id(message_id))), payload)
         return self._loop.run(streams.publish(self._keeper, subject, f"{subject} {message_id}", data, timeout))
 
-    def follow(self, subject: str, since: int = 1, patience: float | None = None) -> Iterator[Record]:
+    def follow(self, subject: str, since: int = 1, patience: float | None = None) -> Generator[Record]:
         """Messages from number ``since`` on, in order and without a gap, for ever; for the hub.
 
         ``subject`` is a stream (``evt``) or what lies below (``evt.<worker>.<job>``). Ends when the link is closed, or when nothing has come for
