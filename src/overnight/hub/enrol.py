@@ -112,7 +112,7 @@ class Enroller:
 
 
 @contextlib.contextmanager
-def serving(folder: Folder, free: int, say: Callable[[str], None]) -> Iterator[None]:
+def serving(folder: Folder, free: int, say: Callable[[str], None], clock: Callable[[], float] = time.time) -> Iterator[None]:
     """Answer guests over the running server while this lasts, and make its streams first; ``free`` are the bytes that its disk has left."""
     loop, found = Loop("relay-enroller"), steering.beside(folder, claims.ENROLLER, time.time())
 
@@ -121,7 +121,7 @@ def serving(folder: Folder, free: int, say: Callable[[str], None]) -> Iterator[N
         await keeper.start(patient=True)
         await keeper.client(_PATIENCE)
         await streams.define(keeper, free)
-        await Enroller(folder, say=say).serve(keeper)
+        await Enroller(folder, clock, say).serve(keeper)
         return keeper
 
     try:
