@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from overnight.store import Store
+from yards import LEASE, Yard, end
 
 
 @pytest.fixture
@@ -36,3 +37,16 @@ def store(path: Path) -> Iterator[Store]:
     """A fresh record."""
     with contextlib.closing(Store(path)) as found:
         yield found
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+    """A hub with short leases; its workers are ended with the test."""
+    monkeypatch.setenv("OVERNIGHT_HUB_LEASE", str(LEASE))
+    monkeypatch.setenv("OVERNIGHT_WORKER_ROOM", "0")
+    found = Yard(tmp_path)
+    found.told.mkdir()
+    yield found
+    for process in found.started:
+        if process.poll() is None:
+            end(process)

@@ -21,21 +21,7 @@ _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
     "environment", "jobs", "protocols", "queue", "redact",
 }  # fmt: skip
-_DOORS = {
-    "config",
-    "store",
-    "workspace",
-    "supervisor",
-    "sandbox",
-    "executors",
-    "proposers",
-    "gpus",
-    "folders",
-    "results",
-    "blind",
-    "doorbell",
-    "hub",
-}
+_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "doorbell", "hub", "outputs"}  # fmt: skip
 _WORK = {
     "knowledge",
     "briefing",
@@ -52,6 +38,7 @@ _WORK = {
     "early",
     "desk",
     "worker",
+    "attempt",
 }
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
@@ -73,6 +60,7 @@ _IMPURE = {
     ("constants", "random"): "the type of a source of chance, which is an argument",
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",
+    ("", "importlib"): "loads what users call from Python when they do",
     ("judge.policies", "random"): "chance with a seed that is an argument",
     ("protocols", "pathlib"): "the type of a field",
 }

@@ -78,11 +78,11 @@ class Desk:
                 return grant
             self._bell.wait(min(left, _LOOK))
 
-    def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False) -> Renewal:
+    def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False, leaving: bool = False) -> Renewal:
         """See ``protocols.Hub``."""
         now = self._clock()
         self._expire(now)
-        renewal = self._queue.renew(worker, held, now, self._lease, fresh=fresh)
+        renewal = self._queue.renew(worker, held, now, self._lease, fresh=fresh, leaving=leaving)
         if fresh:
             self._bell.ring("claim")
         return renewal

@@ -81,6 +81,20 @@ def point_from_json(line: str | bytes) -> MetricPoint:
         raise ValueError(f"no metric point: {line!r}") from exc
 
 
+def lease_text(boot: str, until: float) -> bytes:
+    """What the file of a lease holds: until when, by CLOCK_BOOTTIME of the run of the kernel that ``boot`` names. Always as long."""
+    return f"{boot[:40]:<40} {until:.3f}".encode("ascii", "replace")[:63].ljust(63) + b"\n"
+
+
+def lease_is_over(text: bytes, boot: str, now: float) -> bool:
+    """Whether the time of ``lease_text`` is over; what cannot be read, or is of another run of the kernel, says nothing."""
+    words = text.decode("ascii", "replace").split()
+    try:
+        return len(words) == 2 and words[0] == boot[:40] and now > float(words[1])
+    except ValueError:
+        return False
+
+
 def _known(text: str | bytes, record: type[JobSpec | JobStatus]) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):

@@ -141,6 +141,7 @@ class JobSpec:
     log_head: int = 64 * 2**20
     log_tail: int = 4 * 2**20
     gpus: tuple[str, ...] = ()
+    lease: str = ""  # a file that says until when the command may run (``jobs.lease_text``); empty = for ever
     durable: bool = True  # its end is on the disk before it is told; a proposer's is not, for it can be asked again
     metric: str = ""  # the goal metric: exempt from the cap on metric names
 

@@ -93,8 +93,11 @@ class Hub(Protocol):
         """A job for what is offered, under a new attempt; waits up to ``wait`` seconds for one."""
         ...
 
-    def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False) -> Renewal:
-        """Keep what is held for another lease. ``fresh``: the worker was started anew, and has lost all that it does not name."""
+    def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False, leaving: bool = False) -> Renewal:
+        """Keep what is held for another lease. ``fresh``: the worker was started anew, and has lost all that it does not name.
+
+        ``leaving``: it will not be heard of again.
+        """
         ...
 
     def report(self, worker: str, held: Held, what: Report) -> bool:

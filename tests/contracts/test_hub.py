@@ -513,6 +513,14 @@ def test_a_worker_that_drains_gets_nothing_and_hears_of_it(hub: Any) -> None:
     assert (drained, hub.claim(offer()) is None, hub.renew("w", []).drain) == ((None, True), False, False)
 
 
+def test_a_worker_that_has_said_goodbye_is_gone_at_once(hub: Any) -> None:
+    hub.claim(offer())
+    hub.renew("w", [], leaving=True)
+    gone = hub.workers()[0].alive
+    hub.claim(offer())
+    assert (gone, hub.workers()[0].alive) == (False, True)
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "..", "x" * 65, "a\n"])
 def test_a_worker_with_an_unfit_name_gets_nothing(house: House, name: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -69,6 +69,7 @@ class _Renew:
     worker: str
     held: tuple[Held, ...]
     fresh: bool = False
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,12 @@ _WORKS, _ASKS, _BOTH = (Role.WORKER,), (Role.CLIENT,), (Role.WORKER, Role.CLIENT
 # Verb -> who may say it beside the owner, what is said, what is done, and the type of the answer.
 _VERBS: Mapping[str, tuple[tuple[Role, ...], Any, Callable[[Counter, Who, Any], Any], Any]] = {
     "claim": (_WORKS, _Claim, _claim, Grant | None),
-    "renew": (_WORKS, _Renew, lambda desk, who, said: desk.renew(_own(who, said.worker), said.held, fresh=said.fresh), Renewal),
+    "renew": (
+        _WORKS,
+        _Renew,
+        lambda desk, who, said: desk.renew(_own(who, said.worker), said.held, fresh=said.fresh, leaving=said.leaving),
+        Renewal,
+    ),
     "report": (_WORKS, _Report, _report, bool),
     "submit": (_ASKS, _Submit, _submit, HubJob),
     "cancel": (_ASKS, _Job, lambda desk, who, said: desk.cancel(_mine(desk, who, said.job), said.reason), HubJob),
@@ -221,9 +227,9 @@ class Remote:
         """See ``protocols.Hub``."""
         return self._said("claim", _Claim(offer, wait))  # type: ignore[no-any-return]
 
-    def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False) -> Renewal:
+    def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False, leaving: bool = False) -> Renewal:
         """See ``protocols.Hub``."""
-        return self._said("renew", _Renew(worker, tuple(held), fresh))  # type: ignore[no-any-return]
+        return self._said("renew", _Renew(worker, tuple(held), fresh, leaving))  # type: ignore[no-any-return]
 
     def report(self, worker: str, held: Held, what: Report) -> bool:
         """See ``protocols.Hub``."""

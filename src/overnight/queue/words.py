@@ -87,8 +87,8 @@ def _text_trouble(asked: Submission) -> str:
         return f"code is no commit: {asked.code!r}"
     if asked.folder.startswith("/") or ".." in asked.folder.split("/"):
         return "folder must lie below the code"
-    if any(not pattern or pattern.startswith("/") or ".." in pattern.split("/") for pattern in asked.outputs):
-        return "outputs are globs below the folder of the job"
+    if any(not glob or glob.startswith("/") or ".." in glob.split("/") or glob.count("*") > 8 for glob in asked.outputs):
+        return "outputs are globs below the folder of the job, with at most 8 stars"
     return next((f"input {entry!r} must lead to an absolute path" for entry in asked.inputs if not input_of(entry)[1].startswith("/")), "")
 
 

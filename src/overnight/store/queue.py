@@ -177,13 +177,18 @@ class Queue(Streams):
             )
         self._seen[machine.name] = (now.clock, machine)
 
-    def renew(self, worker: str, held: Sequence[Held], now: Now, lease: float, *, fresh: bool) -> Renewal:
-        """Extend the leases of what the worker holds. ``fresh``: it was started anew, and all that it does not name is lost."""
+    def renew(self, worker: str, held: Sequence[Held], now: Now, lease: float, *, fresh: bool, leaving: bool) -> Renewal:
+        """Extend the leases of what the worker holds. ``fresh``: it was started anew, and all that it does not name is lost.
+
+        ``leaving``: it will not be heard of again.
+        """
+        if leaving:
+            self._seen.pop(worker, None)
         with self._write(synced=False) as db:
             if fresh:
                 db.execute("UPDATE worker SET draining=0 WHERE name=?", (worker,))
             row = db.execute("SELECT draining FROM worker WHERE name=?", (worker,)).fetchone()
-            db.execute("UPDATE worker SET seen=?, until=? WHERE name=?", (now.wall, now.clock + lease, worker))
+            db.execute("UPDATE worker SET seen=?, until=? WHERE name=?", (now.wall, 0 if leaving else now.clock + lease, worker))
             mine = {
                 Held(row["job"], row["attempt"]): row
                 for row in db.execute(

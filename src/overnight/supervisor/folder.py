@@ -17,6 +17,7 @@ from overnight import jobs
 from overnight.models import JobSpec, JobStatus
 
 _RESERVE = 64 * 1024  # bytes set aside at the start, so that the end can be told on a full disk
+_BOOT = "/proc/sys/kernel/random/boot_id"
 _PATIENCE = 30.0  # seconds for which the last word is tried again
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
@@ -71,6 +72,14 @@ def request_to_end(folder: str) -> str | None:
         return None
     except OSError:
         return ""
+
+
+def lease_is_over(path: str) -> bool:
+    """Whether whoever had the job started may not have it run any more, because nobody was heard of in time."""
+    try:
+        return jobs.lease_is_over(_read(path), _read(_BOOT).decode("ascii", "replace").strip(), time.clock_gettime(time.CLOCK_BOOTTIME))
+    except (OSError, AttributeError):
+        return False
 
 
 def announce(folder: str, found: JobStatus) -> None:

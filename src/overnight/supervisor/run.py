@@ -258,6 +258,8 @@ class _Run:
     def _is_cancelled(self) -> bool:
         """Whether somebody wants the job to end; then its end begins."""
         reason = job_folder.request_to_end(self._job.folder)
+        if reason is None and self._spec.lease and job_folder.lease_is_over(self._spec.lease):
+            reason = "its worker was not heard of in time"
         if reason is None and not self._ears.asked:
             return False
         self._end(JobState.CANCELLED, f"cancelled: {' '.join((reason or '').split())[:500] or 'SIGTERM'}", self._spec.grace)

@@ -1,0 +1,232 @@
+"""The hub of one user on one machine: where it lies, how it is opened, and the verbs of who submits and looks."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from overnight import jobs
+from overnight.app.read import moment
+from overnight.desk import Bell, Desk
+from overnight.doorbell import Doorbell, ring
+from overnight.errors import NotFoundError, StorageError, UsageError
+from overnight.models import JobState, MetricPoint
+from overnight.queue import coding
+from overnight.queue.fit import described
+from overnight.queue.words import LEASE, HubJob, Now, Query, Stream, Submission, WorkerState
+from overnight.store.queue import Queue
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_OPEN = (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class HubPlace:
+    """The hub's folder and what lies in it."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        """The queue."""
+        return self.folder / "hub.db"
+
+    @property
+    def code(self) -> Path:
+        """What jobs were submitted with, as a bare git repository."""
+        return self.folder / "code"
+
+    @property
+    def wake(self) -> Path:
+        """Sockets of those who wait."""
+        return self.folder / "wake"
+
+    def outputs(self, job: HubJob) -> Path:
+        """What the latest attempt of a job has left."""
+        return self.folder / "out" / job.id / str(job.attempt)
+
+    def worker(self, name: str) -> Path:
+        """What a worker of that name keeps on this machine."""
+        return self.folder / "workers" / name
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A hub that was reached: its desk, and how to wait until something has happened there."""
+
+    desk: Desk
+    place: HubPlace
+    wait: Any  # seconds -> sleeps, not longer
+    environ: Mapping[str, str]
+
+
+def locate(hub: Path | None, environ: Mapping[str, str]) -> HubPlace:
+    """The hub named, or the user's own."""
+    if hub is not None or environ.get("OVERNIGHT_HUB"):
+        return HubPlace(Path(hub or environ["OVERNIGHT_HUB"]).expanduser().absolute())
+    state = environ.get("XDG_STATE_HOME", "")
+    root = Path(state) if state.startswith("/") else Path(environ.get("HOME") or "/nonexistent") / ".local" / "state"
+    return HubPlace(root / "overnight" / "hub")
+
+
+@contextlib.contextmanager
+def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log") -> Iterator[Reached]:
+    """Open the hub, which is made when missing. Raises ``UsageError``, ``StorageError``."""
+    place = locate(hub, environ)
+    try:
+        place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(
+            "E-HUB-FOLDER",
+            f"the hub's folder {place.folder} cannot be made: {exc.strerror}",
+            fix="overnight hub list --hub ~/overnight-hub",
+        ) from exc
+    with contextlib.closing(Queue(place.database)) as queue, Doorbell(place.wake, waits_for) as bell:
+        desk = Desk(queue, _now, Bell(lambda kind: ring(place.wake, kind), bell.wait), lease=lease_of(environ), era=boot())
+        yield Reached(desk, place, bell.wait, environ)
+
+
+def lease_of(environ: Mapping[str, str]) -> float:
+    """How long a worker may be silent before its jobs are run elsewhere."""
+    try:
+        found = float(environ.get("OVERNIGHT_HUB_LEASE") or LEASE)
+    except ValueError:
+        found = 0.0
+    if not 0.2 <= found <= 86400:
+        raise UsageError("E-SETTING", "OVERNIGHT_HUB_LEASE must be seconds, 0.2 at least", fix="export OVERNIGHT_HUB_LEASE=60")
+    return found
+
+
+def boot() -> str:
+    """Names this run of the kernel; empty where that cannot be told."""
+    try:
+        return _BOOT.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def clock() -> float:
+    """Seconds of a clock that runs on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _now() -> Now:
+    return Now(clock(), time.time())
+
+
+# --- submit ------------------------------------------------------------------------------------------------------------
+
+
+def submit(found: Reached, asked: Submission, workdir: Path | None) -> HubJob:
+    """Take the code as it is now and queue the job. Raises ``UsageError``, ``NotFoundError``, ``StorageError``."""
+    if trouble := replace(asked, inputs=()).trouble():
+        raise UsageError("E-SUBMIT", trouble, fix="overnight hub submit --help")
+    asked = replace(asked, needs=tuple(which(found, need).id for need in asked.needs))
+    if workdir is not None:
+        asked = _with_code(found, asked, workdir)
+    return found.desk.submit(asked)
+
+
+def _with_code(found: Reached, asked: Submission, workdir: Path) -> Submission:
+    from overnight.workspace.parcels import Parcels
+
+    with contextlib.closing(Parcels(found.place.code)) as parcels:
+        code = parcels.pack(workdir)
+    below = f"{code.folder}/" if code.folder else ""
+    inputs = []
+    for entry in asked.inputs:
+        name, sign, path = entry.partition("=")
+        if sign and not entry.startswith("/"):
+            inputs.append(f"{below}{name}={(workdir / Path(path).expanduser()).resolve()}")
+        elif entry.startswith(("/", "~")):
+            inputs.append(str(Path(entry).expanduser()))
+        else:
+            inputs.append(f"{below}{entry}={(workdir / entry).resolve()}")
+    top = Path(str(workdir.resolve()).removesuffix(f"/{code.folder}")) if code.folder else workdir.resolve()
+    taken = {entry.partition("=")[0] for entry in inputs}
+    for name, target in code.links.items():
+        place = (top / name).parent / target
+        if name not in taken and place.exists():
+            inputs.append(f"{name}={place.resolve()}")
+    return replace(asked, code=code.commit, folder=code.folder, inputs=tuple(inputs))
+
+
+def alive(found: Reached) -> list[WorkerState]:
+    """The workers that live."""
+    return [each for each in found.desk.workers() if each.alive]
+
+
+# --- look --------------------------------------------------------------------------------------------------------------
+
+
+def which(found: Reached, text: str) -> HubJob:
+    """The job with this id or unambiguous beginning of one, with or without ``job-``, or the ``last``. Raises ``NotFoundError``."""
+    if text == "last":
+        jobs_ = found.desk.jobs(Query(last=1))
+    else:
+        jobs_ = found.desk.jobs(Query(text if text.startswith("job-") else f"job-{text}", last=2)) if text else []
+    exact = [job for job in jobs_ if job.id in (text, f"job-{text}")]
+    if len(exact or jobs_) != 1:
+        what = f"several jobs begin with {text[:80]}" if jobs_ else f"there is no job {text[:80]}"
+        raise NotFoundError("E-NO-JOB", what, where=str(found.place.folder), fix="overnight hub list")
+    return (exact or jobs_)[0]
+
+
+def metrics(found: Reached, job: HubJob) -> list[MetricPoint]:
+    """Every metric point of the latest attempt that was kept."""
+    data, at = b"", 0
+    while (part := found.desk.part(job.id, Stream.METRICS, 0, at)).data:
+        data, at = data + part.data, part.next
+    points = []
+    for line in data.splitlines():
+        with contextlib.suppress(ValueError):
+            points.append(jobs.point_from_json(line))
+    return points
+
+
+def fetch_outputs(found: Reached, job: HubJob, dest: Path) -> None:
+    """Copy what the job has left into ``dest``, which is new or empty. Raises ``NotFoundError``, ``UsageError``, ``StorageError``."""
+    import shutil
+
+    source = found.place.outputs(job)
+    if not job.outputs or not source.is_dir():
+        raise NotFoundError("E-NO-OUTPUTS", f"{job.id} has left nothing", why=f"it is {job.state}; it brings back: {' '.join(job.submission.outputs) or 'nothing'}", fix=f"overnight hub outputs {job.id}")  # fmt: skip
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        raise UsageError("E-NOT-EMPTY", f"{dest} holds other things", fix=f"overnight hub outputs {job.id} --to {job.id}-outputs")
+    try:
+        shutil.copytree(source, dest, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as exc:
+        raise StorageError("E-OUTPUTS", f"{dest} cannot be written: {exc}", fix=f"df -h {dest.parent}") from exc
+
+
+def job_json(job: HubJob, wait: float | None = None) -> dict[str, Any]:
+    """A job for ``--json``: what was asked for, and what became of it."""
+    asked = {key: value for key, value in coding.plain(job.submission).items() if key not in ("env", "wait", "code", "folder")}
+    return {
+        "id": job.id, "name": job.submission.name, "state": job.state, "attempt": job.attempt, "worker": job.worker or None, "gpus": list(job.gpus),
+        "cause": job.cause, "cancelled": job.cancelled or None, "submitted": moment(job.submitted), "started": moment(job.started),
+        "finished": moment(job.finished), "seconds": job.seconds, "exit_code": job.exit_code, "failures": job.failures, "losses": job.losses,
+        "expected_wait": wait, "commit": job.submission.code or None, "env": sorted(job.submission.env), "asked": asked,
+        "outputs": coding.plain(job.outputs), "metrics": coding.plain(job.metrics),
+    }  # fmt: skip
+
+
+def worker_json(worker: WorkerState) -> dict[str, Any]:
+    """A worker for ``--json``."""
+    machine = worker.machine
+    return {
+        "name": machine.name, "alive": worker.alive, "draining": worker.draining, "seen": moment(worker.seen), "jobs": list(worker.jobs),
+        "slots": machine.slots, "gpus": [{"index": card.index, "name": card.name, "memory_mb": card.memory_mb} for card in machine.cards],
+        "cpus": machine.cpus, "memory_gb": machine.memory_gb, "tags": list(machine.tags), "host": machine.host, "class": machine.kind,
+        "text": described(machine),
+    }  # fmt: skip
+
+
+def listed(found: Reached, *, everything: bool, last: int, query: Query) -> list[HubJob]:
+    """Jobs that wait or run, oldest first, and (or: with) those that are over."""
+    states = query.states or (() if everything else _OPEN)
+    return list(reversed(found.desk.jobs(replace(query, states=states, last=last))))

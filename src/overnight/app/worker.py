@@ -1,0 +1,212 @@
+"""``overnight worker start``: what this machine offers, the walls around jobs, and the worker that is put together from them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from overnight import gpus, sandbox
+from overnight.app import hub as hubs
+from overnight.attempt import Hands
+from overnight.doorbell import Doorbell
+from overnight.environment import for_run
+from overnight.errors import BusyError, JobError, StorageError, UsageError
+from overnight.executors import EXECUTORS
+from overnight.models import JobSpec
+from overnight.outputs import bring_back
+from overnight.protocols import Executor
+from overnight.queue.words import Card, HubJob, Machine, Output, input_of, is_worker_name
+from overnight.sandbox import Walls, confined, interpreters, stand
+from overnight.worker import ROOM, Around, Worker, place_at
+from overnight.workspace.parcels import Parcels
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the person said of the worker; None = as it is found."""
+
+    name: str = ""
+    gpus: int | None = None  # declared, whether they are found or not
+    gpu_type: str = ""  # of declared ones
+    vram_gb: float = 0.0  # of declared ones
+    slots: int | None = None
+    cpus: int | None = None
+    memory_gb: float | None = None
+    tags: tuple[str, ...] = ()
+    executor: str = "local"
+    network: bool = False
+    unsafe: bool = False
+
+
+@contextlib.contextmanager
+def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> Iterator[Worker]:
+    """A worker of this machine for the hub, ready to run. Raises ``UsageError``, ``BusyError``, ``StorageError``."""
+    place = reached.place
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(_named(place, wanted.name))
+        own = place_at(place.worker(name))
+        machine = machine_of(name, wanted, dict(reached.environ))
+        wrap = _walls(place, reached, wanted)
+        executor = _executor(wanted.executor, own.jobs)
+        stack.callback(getattr(executor, "close", lambda: None))
+        parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
+        hands = Hands(
+            reached.desk, executor, lambda job, folder: lay_out(parcels, job, folder), lambda job, folder: _outputs(place, job, folder), wrap,
+            for_run(reached.environ),
+        )  # fmt: skip
+        bell = stack.enter_context(Doorbell(place.wake, "stop"))
+        yield Worker(machine, hands, own, Around(hubs.clock, hubs.boot(), bell.wait, say, room=_room(reached)))
+
+
+def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
+    """What the worker has: as it is found, or as it is declared."""
+    if wanted.gpus is None:
+        cards = tuple(Card(gpu.index, gpu.name, gpu.memory_mb) for gpu in gpus.found(environ.get("CUDA_VISIBLE_DEVICES")))
+    else:
+        cards = tuple(Card(str(index), wanted.gpu_type, int(wanted.vram_gb * 1000)) for index in range(wanted.gpus))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    slots = wanted.slots if wanted.slots is not None else max(1, len(cards))
+    kind = " + ".join(card.name or f"GPU {card.index}" for card in cards) or gpus.processor()
+    return Machine(
+        name, slots, cards, cores if wanted.cpus is None else wanted.cpus, round(memory if wanted.memory_gb is None else wanted.memory_gb, 1),
+        wanted.tags, os.uname().nodename, kind,
+    )  # fmt: skip
+
+
+def lay_out(parcels: Parcels, job: HubJob, folder: Path) -> None:
+    """The code of a job in a new folder, with its inputs linked. Raises ``JobError``, ``NotFoundError``, ``StorageError``."""
+    asked = job.submission
+    if asked.code:
+        parcels.export(asked.code, folder)
+    try:
+        (folder / asked.folder).mkdir(parents=True, exist_ok=True)
+        for entry in asked.inputs:
+            name, path = input_of(entry)
+            if not os.path.exists(path):
+                raise JobError("E-NO-INPUT", f"there is no {path}", why="it is an input of the job", fix=f"ls -ld {path}")
+            if name:
+                _link(folder, name, path)
+    except OSError as exc:
+        raise StorageError(
+            "E-STORAGE", f"the folder of {job.id} cannot be made: {exc.strerror}", where=str(folder), fix=f"df -h {folder.parent}"
+        ) from exc
+    _find(asked.command, job, folder / asked.folder)
+
+
+def _link(folder: Path, name: str, path: str) -> None:
+    """Put a link into the folder, never through another one."""
+    place = Path(os.path.normpath(folder / name))
+    if folder not in place.parents:
+        raise JobError("E-NO-INPUT", f"{name} leads out of the folder of the job", fix="overnight hub submit --input data=/mnt/data")
+    for parent in reversed([each for each in place.parents if folder in each.parents]):
+        if parent.is_symlink():
+            raise JobError("E-NO-INPUT", f"{name} lies behind a link", fix="overnight hub submit --input data=/mnt/data")
+        parent.mkdir(exist_ok=True)
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    if place.exists():
+        raise JobError("E-NO-INPUT", f"{name} is a folder of the code, and cannot be an input as well", fix="name the input otherwise")
+    place.symlink_to(path)
+
+
+def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
+    """Say that a command does not exist here, before anything is started."""
+    import shutil
+
+    if len(command) < 2:
+        return
+    search = job.submission.env.get("PATH") or for_run(os.environ)["PATH"]
+    there = (folder / command[0]).exists() if "/" in command[0] else shutil.which(command[0], path=search)
+    if not there:
+        raise JobError("E-NO-COMMAND", f"command not found: {command[0]}", fix=f"which {command[0]}")
+
+
+def _outputs(place: hubs.HubPlace, job: HubJob, folder: Path) -> tuple[Output, ...]:
+    asked = job.submission
+    return bring_back(folder / asked.folder, asked.outputs, place.outputs(job))
+
+
+def _executor(name: str, root: Path) -> Executor:
+    if name not in EXECUTORS:
+        raise UsageError(
+            "E-NO-EXECUTOR",
+            f"there is no executor {name}",
+            why=f"known: {', '.join(EXECUTORS)}",
+            fix="overnight worker start --executor local",
+        )
+    module, _, kind = EXECUTORS[name].partition(":")
+    made: Executor = getattr(importlib.import_module(module), kind)(root)
+    return made
+
+
+def _walls(place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted) -> Callable[[JobSpec], JobSpec]:
+    """What puts a job behind its walls, proven to stand. Raises ``UsageError`` (E-NO-SANDBOX)."""
+    if wanted.unsafe:
+        return lambda spec: spec
+    keep = place.folder / "walls"
+    env = for_run(reached.environ)
+    home = Path(reached.environ.get("HOME") or "/nonexistent")
+    walls = Walls(
+        keep=keep, readable=tuple(interpreters(env, ("/bin/sh",), place.folder)), hidden=(place.folder,), network=wanted.network, home=home
+    )  # fmt: skip
+    walls = stand(walls)
+
+    def wrap(spec: JobSpec) -> JobSpec:
+        return confined(replace(walls, readable=tuple(interpreters(spec.env, spec.argv, Path(spec.cwd)))), spec)
+
+    return wrap
+
+
+def confined_by(wanted: Wanted) -> str:
+    """What stands around jobs, in words."""
+    return "nothing" if wanted.unsafe else f"bubblewrap {sandbox.version()}"
+
+
+@contextlib.contextmanager
+def _named(place: hubs.HubPlace, wanted: str) -> Iterator[str]:
+    """A name that no other worker on this machine has, held as long as we live. Raises ``BusyError``, ``UsageError``."""
+    host = (
+        "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in os.uname().nodename.split(".")[0])[:40].lstrip("._-")
+        or "worker"
+    )
+    names = [wanted] if wanted else [host, *(f"{host}-{number}" for number in range(2, 100))]
+    if wanted and not is_worker_name(wanted):
+        raise UsageError("E-WORKER-NAME", f"a worker cannot be called {wanted[:80]!r}", why="letters, digits and ._@+- are taken", fix="overnight worker start --name gpu-box")  # fmt: skip
+    for name in names:
+        handle = _held(place.worker(name))
+        if handle >= 0:
+            try:
+                yield name
+            finally:
+                os.close(handle)
+            return
+    raise BusyError(
+        "E-BUSY", f"a worker {names[0]} is at work here already", where=str(place.worker(names[0])), fix="overnight hub workers"
+    )
+
+
+def _held(folder: Path) -> int:
+    """The lock of a worker's folder, -1 if another has it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise StorageError("E-STORE", f"{folder} cannot be made: {exc.strerror}", fix=f"df -h {folder.parent}") from exc
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return -1
+    return handle
+
+
+def _room(reached: hubs.Reached) -> int:
+    """Bytes that must be free before a job is claimed."""
+    text = reached.environ.get("OVERNIGHT_WORKER_ROOM", "")
+    return int(text) if text.isdecimal() else ROOM
