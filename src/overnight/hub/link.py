@@ -41,14 +41,14 @@ class Record:
 
 
 class Link:
-    """A party's connection to its relay. Every method may be called by any thread; close it when done."""
+    """A party's connection to its relay; ``name`` is its own, ``hub`` the hub's public key. Every method may be called by any thread; close it when done."""
 
     def __init__(self, found: Credentials, peers: Callable[[str], Peer | None] | None = None, *, patient: bool = False) -> None:
         """Come up, or raise ``UnreachableError`` or ``NotAllowedError``. ``peers`` are the members' keys, for a hub.
 
         ``patient`` returns though the relay is not reached, and keeps trying.
         """
-        self.name = found.name
+        self.name, self.hub = found.name, found.hub.sign
         self._own = found.identity
         self._peers = peers or {found.hub.name: found.hub}.get
         self._pool = ThreadPoolExecutor(_HANDLERS, thread_name_prefix="hub-handler")
