@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import socket
 import tempfile
 import threading
@@ -67,6 +68,11 @@ class Relay:
 
     def end(self) -> None:
         self._running.close()
+
+    def kill(self) -> None:
+        """End the server as a power cut would."""
+        os.kill(int((self.folder.path / "server.pid").read_text()), signal.SIGKILL)
+        self.end()
 
     def restart(self) -> None:
         self.end()

@@ -15,6 +15,12 @@ from typing import Any
 import pytest
 
 from commands import SOURCE
+from hubs import offer
+from overnight.app import hub as hubs
+from overnight.app import joining, serving, watching
+from overnight.errors import NotAllowedError, NotFoundError, OvernightError
+from overnight.models import JobState
+from overnight.queue.words import HubJob, Query, Stream, Submission
 from relays import free_port, until
 
 TRAIN = """
@@ -101,11 +107,7 @@ def test_a_job_of_the_laptop_runs_on_the_worker_with_the_laptops_code(world: Wor
         "hub", "submit", "--name", "pose", "--gpu-count", "1", "--output", "*.bin", "--", sys.executable, "train.py", cwd=project
     )["job"]
     watched = world.laptop.run("hub", "watch", job["id"], cwd=project)
-    told = (
-        world.laptop.json("hub", "show", job["id"])["job"]
-        if "show" in world.laptop.run("hub", "--help")
-        else world.laptop.json("hub", "list", "--all")["jobs"][-1]
-    )
+    told = world.laptop.json("hub", "list", "--all")["jobs"][-1]
     world.laptop.run("hub", "outputs", job["id"], "--to", "brought", cwd=project)
     assert [line for line in watched.splitlines() if "@loss" in line] == [
         f"[{job['id']}] Epoch {n + 1}/3  @loss={0.5 - n / 10}" for n in range(3)
@@ -115,46 +117,86 @@ def test_a_job_of_the_laptop_runs_on_the_worker_with_the_laptops_code(world: Wor
     )  # fmt: skip
 
 
-def test_a_second_version_of_the_code_travels_as_a_difference(world: World, project: Path) -> None:
-    ids = []
+@pytest.fixture(scope="module")
+def laptop(world: World) -> Iterator[hubs.Reached]:
+    """The laptop's end, without a new process for every word."""
+    with hubs.reached(None, world.laptop.env) as found:
+        yield found
+
+
+def over(found: hubs.Reached, job: str) -> HubJob:
+    assert until(lambda: hubs.which(found, job).state.over)
+    return hubs.which(found, job)
+
+
+def test_a_second_version_of_the_code_travels_as_a_difference(laptop: hubs.Reached, project: Path) -> None:
+    said = []
     for text in ("first", "second"):
         (project / "train.py").write_text(f"print('{text}')")
-        ids.append(world.laptop.json("hub", "submit", "--", sys.executable, "train.py", cwd=project)["job"]["id"])
-    assert [world.laptop.run("hub", "watch", each).splitlines()[-2].split("] ")[1] for each in ids] == ["first", "second"]
+        job = hubs.submit(laptop, Submission((sys.executable, "train.py")), project)
+        said.append(b"".join(watching.raw(laptop, over(laptop, job.id), 0, 0)))
+    assert said == [b"first\n", b"second\n"]
 
 
-def test_a_job_is_ended_from_the_laptop(world: World, project: Path) -> None:
-    job = world.laptop.json("hub", "submit", "--no-code", "--", "sleep", "600", cwd=project)["job"]["id"]
-    assert until(lambda: world.laptop.json("hub", "list")["jobs"][0]["state"] == "RUNNING")
-    world.laptop.run("hub", "cancel", job)
-    assert until(
-        lambda: [each["state"] for each in world.laptop.json("hub", "list", "--all")["jobs"] if each["id"] == job] == ["CANCELLED"]
-    )
+def test_a_job_is_ended_from_the_laptop(laptop: hubs.Reached) -> None:
+    job = hubs.submit(laptop, Submission(("sleep", "600")), None).id
+    assert until(lambda: hubs.which(laptop, job).state is JobState.RUNNING)
+    laptop.desk.cancel(job, "enough")
+    assert over(laptop, job).state is JobState.CANCELLED
 
 
-def test_another_client_sees_nothing_of_the_laptops_jobs(world: World, project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    job = world.laptop.json("hub", "submit", "--no-code", "--", "true", cwd=project)["job"]["id"]
-    other = Machine(tmp_path_factory.mktemp("other") / "home")
-    other.run("join", world.line("client", "other"))
-    assert (other.json("hub", "list", "--all")["jobs"], "E-NO-JOB" in other.run("hub", "logs", job, code=3)) == ([], True)
+def test_another_client_sees_nothing_of_the_laptops_jobs(world: World, laptop: hubs.Reached, tmp_path: Path) -> None:
+    job = hubs.submit(laptop, Submission(("true",)), None).id
+    other = Machine(tmp_path / "other")
+    joining.join(other.env, "client", world.line("client", "other"), None, lambda _text: None)
+    with hubs.reached(None, other.env) as found:
+        assert found.desk.jobs(Query()) == []
+        with pytest.raises(NotFoundError, match="there is no job"):
+            found.desk.cancel(job, "mine?")
+        with pytest.raises(NotFoundError, match="there is no job"):
+            found.desk.part(job, Stream.LOG)
 
 
-def test_the_owner_sees_everybodys_jobs_on_the_relays_machine(world: World, project: Path) -> None:
-    job = world.laptop.json("hub", "submit", "--no-code", "--", "true", cwd=project)["job"]["id"]
-    assert job in [each["id"] for each in world.server.json("hub", "list", "--all")["jobs"]]
+def test_a_worker_may_not_submit(world: World) -> None:
+    with joining.linked(world.worker.env, "worker") as link, pytest.raises(NotAllowedError, match="a worker may not submit"):
+        serving.remote(link).submit(Submission(("true",)))
 
 
-def test_a_client_that_the_worker_does_not_allow_is_not_served_there(world: World, project: Path) -> None:
-    world.worker.run("worker", "allow", "somebody-else")
+def test_a_client_may_not_claim(world: World) -> None:
+    with joining.linked(world.laptop.env, "client") as link, pytest.raises(NotAllowedError, match="a client may not claim"):
+        serving.remote(link).claim(offer("laptop"))
+
+
+def test_code_is_given_to_who_has_the_attempt_alone(world: World, laptop: hubs.Reached, project: Path) -> None:
+    job = hubs.submit(laptop, Submission(("true",)), project)
+    over(laptop, job.id)
+    row = json.dumps({"job": job.id, "attempt": 1, "known": []}).encode()
+    for env, kind in ((world.laptop.env, "client"), (world.worker.env, "worker")):
+        with joining.linked(env, kind) as link, pytest.raises(NotAllowedError, match="has no such attempt"):
+            link.request("code-wanted", row)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"job": 1}', b'{"job": "x", "attempt": "1", "known": 3}', b"\xff", b"[" * 5000])
+@pytest.mark.parametrize("verb", ["code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted"])
+def test_nonsense_about_code_and_outputs_is_an_error_of_who_says_it(world: World, verb: str, data: bytes) -> None:
+    with joining.linked(world.worker.env, "worker") as link, pytest.raises(OvernightError) as found:
+        link.request(verb, data)
+    assert found.value.code in ("E-WIRE", "E-FENCED", "E-NO-OUTPUTS", "E-NO-OBJECT")
+
+
+def test_the_owner_sees_everybodys_jobs_on_the_relays_machine(world: World, laptop: hubs.Reached) -> None:
+    job = hubs.submit(laptop, Submission(("true",)), None).id
+    with hubs.reached(None, world.server.env) as found:
+        assert hubs.which(found, job).owner == "laptop"
+
+
+def test_a_client_that_the_worker_does_not_allow_is_not_served_there(world: World, laptop: hubs.Reached) -> None:
+    joining.allow(world.worker.env, ["somebody-else"])
     try:
-        job = world.laptop.json("hub", "submit", "--no-code", "--", "true", cwd=project)["job"]["id"]
-        assert until(
-            lambda: [each["state"] for each in world.laptop.json("hub", "list", "--all")["jobs"] if each["id"] == job] == ["FAILED"]
-        )
-        found = next(each for each in world.laptop.json("hub", "list", "--all")["jobs"] if each["id"] == job)
+        found = over(laptop, hubs.submit(laptop, Submission(("true",)), None).id)
     finally:
-        world.worker.run("worker", "allow", "all")
-    assert "jobs of 'laptop' may not run here" in found["cause"]
+        joining.allow(world.worker.env, [joining.ALL])
+    assert (found.state, "jobs of 'laptop' may not run here" in found.cause) == (JobState.FAILED, True)
 
 
 def test_a_worker_cannot_call_itself_otherwise_than_it_has_joined(world: World) -> None:
@@ -167,4 +209,5 @@ def test_a_second_hub_on_the_same_folder_is_told_so(world: World) -> None:
 
 def test_the_status_of_the_relay_names_who_is_there(world: World) -> None:
     found = world.server.json("relay", "status")
-    assert (found["up"], found["hub"], [row["name"] for row in found["members"] if row["connected"]]) == (True, True, ["gpu-1"])
+    connected = {row["name"]: row["connected"] for row in found["members"]}
+    assert (found["up"], found["hub"], connected["gpu-1"]) == (True, True, True)

@@ -184,10 +184,10 @@ def _ask(link: Link, verb: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(data: bytes) -> Mapping[str, Any]:
-    row = json.loads(data)
-    if not isinstance(row, dict):
-        raise UsageError("E-WIRE", "a request cannot be read", fix="pip install --upgrade overnight")
-    return _Said(row)
+    try:
+        return _Said(json.loads(data))
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise UsageError("E-WIRE", "a request cannot be read", fix="pip install --upgrade overnight") from exc
 
 
 class _Said(dict[str, Any]):

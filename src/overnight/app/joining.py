@@ -79,7 +79,7 @@ def allow(environ: Mapping[str, str], names: Iterable[str]) -> tuple[str, ...]:
     Returns who is allowed now. Raises ``UsageError``.
     """
     with relays.needed():
-        from overnight.hub.folder import write
+        from overnight.hub.durable import write
         from overnight.hub.keys import check_name
     asked = tuple(names)
     path = _settings(environ) / "allowed.json"
@@ -95,7 +95,7 @@ def allow(environ: Mapping[str, str], names: Iterable[str]) -> tuple[str, ...]:
 
 def forbid(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
     """Take one client off the list; with nobody left on it nobody is allowed. Returns who is allowed now. Raises ``UsageError``."""
-    from overnight.hub.folder import write
+    from overnight.hub.durable import write
 
     before = allowed(environ)
     if before is None or name not in before:

@@ -19,8 +19,8 @@ from overnight import errors
 from overnight.errors import OvernightError, UnreachableError, UsageError
 from overnight.hub.keeper import Keeper, Message
 from overnight.hub.keys import Identity, Peer
+from overnight.hub.limits import PAYLOAD
 from overnight.hub.seal import NOBODY, Head, Seal, SealError
-from overnight.hub.server import PAYLOAD
 from overnight.hub.sessions import Session, Sessions
 
 Handler = Callable[[Peer, bytes], bytes]

@@ -115,13 +115,6 @@ def carried(shown: bytes, pinned: bytes) -> str:
     return ssl.DER_cert_to_PEM_cert(der)
 
 
-def trust(authority: str) -> ssl.SSLContext:
-    """How to check the relay: by this authority (PEM) alone, or by those that the system trusts if it is empty. TLS 1.2 or newer."""
-    context = ssl.create_default_context(cadata=authority or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 def _begun(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: float, days: int
 ) -> x509.CertificateBuilder:  # fmt: skip

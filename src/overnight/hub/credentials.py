@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from overnight.errors import NotFoundError, UsageError
-from overnight.hub.folder import write
+from overnight.hub.durable import write
 from overnight.hub.keys import Identity, Peer
 
 SCHEMA = "overnight/credentials/1"

@@ -22,11 +22,12 @@ import nats.aio.transport
 import nats.errors
 
 from overnight.errors import NotAllowedError, OvernightError, UnreachableError
-from overnight.hub import certificates, keys
+from overnight.hub import keys
 from overnight.hub.credentials import Credentials
-from overnight.hub.server import PENDING
+from overnight.hub.limits import PENDING
 
 PATIENCE = 10.0  # seconds for one try
+PING = 10  # seconds; a wire over which two have got no answer is dead
 _ANSWER = 5  # seconds for one step of it
 _CLOSE = 2.0  # seconds for saying good-bye
 _FRAME = 2 * PENDING  # bytes; the server may put all that waits for us into one
@@ -90,7 +91,7 @@ async def dial(found: Credentials, lost: Callable[[], None]) -> Client:
         async with asyncio.timeout(PATIENCE):
             await client.connect(
                 found.address, name=found.name, error_cb=failed, closed_cb=closed, allow_reconnect=False, connect_timeout=_ANSWER,
-                ping_interval=10, max_outstanding_pings=2, tls=certificates.trust(found.authority) if outside else None,
+                ping_interval=PING, max_outstanding_pings=2, tls=trust(found.authority) if outside else None,
                 inbox_prefix=f"_INBOX.{found.name}", user_jwt_cb=lambda: bytearray(found.claims.encode()),
                 signature_cb=lambda nonce: base64.b64encode(keys.sign(found.identity.seed, nonce.encode())),
             )  # fmt: skip
@@ -101,6 +102,13 @@ async def dial(found: Credentials, lost: Callable[[], None]) -> Client:
         await hang_up(client)
         raise _unreachable(found.address, "the greeting was cut short")
     return client
+
+
+def trust(authority: str) -> ssl.SSLContext:
+    """How to check the relay: by this authority (PEM) alone, or by those that the system trusts if it is empty. TLS 1.2 or newer."""
+    context = ssl.create_default_context(cadata=authority or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 async def hang_up(client: Client) -> None:
@@ -127,7 +135,7 @@ def _named(exc: BaseException, address: str) -> OvernightError | None:
     if isinstance(exc, aiohttp.WSServerHandshakeError):
         return UnreachableError(
             "E-RELAY-WEBSOCKET",
-            f"{address} answers, but does not speak WebSocket: HTTP {exc.status} {exc.message}",
+            f"{address} answers, but does not speak WebSocket: HTTP {exc.status}",
             why="it is no relay, or a proxy between here and there does not let WebSocket through",
             fix="overnight relay status   # on the relay; a reverse proxy must pass the Upgrade and Connection headers on",
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any
 
 from overnight.errors import NotFoundError, StorageError, UsageError
 from overnight.hub import certificates, claims, keys
+from overnight.hub.durable import write
 from overnight.hub.keys import Identity, Peer
 
 SCHEMA = "overnight/relay/1"
@@ -247,25 +247,6 @@ def cut_off(roster: Roster, name: str, now: float) -> Roster:
         return replace(roster, invitations=left)
     gone = {**roster.members, name: replace(member, revoked=int(now))}
     return replace(roster, members=gone, revoked={**roster.revoked, member.sign: int(now)}, invitations=left)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Replace a file as a whole, for its owner alone, on the disk when this returns."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(handle, 0o600)
-        with open(handle, "wb", closefd=False) as file:
-            file.write(data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    os.replace(partial, path)
-    above = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(above)
-    finally:
-        os.close(above)
 
 
 def _given(files: tuple[str, str], host: str, now: float) -> certificates.Pair:

@@ -20,10 +20,10 @@ from overnight.hub.asking import Answerer, Asker, Handler, too_large
 from overnight.hub.credentials import Credentials
 from overnight.hub.keeper import Keeper, Message
 from overnight.hub.keys import Peer
+from overnight.hub.limits import PAYLOAD
 from overnight.hub.loop import Loop
 from overnight.hub.objects import Objects
 from overnight.hub.seal import Head, Seal, SealError
-from overnight.hub.server import PAYLOAD
 
 _HANDLERS = 128  # threads, made when they are needed; a parked request holds one
 _WAIT = 30.0

@@ -20,11 +20,10 @@ from pathlib import Path
 
 from overnight.errors import OvernightError, UsageError
 from overnight.hub import claims
-from overnight.hub.folder import Folder, write
+from overnight.hub.durable import write
+from overnight.hub.folder import Folder
+from overnight.hub.limits import PAYLOAD, PENDING, SEAL
 
-PAYLOAD = 2**20  # bytes of one message as its sender has it
-SEAL = 4096  # bytes that a seal may add
-PENDING = 2**24  # bytes that may wait for one connection; who reads more slowly is dropped, and comes back
 _OLDEST = (2, 11)  # reading several messages of a stream at once
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 _LINE = re.compile(rb"\[\d+\] \d{4}/\d\d/\d\d (\d\d:\d\d:\d\d)\.\d+ \[(\w+)\] (.*)")

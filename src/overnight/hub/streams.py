@@ -182,7 +182,10 @@ class Follower:
             got.append(Stored(number.stream, message.subject, (message.headers or {}).get("Nats-Msg-Id", ""), message.data))
             if len(got) >= _BATCH or not self._found.pending_msgs:
                 return got
-            message = await self._found.next_msg(_ONE_TRY)
+            try:
+                message = await self._found.next_msg(_ONE_TRY)
+            except (nats.errors.Error, TimeoutError):  # what is here is given out first
+                break
         if not got:
             raise ConnectionError("a gap")
         await self.stop()
