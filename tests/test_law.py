@@ -22,7 +22,7 @@ _WORDS = {
     "environment", "jobs", "protocols", "redact", "goals", "suggestions", "plans", "commissions", "queue",
 }  # fmt: skip
 _DOORS = {
-    "config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "semantic", "doorbell", "outputs",
+    "config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "semantic", "doorbell", "hub", "outputs",
 }  # fmt: skip
 _WORK = {
     "asking",
@@ -74,6 +74,7 @@ _IMPURE = {
 _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search", "semantic"}, "model2vec": {"semantic"}, "httpx2": {"proposers.llm"},
     "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
+    "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {
@@ -83,9 +84,11 @@ _STARTS_PROCESSES = {
     "sandbox": "bubblewrap, and the probe that proves its walls",
     "blind": "examiner and predictor, as a program under a supervisor",
     "gpus": "nvidia-smi",
+    "hub": "nats-server, which a relay is made of",
     "folders": "rm, for trees deeper than Python can walk",
     "app.agents": "agents, for their versions",
     "app.control": "the loop itself, in the background",
+    "app.relay": "the relay itself, in the background",
     "app.demo": "git, to make the demo's new repository",
     "testing": "git, to make repositories for tests",
 }

@@ -39,7 +39,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "note": ("overnight.cli.note:note", "What was learned or written down: add, ls, search, retract."),
     "brief": ("overnight.cli.brief:brief", "What the next proposer would be told."),
     "hub": ("overnight.cli.hub:hub", "Jobs for your workers: submit, list, watch, logs, cancel, retry, outputs."),
-    "worker": ("overnight.cli.worker:worker", "Offer this machine to the hub: start."),
+    "worker": ("overnight.cli.worker:worker", "Offer this machine to the hub: start, join, allow, install."),
+    "relay": ("overnight.cli.relay:relay", "The point that workers and clients dial out to: init, start, invite, revoke."),
+    "join": ("overnight.cli.join:join", "Join a relay as a client."),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }
