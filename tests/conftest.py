@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clusters import slurm  # noqa: F401 - a fixture
 from overnight.store import Store
 
 

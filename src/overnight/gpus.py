@@ -73,6 +73,18 @@ def processor(info: Path = Path("/proc/cpuinfo")) -> str:
     return f"{model}, {cores} {'cores' if cores > 1 else 'core'}"
 
 
+def machine(named: Sequence[str], visible: str | None = None) -> str:
+    """The class of machine of a run on the cards named: their models, else the processor and how many of its cores are ours."""
+    return models(visible)(named)
+
+
+def models(visible: str | None = None) -> Callable[[Sequence[str]], str]:
+    """``machine`` for many runs, with one look at the cards."""
+    cards = {card.index: card.name for card in found(visible)}
+    other = processor()
+    return lambda named: " + ".join(cards.get(index, f"GPU {index}") for index in named) or other
+
+
 def shares(gpus: Sequence[str], slots: int) -> list[tuple[str, ...]]:
     """The cards of each of ``slots`` slots: neighbours stay together, every card is used, and too few are shared in turn."""
     if not gpus:
