@@ -77,7 +77,10 @@ class Slurm:
     def start(self) -> None:
         """Start what does not run, and wait for the node."""
         place = str(self.place)
-        named = {name: f"--{name}={place}/munge.{end}" for name, end in (("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))}
+        named = {
+            name: f"--{name}={place}/munge.{end}"
+            for name, end in (("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))
+        }
         self._launch("munged", "--foreground", "--force", *named.values())
         self._wait(lambda: (self.place / "munge.socket").exists())
         self._launch("slurmctld", "-D")

@@ -126,7 +126,7 @@ def _walls(options: Options, settings: Settings, workspace: Workspace, base: str
 def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Noise:
     """Run the baseline ``repeats`` times with different seeds, beside any study; raises ``OvernightError`` if it does not work."""
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-doctor-")))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-doctor-", dir=_shared(options))))
         workspace = stack.enter_context(Workspace.open(options.folder, scratch))
         store = stack.enter_context(contextlib.closing(Store(scratch / "overnight.db")))
         settings, _ = prepare.settle(options, workspace)
@@ -156,6 +156,15 @@ def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Nois
     sd = statistics.stdev(apart) if len(apart) > 1 else math.nan
     again = abs(values[-1] - values[0]) if twice else None
     return Noise(study.metric, values, seconds, sd, again, settings.bounds.seconds or 8 * 3600.0, settings.slots)
+
+
+def _shared(options: Options) -> Path | None:
+    """Where a cluster's nodes see the runs too; None for any place of this machine."""
+    if prepare.resolved(options).settings.executor == "local":
+        return None
+    place = prepare.locate(options)
+    places.make(place)
+    return place.state
 
 
 def _seeds(first: int, repeats: int) -> list[int]:
