@@ -17,6 +17,7 @@ import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 _SBIN = "/usr/sbin:/sbin"
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 CONF = """\
 ClusterName=overnight
 SlurmctldHost={host}
@@ -82,7 +83,7 @@ class Slurm:
             for name, end in (("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))
         }
         self._launch("munged", "--foreground", "--force", *named.values())
-        self._wait(lambda: (self.place / "munge.socket").exists())
+        self._wait((self.place / "munge.socket").exists)
         self._launch("slurmctld", "-D")
         self._launch("slurmd", "-D")
         self._wait(lambda: self.says("sinfo", "-h", "-o", "%T").split()[:1] in (["idle"], ["mixed"], ["allocated"]))
@@ -93,7 +94,7 @@ class Slurm:
         with (self.place / f"{program}.out").open("ab") as out:
             path = shutil.which(program, path=f"{os.environ['PATH']}:{_SBIN}") or program
             self._processes[program] = subprocess.Popen(
-                [path, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=self.place
+                [*_DIES_WITH_US, path, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=self.place
             )
 
     def _wait(self, what: object, seconds: float = 30.0) -> None:

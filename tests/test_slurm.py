@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from clusters import Slurm
-from commands import ENV, PATIENCE, SOURCE, processes, python, run, shell, until
+from commands import ENV, PATIENCE, SOURCE, processes, run, shell, until
 from overnight import jobs, node
 from overnight.errors import JobError, OvernightError, UnreachableError, UsageError
-from overnight.executors import slurm_commands
 from overnight.executors.slurm import ORDER, SlurmExecutor
 from overnight.models import JobSpec, JobState
 
@@ -168,7 +167,7 @@ def test_a_job_that_never_reaches_its_python_says_what_the_node_said(executor: S
 
 def test_a_controller_that_is_started_again_costs_no_job(executor: SlurmExecutor, slurm: Slurm, tmp_path: Path) -> None:
     started(executor, shell(f"echo @up=1; until [ -e {tmp_path}/go ]; do sleep 0.05; done"))
-    until(lambda: (slurm.place / "state" / "job_state").exists())
+    until((slurm.place / "state" / "job_state").exists)
     slurm.end("slurmctld")
     assert executor.poll("job.1", 1.5).state is JobState.RUNNING
     slurm.start()
@@ -180,7 +179,7 @@ def test_a_job_submitted_while_the_controller_is_away_is_taken_when_it_is_back(e
     slurm.end("slurmctld")
     thread = threading.Thread(target=executor.submit, args=(shell("exit 0"),))
     thread.start()
-    assert until(lambda: (executor._root / "job.1" / ORDER).exists())
+    assert until((executor._root / "job.1" / ORDER).exists)
     slurm.start()
     thread.join()
     assert executor.poll("job.1", PATIENCE).state is JobState.SUCCEEDED

@@ -247,10 +247,8 @@ class SlurmExecutor:
         seen = self._queue.look(order.comment, order.index, order.job, self._since.setdefault(order.comment, time.monotonic()))
         if seen is not None and seen.job and not order.job:
             _write_order(folder, replace(order, job=seen.job))
-        found = self._judged(folder, status, seen)
-        if found.state.over:
-            return files.conclude(folder, _placed(folder, found))
-        return replace(found, state=JobState.RUNNING, cause="") if status is not None and status.state.over else found
+        found = self._judged(folder, _again(status), seen)
+        return files.conclude(folder, _placed(folder, found)) if found.state.over else found
 
     def _judged(self, folder: Path, status: JobStatus | None, seen: Seen | None) -> JobStatus:
         """What becomes of a job whose folder does not tell its end."""
@@ -281,7 +279,7 @@ class SlurmExecutor:
             return told
         patience = _LATE if seen.state == "COMPLETED" and not (told and told.state.over) else _SOON
         if time.monotonic() < self._ended.setdefault(folder.name, time.monotonic()) + patience:
-            return told or JobStatus(JobState.QUEUED, f"Slurm: {seen.state.lower()}")
+            return _again(told) or JobStatus(JobState.QUEUED, f"Slurm: {seen.state.lower()}")
         return _end_of(told, seen, _start_of(folder), files.request(folder)) if told else self._unbegun(folder, seen)
 
     def _unbegun(self, folder: Path, seen: Seen) -> JobStatus:
@@ -365,6 +363,11 @@ def _end_of(told: JobStatus, seen: Seen, start: float, wish: str | None) -> JobS
 
 def _lost(status: JobStatus | None, cause: str, *, taken: bool = False) -> JobStatus:
     return replace(status or JobStatus(JobState.LOST), state=JobState.LOST, taken=taken, cause=cause)
+
+
+def _again(status: JobStatus | None) -> JobStatus | None:
+    """A status whose end is in doubt, as if it had not come yet."""
+    return replace(status, state=JobState.RUNNING, cause="") if status is not None and status.state.over else status
 
 
 def _is_doubted(status: JobStatus) -> bool:
