@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -45,13 +46,15 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 EnforcePartLimits=ALL
 KillWait=2
+MessageTimeout=2
+SlurmctldTimeout=5
 CompleteWait=0
 MpiDefault=none
 SwitchType=switch/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=100000 Gres=gpu:4 State=UNKNOWN
-PartitionName=low Nodes=ALL Default=YES MaxTime=600 PriorityTier=1 GraceTime=2 State=UP
+PartitionName=low Nodes=ALL Default=YES MaxTime=600 PriorityTier=1 State=UP
 PartitionName=high Nodes=ALL MaxTime=INFINITE PriorityTier=10 State=UP
 """
 GRES = "".join(f"Name=gpu File=/dev/{name}\n" for name in ("full", "null", "random", "zero"))
@@ -113,9 +116,9 @@ class Slurm:
         done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 
-    def end(self, program: str) -> None:
-        """Kill one of the daemons and wait for it."""
-        self._processes[program].kill()
+    def end(self, program: str, number: signal.Signals) -> None:
+        """End one of the daemons by a signal and wait for it."""
+        self._processes[program].send_signal(number)
         self._processes[program].wait()
 
     def close(self) -> None:

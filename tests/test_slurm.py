@@ -137,7 +137,7 @@ def test_a_preempted_job_has_its_grace_and_is_lost_without_fault_even_if_it_ends
     high = SlurmExecutor(executor._root, ("--exclusive", "--partition=high"))
     high.submit(shell("exit 0", id="high.1"))
     status, winner = low.poll("job.1", PATIENCE), high.poll("high.1", PATIENCE)
-    assert slurm.says("squeue", "-h", "--me", "-t", "PD,R").strip() == ""
+    assert until(lambda: slurm.says("squeue", "-h", "--me", "-t", "PD,R").strip() == "")
     told = (status.state, status.taken, winner.state, (tmp_path / "saved").exists())
     assert told == (JobState.LOST, True, JobState.SUCCEEDED, True)
 
@@ -167,16 +167,25 @@ def test_a_job_that_never_reaches_its_python_says_what_the_node_said(executor: S
 
 def test_a_controller_that_is_started_again_costs_no_job(executor: SlurmExecutor, slurm: Slurm, tmp_path: Path) -> None:
     started(executor, shell(f"echo @up=1; until [ -e {tmp_path}/go ]; do sleep 0.05; done"))
-    until((slurm.place / "state" / "job_state").exists)
-    slurm.end("slurmctld")
-    assert executor.poll("job.1", 1.5).state is JobState.RUNNING
+    slurm.end("slurmctld", signal.SIGTERM)
+    assert executor.poll("job.1", 0.1).state is JobState.RUNNING
     slurm.start()
     (tmp_path / "go").touch()
     assert executor.poll("job.1", PATIENCE).state is JobState.SUCCEEDED
 
 
+def test_a_controller_that_forgot_that_a_job_runs_does_not_make_it_run_twice(executor: SlurmExecutor, slurm: Slurm, tmp_path: Path) -> None:
+    started(executor, shell(f"echo ran >> {tmp_path}/runs; echo @up=1; until [ -e {tmp_path}/go ]; do sleep 0.05; done"))
+    slurm.end("slurmctld", signal.SIGKILL)  # it has not saved its state yet, mostly
+    slurm.start()
+    assert until(lambda: executor.poll("job.1").state.over or "R" in slurm.says("squeue", "-h", "-o", "%t"))
+    (tmp_path / "go").touch()
+    status = executor.poll("job.1", PATIENCE)
+    assert (status.state is JobState.SUCCEEDED or status.taken, (tmp_path / "runs").read_text()) == (True, "ran\n")
+
+
 def test_a_job_submitted_while_the_controller_is_away_is_taken_when_it_is_back(executor: SlurmExecutor, slurm: Slurm) -> None:
-    slurm.end("slurmctld")
+    slurm.end("slurmctld", signal.SIGTERM)
     thread = threading.Thread(target=executor.submit, args=(shell("exit 0"),))
     thread.start()
     assert until((executor._root / "job.1" / ORDER).exists)
@@ -219,16 +228,17 @@ def test_a_program_killed_in_the_middle_of_its_submit_runs_the_job_once(executor
 
 
 def test_a_folder_that_comes_to_two_allocations_is_run_by_the_first_alone(tmp_path: Path) -> None:
-    claims = [node.claim(tmp_path, allocation, start, {}) for allocation, start in (("12", 0), ("13", 0), ("12", 0), ("12", 1))]
-    assert claims == [0, None, 0, 0]
+    first, second = node.Claim("12", 0, "7"), node.Claim("13", 0, "8")
+    assert [node.claim(tmp_path, each, {}) for each in (first, second, first)] == [first] * 3
 
 
-def test_a_second_start_of_an_allocation_tells_that_the_first_is_lost_without_fault(tmp_path: Path) -> None:
-    (tmp_path / jobs.SPEC).write_text(jobs.spec_to_json(shell("exit 0")))
-    node.claim(tmp_path, "12", 0, {})
-    code = node.main([str(tmp_path), "12", "1"])
+@pytest.mark.parametrize("launch", [("12", "1", "7"), ("12", "0", "8")])
+def test_a_second_launch_by_the_engine_tells_that_the_first_is_lost_without_fault(tmp_path: Path, launch: tuple[str, ...]) -> None:
+    (tmp_path / jobs.SPEC).write_text(jobs.spec_to_json(shell(f"touch {tmp_path}/ran")))
+    node.claim(tmp_path, node.Claim("12", 0, "7"), {})
+    done = subprocess.run([sys.executable, "-m", "overnight.node", str(tmp_path), *launch], env={**ENV, "PYTHONPATH": SOURCE}, check=False)
     status = jobs.status_from_json((tmp_path / jobs.STATUS).read_bytes())
-    assert (code, status.state, status.taken) == (0, JobState.LOST, True)
+    assert (done.returncode, status.state, status.taken, (tmp_path / "ran").exists()) == (0, JobState.LOST, True, False)
 
 
 def test_the_gpus_of_the_engine_replace_those_of_the_spec(tmp_path: Path) -> None:
@@ -278,7 +288,7 @@ def test_without_slurm_the_error_names_what_is_missing(root: Path, monkeypatch: 
 
 
 def test_a_controller_that_does_not_answer_is_told_before_anything_is_spent(slurm: Slurm, root: Path) -> None:
-    slurm.end("slurmctld")
+    slurm.end("slurmctld", signal.SIGTERM)
     try:
         with pytest.raises(UnreachableError) as caught:
             SlurmExecutor(root).check(60, 0)

@@ -1,6 +1,6 @@
 """What is done on a machine of a cluster before the supervisor: the job is claimed, told its GPUs, and says what machine it came to.
 
-``python -m overnight.node FOLDER ALLOCATION`` makes the node's claim and becomes the supervisor of the folder. Nodes need what the study's
+``python -m overnight.node FOLDER ALLOCATION START LAUNCH`` makes the node's claim and becomes the supervisor of the folder. Nodes need what the study's
 machine has under the same paths: the job folders, the runs' files, this package with its Python, and bubblewrap where walls are wanted.
 Must not know which engine handed the machine out, nor what a study is.
 """
@@ -14,7 +14,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import overnight
@@ -28,14 +28,15 @@ _PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from overnight.supe
 
 
 def main(arguments: list[str]) -> int:
-    """Claim the folder for (a start of) the allocation and become its supervisor; 0 at once if it is not to be run here. Raises ``OSError``."""
-    folder, allocation, start = Path(arguments[0]), arguments[1], int(arguments[2])
-    first = claim(folder, allocation, start, os.environ)
-    if first is None:
+    """Claim the folder for (a launch in) the allocation and become its supervisor; 0 at once if another allocation has it. Raises ``OSError``."""
+    folder, allocation, start, launch = Path(arguments[0]), arguments[1], int(arguments[2]), arguments[3]
+    claims = Claim(allocation, start, launch)
+    first = claim(folder, claims, os.environ)
+    if first.allocation != allocation:
         return 0
-    if first < start:
-        return bury(folder)
-    if not (folder / jobs.STATUS).exists():
+    if first != claims:
+        cut_off(folder)
+    elif not (folder / jobs.STATUS).exists():
         give(folder, os.environ)
     place = str(Path(overnight.__file__).parent.parent)
     words = [sys.executable, "-I", "-S", "-B", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _PROGRAM, place, str(folder)]
@@ -43,38 +44,43 @@ def main(arguments: list[str]) -> int:
     return os.execve(sys.executable, words, {name: os.environ[name] for name in _PASSED if name in os.environ})
 
 
-def claim(folder: Path, allocation: str, start: int, environ: Mapping[str, str]) -> int | None:
-    """With which of its starts the allocation has the job; None if another allocation has it.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """By whom a job folder is run: an allocation, which of its starts by the engine, and which launch of ours within it."""
 
-    The first that comes makes it so for good, also over NFS. Raises ``OSError``.
-    """
+    allocation: str
+    start: int
+    launch: str
+
+
+def claim(folder: Path, wanted: Claim, environ: Mapping[str, str]) -> Claim:
+    """Whose the job is: the first that comes makes it so for good, also over NFS. Raises ``OSError``."""
     path, draft = folder / jobs.NODE, folder / f".{secrets.token_hex(8)}"
     worker = gpus.machine(_named(environ), environ.get("CUDA_VISIBLE_DEVICES"))
-    draft.write_text(
-        json.dumps({"allocation": allocation, "start": start, "host": socket.gethostname(), "worker": worker}), encoding="ascii"
-    )
+    draft.write_text(json.dumps({**asdict(wanted), "host": socket.gethostname(), "worker": worker}), encoding="ascii")
     try:
         os.link(draft, path)
     except FileExistsError:
         known = json.loads(path.read_bytes())
-        return int(known["start"]) if known["allocation"] == allocation else None
+        return Claim(str(known["allocation"]), int(known["start"]), str(known["launch"]))
     finally:
         draft.unlink()
-    return start
+    return wanted
 
 
-def bury(folder: Path) -> int:
-    """Tell of a run whose earlier start was cut off by its engine that it is LOST: it is run again from clean files only."""
+def cut_off(folder: Path) -> None:
+    """Leave word that an earlier launch was cut off by its engine: the supervisor ends what is left of it, and nobody is blamed.
+
+    It is not run again here, for its files are not clean any more.
+    """
     try:
         status = jobs.status_from_json((folder / jobs.STATUS).read_bytes())
     except FileNotFoundError:
         status = JobStatus(JobState.RUNNING)
     if not status.state.over:
-        lost = replace(status, state=JobState.LOST, taken=True, cause="it was put back into the queue after it had begun")
         draft = folder / f".{secrets.token_hex(8)}"
-        draft.write_text(jobs.status_to_json(lost), encoding="ascii")
+        draft.write_text(jobs.status_to_json(replace(status, taken=True)), encoding="ascii")
         draft.rename(folder / jobs.STATUS)
-    return 0
 
 
 def give(folder: Path, environ: Mapping[str, str]) -> None:
@@ -95,3 +101,7 @@ def _named(environ: Mapping[str, str]) -> tuple[str, ...]:
     """The GPUs that the engine gave, by the names it gave them."""
     names = tuple(name.strip() for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(","))
     return () if names[0] in _NONE else names
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

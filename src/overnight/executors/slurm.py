@@ -312,12 +312,29 @@ def _wishes(seconds: float, memory: int, gpus: int) -> tuple[str, ...]:
     return (*found, *([f"--gpus={gpus}"] if gpus else []))
 
 
+# The shell stays: should the supervisor be killed, a second one finds what is left of the job on this node and ends it.
+_BATCH = """\
+#!/bin/sh
+case "${SLURM_ARRAY_TASK_ID:-0}" in
+%(cases)s
+esac
+set -- %(words)s "$folder" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" $$
+"$@" & run=$!
+trap 'kill -TERM $run' TERM
+wait $run; code=$?
+while kill -0 $run 2>/dev/null; do wait $run; code=$?; done
+[ $code = 0 ] || "$@"
+"""
+
+
 def _script(folders: Sequence[Path]) -> str:
     """What runs on the node: our python on the folder that this task of the array stands for."""
     cases = "\n".join(f"{index}) folder={shlex.quote(str(folder))};;" for index, folder in enumerate(folders))
     place = str(Path(overnight.__file__).parent.parent)
-    words = shlex.join([sys.executable, "-I", "-B", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _PROGRAM, place])
-    return f'#!/bin/sh\ncase "${{SLURM_ARRAY_TASK_ID:-0}}" in\n{cases}\nesac\nexec {words} "$folder" "$SLURM_JOB_ID" "${{SLURM_RESTART_COUNT:-0}}"\n'
+    return _BATCH % {
+        "cases": cases,
+        "words": shlex.join([sys.executable, "-I", "-B", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _PROGRAM, place]),
+    }
 
 
 def _end(job: str) -> None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from overnight.errors import JobError, OvernightError, UnreachableError, UsageError
 
 _LOOK = 1.0  # seconds for which an answer of squeue is good
-_SHARE = 20  # of the time at most one part in so many goes into asking
+_SHARE = 20  # of the time at most one part in so many goes into asking,
+_LONGEST = 15.0  # seconds at most between two questions all the same
 _PATIENCE = 60.0  # seconds for one command
 _FIELDS = (("ArrayJobID", 24), ("ArrayTaskID", 24), ("State", 24), ("RestartCnt", 12), ("ReasonList", 120), ("Comment", 48))
 _BUSY = (  # the controller is away or has too much to do: the same words will do later
@@ -138,7 +139,7 @@ class Queue:
             self._trouble = exc.words
         now = time.monotonic()
         self._asked = begun
-        self._good_until = now + max(_LOOK, _SHARE * (now - begun))
+        self._good_until = now + min(max(_LOOK, _SHARE * (now - begun)), _LONGEST)
 
 
 def _ask() -> dict[tuple[str, str], Seen]:
