@@ -89,7 +89,13 @@ class Slurm:
         self._wait((self.place / "munge.socket").exists)
         self._launch("slurmctld", "-D")
         self._launch("slurmd", "-D")
-        self._wait(lambda: self.says("sinfo", "-h", "-o", "%T").split()[:1] in (["idle"], ["mixed"], ["allocated"]))
+        self._wait(self._is_up)
+
+    def _is_up(self) -> bool:
+        said = self.says("sinfo", "-h", "-p", "low", "-o", "%T").split()[:1]
+        if said and said[0].startswith(("drain", "down")):  # a controller that was killed mistrusts a node whose jobs it does not know
+            self.says("scontrol", "update", f"nodename={self._host}", "state=resume")
+        return said in (["idle"], ["mixed"], ["allocated"])
 
     def _launch(self, program: str, *words: str) -> None:
         if program in self._processes and self._processes[program].poll() is None:

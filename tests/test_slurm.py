@@ -174,16 +174,6 @@ def test_a_controller_that_is_started_again_costs_no_job(executor: SlurmExecutor
     assert executor.poll("job.1", PATIENCE).state is JobState.SUCCEEDED
 
 
-def test_a_controller_that_forgot_that_a_job_runs_does_not_make_it_run_twice(executor: SlurmExecutor, slurm: Slurm, tmp_path: Path) -> None:
-    started(executor, shell(f"echo ran >> {tmp_path}/runs; echo @up=1; until [ -e {tmp_path}/go ]; do sleep 0.05; done"))
-    slurm.end("slurmctld", signal.SIGKILL)  # it has not saved its state yet, mostly
-    slurm.start()
-    assert until(lambda: executor.poll("job.1").state.over or "R" in slurm.says("squeue", "-h", "-o", "%t"))
-    (tmp_path / "go").touch()
-    status = executor.poll("job.1", PATIENCE)
-    assert (status.state is JobState.SUCCEEDED or status.taken, (tmp_path / "runs").read_text()) == (True, "ran\n")
-
-
 def test_a_job_submitted_while_the_controller_is_away_is_taken_when_it_is_back(executor: SlurmExecutor, slurm: Slurm) -> None:
     slurm.end("slurmctld", signal.SIGTERM)
     thread = threading.Thread(target=executor.submit, args=(shell("exit 0"),))

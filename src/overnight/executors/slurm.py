@@ -264,7 +264,8 @@ class SlurmExecutor:
             self._kill(seen.job)
         elif seen.state == "PENDING" and (seen.reason in _HOPELESS or seen.reason.startswith("launch failed")):
             self._kill(seen.job)
-            return JobStatus(JobState.FAILED, f"Slurm will never start it: {seen.reason}")
+            state = JobState.FAILED if seen.reason in _HOPELESS else JobState.LOST  # the latter may do on another node
+            return JobStatus(state, f"Slurm will never start it: {seen.reason}")
         elif wish is not None and _age(folder / jobs.CANCEL) > _LATE:
             self._kill(seen.job)
         waits = f"waits in Slurm's queue: {seen.reason or 'Priority'}" if seen.state == "PENDING" else f"Slurm: {seen.state.lower()}"
