@@ -1,4 +1,4 @@
-"""What Slurm does to jobs, and what is told of it: a real cluster of one node, queued, requeued, preempted, restarted, full."""
+"""How jobs come to Slurm and through its queue: GPUs, arrays, submits that are cut off, refusals. A real cluster of one node."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from clusters import Slurm
-from commands import ENV, PATIENCE, SOURCE, processes, run, shell, until
+from commands import ENV, PATIENCE, SOURCE, run, shell, until
 from overnight import jobs, node
-from overnight.errors import JobError, OvernightError, UnreachableError, UsageError
-from overnight.executors.slurm import ORDER, SlurmExecutor
+from overnight.errors import JobError, UnreachableError, UsageError
+from overnight.executors.slurm import SlurmExecutor
+from overnight.executors.slurm_batch import ORDER
 from overnight.models import JobSpec, JobState
 
 
@@ -108,82 +109,6 @@ def test_submits_at_the_same_moment_are_one_array(executor: SlurmExecutor, root:
     assert (ends, len(arrays), tasks) == (["done\n"] * 5, 1, list("01234"))
 
 
-# ---------------------------------------------------------------- what happens to it
-
-
-def test_a_scancel_by_a_person_is_told_as_that(executor: SlurmExecutor, slurm: Slurm, root: Path, mark: str) -> None:
-    started(executor, shell(f"echo @up=1; sleep {mark}"))
-    slurm.says("scancel", number(root))
-    status = executor.poll("job.1", PATIENCE)
-    assert (status.state, status.cause, status.taken, processes(mark)) == (JobState.CANCELLED, "cancelled: scancel", False, [])
-
-
-def test_a_job_that_is_requeued_is_lost_without_fault_and_not_run_again_in_its_folder(
-    executor: SlurmExecutor, slurm: Slurm, root: Path, tmp_path: Path
-) -> None:
-    started(executor, shell(f"echo ran >> {tmp_path}/runs; echo @up=1; sleep 60"))
-    slurm.says("scontrol", "requeue", number(root))
-    status = executor.poll("job.1", PATIENCE)
-    assert until(lambda: state(slurm, number(root)) in ("CANCELLED", ""))
-    told = (status.state, status.taken, status.cause, (tmp_path / "runs").read_text())
-    assert told == (JobState.LOST, True, "Slurm put it back into its queue after it had begun", "ran\n")
-
-
-def test_a_preempted_job_has_its_grace_and_is_lost_without_fault_even_if_it_ends_well(
-    executor: SlurmExecutor, slurm: Slurm, tmp_path: Path
-) -> None:
-    low = SlurmExecutor(executor._root, ("--exclusive", "--partition=low"))
-    started(low, shell(f"trap 'sleep 0.3; touch {tmp_path}/saved; exit 0' TERM; echo @up=1; while :; do sleep 0.05; done", grace=20))
-    high = SlurmExecutor(executor._root, ("--exclusive", "--partition=high"))
-    high.submit(shell("exit 0", id="high.1"))
-    status, winner = low.poll("job.1", PATIENCE), high.poll("high.1", PATIENCE)
-    assert until(lambda: slurm.says("squeue", "-h", "--me", "-t", "PD,R").strip() == "")
-    told = (status.state, status.taken, winner.state, (tmp_path / "saved").exists())
-    assert told == (JobState.LOST, True, JobState.SUCCEEDED, True)
-
-
-def test_a_supervisor_that_is_killed_on_its_node_makes_the_job_lost(executor: SlurmExecutor, mark: str) -> None:
-    started(executor, shell(f"echo @up=1; sleep {mark}"))
-    os.kill(executor.poll("job.1").pid, signal.SIGKILL)
-    status = executor.poll("job.1", PATIENCE)
-    assert until(lambda: not processes(mark))
-    assert (status.state, status.taken, status.cause.partition(" (")[0]) == (JobState.LOST, False, "its supervisor died without a word")
-
-
-def test_a_node_that_fails_makes_its_jobs_lost(executor: SlurmExecutor, slurm: Slurm, root: Path) -> None:
-    host = slurm.says("sinfo", "-h", "-o", "%n").strip()
-    started(executor, shell("echo @up=1; sleep 60"))
-    slurm.says("scontrol", "update", f"nodename={host}", "state=down", "reason=test")
-    status = executor.poll("job.1", PATIENCE)
-    slurm.says("scontrol", "update", f"nodename={host}", "state=resume")
-    assert (status.state, number(root) != "") == (JobState.LOST, True)
-
-
-def test_a_job_that_never_reaches_its_python_says_what_the_node_said(executor: SlurmExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.executable", "/nowhere/python")
-    status = run(executor, shell("exit 0"))
-    assert (status.state, "ended before the run began" in status.cause, "/nowhere/python" in status.cause) == (JobState.LOST, True, True)
-
-
-def test_a_controller_that_is_started_again_costs_no_job(executor: SlurmExecutor, slurm: Slurm, tmp_path: Path) -> None:
-    started(executor, shell(f"echo @up=1; until [ -e {tmp_path}/go ]; do sleep 0.05; done"))
-    slurm.end("slurmctld", signal.SIGTERM)
-    assert executor.poll("job.1", 0.1).state is JobState.RUNNING
-    slurm.start()
-    (tmp_path / "go").touch()
-    assert executor.poll("job.1", PATIENCE).state is JobState.SUCCEEDED
-
-
-def test_a_job_submitted_while_the_controller_is_away_is_taken_when_it_is_back(executor: SlurmExecutor, slurm: Slurm) -> None:
-    slurm.end("slurmctld", signal.SIGTERM)
-    thread = threading.Thread(target=executor.submit, args=(shell("exit 0"),))
-    thread.start()
-    assert until((executor._root / "job.1" / ORDER).exists)
-    slurm.start()
-    thread.join()
-    assert executor.poll("job.1", PATIENCE).state is JobState.SUCCEEDED
-
-
 # ---------------------------------------------------------------- submitted once
 
 
@@ -269,12 +194,11 @@ def test_what_slurm_would_never_run_is_one_error_with_its_own_words(
 
 def test_without_slurm_the_error_names_what_is_missing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    found: list[OvernightError] = []
-    for call in (lambda: SlurmExecutor(root).check(60, 0), lambda: SlurmExecutor(root).submit(shell("exit 0"))):
-        with pytest.raises(OvernightError) as caught:
-            call()
-        found.append(caught.value)
-    assert [(error.code, error.message) for error in found] == [("E-NO-SLURM", "sbatch is not on PATH")] * 2
+    with pytest.raises(UsageError) as checked:
+        SlurmExecutor(root).check(60, 0)
+    with pytest.raises(JobError) as submitted:
+        SlurmExecutor(root).submit(shell("exit 0"))
+    assert [(error.value.code, error.value.message) for error in (checked, submitted)] == [("E-NO-SLURM", "sbatch is not on PATH")] * 2
 
 
 def test_a_controller_that_does_not_answer_is_told_before_anything_is_spent(slurm: Slurm, root: Path) -> None:

@@ -15,49 +15,34 @@ import json
 import math
 import os
 import secrets
-import shlex
-import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-import overnight
 from overnight import jobs
 from overnight.errors import JobError, UsageError
 from overnight.executors import folder as files
 from overnight.executors import slurm_commands as slurm
 from overnight.executors.gather import Gather
+from overnight.executors.slurm_batch import ORDER, WARNING, Order, script, wishes
 from overnight.executors.slurm_commands import Queue, Refused, Seen
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 
-ORDER = "slurm.json"  # in the job folder: the comment of its batch job, its place in an array, and the number once it has one
 _DESK = ".slurm"  # beside the job folders: a file for each batch, which sbatch holds while it works and its script prints into
 _TOGETHER = 0.05  # seconds for which submits are gathered
-_WARNING = 30  # seconds before Slurm's own limit at which it sends SIGTERM; it may come a minute early
-_MARGIN = 60 + 60 + _WARNING + 90  # seconds on top of a job's limit: its end, Slurm's minute, the warning, the start
 _FIRST, _OFTEN = 0.01, 0.2  # seconds between two looks into a folder: at first, and later
 _LATE = 60.0  # seconds in which a last word may still come through a shared file system, and in which a request to end is obeyed
 _SOON = 2.0  # the same after an end that left no time for words
 _DOWN = 600.0  # seconds for which a controller that does not answer is asked again to take a job
 _MOST = 500  # tasks of an array; Slurm takes a thousand unless told otherwise
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from overnight.node import main; sys.exit(main(sys.argv[1:]))"
 _HOPELESS = {
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "AccountNotAllowed", "QOSNotAllowed", "InvalidAccount", "InvalidQOS",
     "JobHoldMaxRequeue",
 }  # fmt: skip
 _UNSAID = "cancelled: SIGTERM"  # how a supervisor ends that was not told why
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What was asked of Slurm for one job folder."""
-
-    comment: str
-    index: str  # in its array; empty = no array
-    job: str  # 12 or 12_3; empty = not known yet
 
 
 class SlurmExecutor:
@@ -80,7 +65,7 @@ class SlurmExecutor:
     def check(self, seconds: float, gpus: int) -> None:
         """Refuse at once what Slurm would never start: partition, account, time limit. Raises ``UsageError``, ``UnreachableError``."""
         try:
-            slurm.run(("sbatch", "--test-only", *_wishes(seconds, 0, gpus), *self._options), "#!/bin/sh\n")
+            slurm.run(("sbatch", "--test-only", *wishes(seconds, 0, gpus), *self._options), "#!/bin/sh\n")
         except Refused as exc:
             raise slurm.error(exc) from exc
 
@@ -100,7 +85,7 @@ class SlurmExecutor:
         try:
             files.write(spec, folder)
             if not (folder / jobs.STATUS).exists() and not self._is_ordered(folder):
-                self._orders.add((_wishes(spec.time_limit, spec.memory_limit, len(spec.gpus)), folder))
+                self._orders.add((wishes(spec.time_limit, spec.memory_limit, len(spec.gpus)), folder))
         except OSError as exc:
             raise JobError(
                 "E-JOB-START", f"job {spec.id} cannot be started: {exc.strerror or exc}", where=str(folder), fix=f"df -h {self._root}"
@@ -136,7 +121,7 @@ class SlurmExecutor:
         if not folder.exists():
             return
         files.ask_to_end(folder, reason)
-        order = _order(folder)
+        order = Order.read(folder)
         status = files.read(folder)
         if order is not None and order.job and not (status is not None and status.state.over):
             threading.Thread(target=_end, args=(order.job,), name="scancel", daemon=True).start()
@@ -154,7 +139,7 @@ class SlurmExecutor:
 
     def _is_ordered(self, folder: Path) -> bool:
         """Whether Slurm has this job already: an earlier submit may have been cut off before it knew the number."""
-        order = _order(folder)
+        order = Order.read(folder)
         if order is None:
             return False
         if order.job:
@@ -164,7 +149,7 @@ class SlurmExecutor:
         while files.is_held(lock) and time.monotonic() < until:
             time.sleep(_OFTEN)
         if found := slurm.find(order.comment):
-            _write_order(folder, replace(order, job=_name(found, order.index)))
+            order.known(found).write(folder)
         return bool(found)
 
     def _desk(self, comment: str) -> Path:
@@ -184,15 +169,15 @@ class SlurmExecutor:
 
     def _submit(self, wishes: tuple[str, ...], folders: Sequence[Path]) -> None:
         comment = f"overnight-{secrets.token_hex(8)}"
-        orders = [_Order(comment, str(index) if len(folders) > 1 else "", "") for index in range(len(folders))]
+        orders = [Order(comment, str(index) if len(folders) > 1 else "", "") for index in range(len(folders))]
         lock = self._desk(comment)
         lock.parent.mkdir(exist_ok=True, mode=0o700)
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             for folder, order in zip(folders, orders, strict=True):
-                _write_order(folder, order)
-            number = self._ask(comment, self._words(wishes, comment, folders), _script(folders), fd)
+                order.write(folder)
+            number = self._ask(comment, self._words(wishes, comment, folders), script(folders), fd)
         except (Refused, UsageError, OSError):
             for folder in folders:
                 files.ask_to_end(folder, "it could not be handed to Slurm")  # which may have it all the same
@@ -201,12 +186,12 @@ class SlurmExecutor:
         finally:
             os.close(fd)
         for folder, order in zip(folders, orders, strict=True):
-            _write_order(folder, replace(order, job=_name(number, order.index)))
+            order.known(number).write(folder)
 
     def _words(self, wishes: tuple[str, ...], comment: str, folders: Sequence[Path]) -> list[str]:
         more = len(folders) - 1
         return [
-            "sbatch", "--nodes=1", "--ntasks=1", "--requeue", f"--signal=B:TERM@{_WARNING}", *wishes, *self._options,
+            "sbatch", "--nodes=1", "--ntasks=1", "--requeue", f"--signal=B:TERM@{WARNING}", *wishes, *self._options,
             "--parsable", "--export=ALL", "--open-mode=append", f"--output={self._desk(comment)}", f"--error={self._desk(comment)}", "--chdir=/",
             f"--comment={comment}", f"--job-name={folders[0].name}{f'+{more}' if more else ''}", *([f"--array=0-{more}"] if more else []),
         ]  # fmt: skip
@@ -239,14 +224,14 @@ class SlurmExecutor:
                 return files.conclude(folder, _placed(folder, replace(status, cause=f"cancelled: {wish or 'SIGTERM'}")))
         if folder.name in self._starting:
             return status or JobStatus(JobState.QUEUED)
-        order = _order(folder)
+        order = Order.read(folder)
         if order is None:
             return JobStatus(JobState.LOST, "it was never started" if folder.exists() else f"there is no job {folder.name}")
         if not order.job and files.is_held(self._desk(order.comment)):
             return JobStatus(JobState.QUEUED, "sbatch is at work")
         seen = self._queue.look(order.comment, order.index, order.job, self._since.setdefault(order.comment, time.monotonic()))
         if seen is not None and seen.job and not order.job:
-            _write_order(folder, replace(order, job=seen.job))
+            replace(order, job=seen.job).write(folder)
         found = self._judged(folder, _again(status), seen)
         return files.conclude(folder, _placed(folder, found)) if found.state.over else found
 
@@ -292,7 +277,7 @@ class SlurmExecutor:
 
     def _printed(self, folder: Path) -> str:
         """The end of what the batch script printed: why no supervisor came to life."""
-        order = _order(folder)
+        order = Order.read(folder)
         with contextlib.suppress(OSError):
             lines = self._desk(order.comment if order else "").read_text(encoding="utf-8", errors="replace").splitlines()
             return f": {' / '.join(lines[-2:])[:300]}" if lines else ""
@@ -306,59 +291,11 @@ class SlurmExecutor:
                 slurm.run(("scancel", job))
 
 
-def _wishes(seconds: float, memory: int, gpus: int) -> tuple[str, ...]:
-    """Words for sbatch: time in minutes, memory in MiB, GPUs; what is 0 is left to the cluster."""
-    found = [f"--time={math.ceil((seconds + _MARGIN) / 60)}"] if seconds else []
-    found += [f"--mem={math.ceil(memory / 2**20) + 512}M"] if memory else []
-    return (*found, *([f"--gpus={gpus}"] if gpus else []))
-
-
-# The shell stays: should the supervisor be killed, a second one finds what is left of the job on this node and ends it.
-_BATCH = """\
-#!/bin/sh
-case "${SLURM_ARRAY_TASK_ID:-0}" in
-%(cases)s
-esac
-set -- %(words)s "$folder" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" $$
-"$@" & run=$!
-trap 'kill -TERM $run' TERM
-wait $run; code=$?
-while kill -0 $run 2>/dev/null; do wait $run; code=$?; done
-[ $code = 0 ] || "$@"
-"""
-
-
-def _script(folders: Sequence[Path]) -> str:
-    """What runs on the node: our python on the folder that this task of the array stands for."""
-    cases = "\n".join(f"{index}) folder={shlex.quote(str(folder))};;" for index, folder in enumerate(folders))
-    place = str(Path(overnight.__file__).parent.parent)
-    return _BATCH % {
-        "cases": cases,
-        "words": shlex.join([sys.executable, "-I", "-B", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _PROGRAM, place]),
-    }
-
-
 def _end(job: str) -> None:
     """Wake the supervisor of a job that runs, by SIGTERM; one that waits needs no grace."""
     for words in (("scancel", "--state=PENDING", job), ("scancel", "--batch", "--signal=TERM", job)):
         with contextlib.suppress(Refused, UsageError):
             slurm.run(words)
-
-
-def _order(folder: Path) -> _Order | None:
-    try:
-        found = json.loads((folder / ORDER).read_bytes())
-        return _Order(str(found["comment"]), str(found["index"]), str(found["job"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_order(folder: Path, order: _Order) -> None:
-    files.replace(folder, ORDER, json.dumps({"comment": order.comment, "index": order.index, "job": order.job}))
-
-
-def _name(number: str, index: str) -> str:
-    return f"{number}_{index}" if index else number
 
 
 def _end_of(told: JobStatus, seen: Seen, start: float, wish: str | None) -> JobStatus:
