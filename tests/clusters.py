@@ -1,4 +1,8 @@
-"""A real Slurm for the tests: munge, controller and one node of this machine with four GPUs that are none, without systemd or a database."""
+"""Real clusters for the tests, each with one node, this machine, and four GPUs that are none.
+
+Slurm is munge, controller and node without systemd or a database, from the packages of the system. Ray comes from a virtual environment that
+$OVERNIGHT_TEST_RAY names (``make test-ray`` makes one): it takes a minute and 400 MB.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,3 +184,64 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
             del os.environ["SLURM_CONF"]
         else:
             os.environ["SLURM_CONF"] = before
+
+
+class Ray:
+    """The cluster; ``RAY_API_SERVER_ADDRESS`` in the environment names its job service."""
+
+    def __init__(self, programs: Path, place: Path) -> None:
+        ports = _ports()
+        self.address = f"http://127.0.0.1:{ports[1]}"
+        self._program = str(programs / "bin" / "ray")
+        self._words = (
+            "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--num-cpus=8", "--num-gpus=4",
+            "--object-store-memory=80000000", f"--temp-dir={place}", "--disable-usage-stats", "--include-dashboard=true",
+        )  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self._place = place
+
+    def start(self) -> None:
+        """Start it, and wait until it takes jobs."""
+        with (self._place / "ray.out").open("ab") as out:
+            self._process = subprocess.Popen(
+                [*_DIES_WITH_US, self._program, *self._words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        until = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{self.address}/api/jobs/", timeout=5).close()
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"ray does not come up: {(self._place / 'ray.out').read_text()[-500:]}") from None
+                time.sleep(0.1)
+            else:
+                return
+
+    def close(self) -> None:
+        """End it with all that it has started."""
+        assert self._process is not None
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(20.0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[Ray]:
+    """A cluster of this test process's own. Skips where there is no Ray for it."""
+    if not (named := os.environ.get("OVERNIGHT_TEST_RAY")):
+        pytest.skip("make test-ray installs Ray and runs this")
+    before = os.environ.get("RAY_API_SERVER_ADDRESS")
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as place:
+        cluster = Ray(Path(named), Path(place))
+        cluster.start()
+        os.environ["RAY_API_SERVER_ADDRESS"] = cluster.address
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+            del os.environ["RAY_API_SERVER_ADDRESS"]
+            if before is not None:
+                os.environ["RAY_API_SERVER_ADDRESS"] = before

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clusters import slurm  # noqa: F401 - a fixture
+from clusters import ray, slurm  # noqa: F401 - fixtures
 from overnight.store import Store
 
 

@@ -2,5 +2,6 @@
 
 EXECUTORS = {
     "local": "overnight.executors.local:LocalExecutor",
+    "ray": "overnight.executors.ray:RayExecutor",
     "slurm": "overnight.executors.slurm:SlurmExecutor",
 }

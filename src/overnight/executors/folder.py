@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -58,6 +59,23 @@ def read(folder: Path) -> JobStatus | None:
                 "E-STORAGE", f"job {folder.name} cannot be followed: {exc.strerror}", where=str(folder), fix="dmesg | tail"
             ) from exc
         return JobStatus(JobState.RUNNING, cause=f"status.json cannot be read: {exc}")
+
+
+def token(folder: Path) -> str:
+    """The name that no other job ever had; empty if there is no such job."""
+    try:
+        return jobs.spec_from_json((folder / jobs.SPEC).read_bytes()).env.get(jobs.TOKEN, "")
+    except (OSError, ValueError):
+        return ""
+
+
+def placed(folder: Path, status: JobStatus) -> JobStatus:
+    """With the class of the machine that it ran on, as the node of a cluster told it."""
+    try:
+        found = json.loads((folder / jobs.NODE).read_bytes())
+        return dataclasses.replace(status, worker=status.worker or str(found["worker"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return status
 
 
 def points(folder: Path, offset: int) -> tuple[list[MetricPoint], int]:

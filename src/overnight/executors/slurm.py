@@ -219,9 +219,9 @@ class SlurmExecutor:
         status = files.read(folder)
         if status is not None and status.state.over:
             if not _is_doubted(status):
-                return _placed(folder, status)
+                return files.placed(folder, status)
             if (wish := files.request(folder)) is not None:  # SIGTERM was ours, and was there before the request could be seen
-                return files.conclude(folder, _placed(folder, replace(status, cause=f"cancelled: {wish or 'SIGTERM'}")))
+                return files.conclude(folder, files.placed(folder, replace(status, cause=f"cancelled: {wish or 'SIGTERM'}")))
         if folder.name in self._starting:
             return status or JobStatus(JobState.QUEUED)
         order = Order.read(folder)
@@ -233,7 +233,7 @@ class SlurmExecutor:
         if seen is not None and seen.job and not order.job:
             replace(order, job=seen.job).write(folder)
         found = self._judged(folder, _again(status), seen)
-        return files.conclude(folder, _placed(folder, found)) if found.state.over else found
+        return files.conclude(folder, files.placed(folder, found)) if found.state.over else found
 
     def _judged(self, folder: Path, status: JobStatus | None, seen: Seen | None) -> JobStatus:
         """What becomes of a job whose folder does not tell its end."""
@@ -328,14 +328,6 @@ def _again(status: JobStatus | None) -> JobStatus | None:
 def _is_doubted(status: JobStatus) -> bool:
     """Whether the job was ended by SIGTERM that we have not sent: Slurm knows why."""
     return status.state is JobState.CANCELLED and status.cause.startswith(_UNSAID) and not status.worker
-
-
-def _placed(folder: Path, status: JobStatus) -> JobStatus:
-    """With the class of the machine that it ran on, as the node told it."""
-    try:
-        return replace(status, worker=status.worker or str(json.loads((folder / jobs.NODE).read_bytes())["worker"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return status
 
 
 def _start_of(folder: Path) -> float:
