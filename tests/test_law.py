@@ -36,6 +36,7 @@ _WORK = {
     "loop",
     "referee",
     "early",
+    "node",
 }
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
@@ -63,16 +64,17 @@ _IMPURE = {
 
 _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}, "httpx2": {"proposers.llm"},
-    "genai_prices": {"proposers.prices"},
+    "genai_prices": {"proposers.prices"}, "pynvml": {"gpus.nvml"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {
     "supervisor": "training processes",
-    "executors": "the supervisor",
+    "executors": "the supervisor, and the commands of Slurm",
+    "node": "the supervisor, in its own place",
     "workspace": "git",
     "sandbox": "bubblewrap, and the probe that proves its walls",
     "blind": "examiner and predictor, as a program under a supervisor",
-    "gpus": "nvidia-smi",
+    "gpus.smi": "nvidia-smi",
     "folders": "rm, for trees deeper than Python can walk",
     "app.agents": "agents, for their versions",
     "app.control": "the loop itself, in the background",

@@ -92,9 +92,21 @@ def look(options: Options) -> Iterator[Finding]:
     except OvernightError as exc:
         yield Finding(False, exc.message, exc.fix)
         return
-    found = gpus.found(options.environ.get("CUDA_VISIBLE_DEVICES"))
-    yield Finding(None, "GPU: " + (", ".join(f"{gpu.index} {gpu.name}" for gpu in found) or "none found"))
+    yield from _cards(options)
     yield from (Finding(*line) for line in agents.lines(options.environ))
+
+
+def _cards(options: Options) -> Iterator[Finding]:
+    """The GPUs, who told of them, and which of them should not be used now."""
+    told = gpus.look()
+    seen = gpus.found(options.environ.get("CUDA_VISIBLE_DEVICES"), told.cards)
+    sizes = [f"{card.index} {card.name}" + (f", {card.memory_mb / 1024:.0f} GB" if card.memory_mb else "") for card in seen]
+    yield Finding(None, f"GPU: {'; '.join(sizes)} (by {told.by})" if sizes else "GPU: none found")
+    if told.trouble:
+        yield Finding(False, f"GPU: {told.trouble}", "nvidia-smi")
+    broken = [card for card in told.cards if card.trouble]
+    for line in gpus.offer([*seen, *broken])[1]:
+        yield Finding(None, line)
 
 
 def _walls(options: Options, settings: Settings, workspace: Workspace, base: str) -> Iterator[Finding]:

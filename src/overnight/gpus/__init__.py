@@ -1,45 +1,46 @@
-"""The door to the graphics cards of this machine: which there are, and which slot gets which.
+"""The door to the graphics cards of this machine: which there are, who computes on them, and which slot gets which.
 
-Must not know what a study or a run is. Asks ``nvidia-smi`` and nothing else; a machine without it has no GPU, which is no error.
+Must not know what a study or a run is. Asked are, until one answers: NVIDIA's library (``nvml``), ``nvidia-smi`` (``smi``), and the kernel about
+AMD's cards (``kfd``). A machine without any has no GPU, which is no error.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from overnight.errors import UsageError
+from overnight.gpus import kfd, nvml, smi
+from overnight.gpus.cards import Gpu, Inventory, declared, offer
 
-_QUERY = ("nvidia-smi", "--query-gpu=index,name,memory.total,uuid", "--format=csv,noheader,nounits")
+__all__ = ["Gpu", "Inventory", "check", "declared", "found", "look", "machine", "models", "offer", "processor", "shares"]
+
 _PATIENCE = 5.0  # seconds; a hanging driver must not keep a study from starting
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One card: ``index`` is what ``CUDA_VISIBLE_DEVICES`` and ``settings.gpus`` call it, ``memory_mb`` is 0 when not told."""
+def look() -> Inventory:
+    """All cards of this machine, broken ones too; of those who can be asked the first that knows of any counts."""
+    told = nvml.ask(_PATIENCE)
+    if told is not None and told.cards:
+        return told
+    other = smi.ask(_PATIENCE) or kfd.ask()
+    return other or told or Inventory()
 
-    index: str
-    name: str
-    memory_mb: int
 
-
-def found(visible: str | None = None, run: Callable[[], str] | None = None) -> list[Gpu]:
-    """The cards of this machine in the order of ``nvidia-smi`` (PCI bus); none when it is absent, fails or hangs.
+def found(visible: str | None = None, known: Sequence[Gpu] | None = None) -> list[Gpu]:
+    """The cards of this machine that work, in the order of the PCI bus; none where none can be found.
 
     ``visible`` is the value of ``CUDA_VISIBLE_DEVICES`` (None = not set), read as CUDA reads it: indices or beginnings of UUIDs in the
-    order wanted, cut off at the first that does not exist; empty = no card. ``run`` gives the text of the query instead of ``nvidia-smi``.
+    order wanted, cut off at the first that does not exist; empty = no card. ``known`` are cards to choose from instead of asking.
     """
     if visible is not None and not visible.strip():
         return []
-    cards = [card for card in map(_parsed, (run or _ask)().splitlines()) if card is not None]
+    cards = [card for card in (look().cards if known is None else known) if not card.trouble]
     if visible is None:
-        return [gpu for gpu, _ in cards]
+        return cards
     chosen: list[Gpu] = []
     for entry in (part.strip() for part in visible.split(",")):
         gpu = _named(entry, cards)
@@ -47,6 +48,15 @@ def found(visible: str | None = None, run: Callable[[], str] | None = None) -> l
             break
         chosen.append(gpu)
     return chosen
+
+
+def _named(entry: str, cards: Sequence[Gpu]) -> Gpu | None:
+    if entry.startswith(("GPU-", "MIG-")):
+        alike = [card for card in cards if card.uuid.startswith(entry)]
+        if not alike and entry.startswith("MIG-") and cards:  # not everybody who was asked knows of slices
+            return Gpu(entry, "MIG slice", 0)
+        return alike[0] if len(alike) == 1 else None
+    return next((card for card in cards if card.index == entry), None)
 
 
 def check(named: Sequence[str]) -> None:
@@ -93,48 +103,3 @@ def shares(gpus: Sequence[str], slots: int) -> list[tuple[str, ...]]:
         return [(gpus[slot % len(gpus)],) for slot in range(slots)]
     bounds = [len(gpus) * slot // slots for slot in range(slots + 1)]
     return [tuple(gpus[start:end]) for start, end in pairwise(bounds)]
-
-
-def _ask() -> str:
-    try:
-        process = subprocess.Popen(
-            _QUERY,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
-            start_new_session=True,
-        )
-    except OSError:
-        return ""
-    try:
-        answer, _ = process.communicate(timeout=_PATIENCE)
-    except subprocess.TimeoutExpired:
-        answer = b""
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver: left behind rather than waited for
-            process.wait(1.0)
-    finally:
-        if process.stdout is not None:
-            process.stdout.close()
-    return answer.decode("utf-8", "replace") if process.returncode == 0 else ""
-
-
-def _parsed(line: str) -> tuple[Gpu, str] | None:
-    """Card and UUID of one line such as ``0, NVIDIA H200, 143771, GPU-5e1c…``; None for anything else."""
-    index, _, rest = line.partition(",")
-    parts = rest.rsplit(",", 2)
-    if len(parts) != 3 or not index.strip().isdecimal():
-        return None
-    name, memory, uuid = (part.strip() for part in parts)
-    return Gpu(index.strip(), name, int(memory) if memory.isdecimal() else 0), uuid
-
-
-def _named(entry: str, cards: Sequence[tuple[Gpu, str]]) -> Gpu | None:
-    if entry.startswith("MIG-") and cards:  # a slice of a card has no line of its own in the query
-        return Gpu(entry, "MIG slice", 0)
-    if entry.startswith("GPU-"):
-        alike = [gpu for gpu, uuid in cards if uuid.startswith(entry)]
-        return alike[0] if len(alike) == 1 else None
-    return next((gpu for gpu, _ in cards if gpu.index == entry), None)
