@@ -16,8 +16,8 @@ from studies import Study, ended, until  # noqa: F401 - a fixture that every tes
 pytestmark = pytest.mark.usefixtures("slurm")
 
 
-def on_slurm(folder: Path, steps: dict[int, str], *words: str) -> Study:
-    made = studies.study(folder, steps, "--executor", "slurm", "--baseline-runs", "1", *words)
+def on_slurm(folder: Path, steps: dict[int, str], *words: str, files: dict[str, str] | None = None) -> Study:
+    made = studies.study(folder, steps, "--executor", "slurm", "--baseline-runs", "1", *words, files=files)
     made.env["SLURM_CONF"] = os.environ["SLURM_CONF"]
     return made
 
@@ -89,3 +89,21 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_made(
         False,
         ["refs/heads/main"],
     ), done.err
+
+
+def test_runs_on_a_node_have_their_walls(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+    script = f"import os\nprint('@loss=1.0', '@secret=' + str(int(os.path.exists({str(tmp_path / 'secret')!r}))), flush=True)\n"
+    found = on_slurm(
+        tmp_path,
+        {},
+        "--budget",
+        "0",
+        "--gpus-per-run",
+        "1",
+        "--no-unsafe-no-sandbox",
+        files={"run.sh": "exec python3 train.py\n", "train.py": script},
+    )
+    done = found.call("run")
+    rows = found.rows()
+    assert (done.code, [(row["value"], row["metrics"]["secret"], row["sandbox"]) for row in rows]) == (0, [(1.0, 0.0, "bubblewrap")]), done

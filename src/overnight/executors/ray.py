@@ -251,7 +251,7 @@ class _Service:
             why = getattr(exc, "reason", None) or exc
             raise UnreachableError(
                 "E-RAY-DOWN", f"Ray does not answer at {self._address}: {why}", why="its job service is part of the dashboard: ray[default]",
-                fix="ray start --head   # or: overnight run --executor ray --executor-args --address=http://HOST:8265",
+                fix="ray start --head   # or: overnight run --executor ray --executor-args WORDS",
             ) from exc  # fmt: skip
         return found if isinstance(found, dict) else {}
 
@@ -268,6 +268,6 @@ def _parsed(options: Sequence[str]) -> dict[str, Any]:
         if kind is None:
             raise UsageError(
                 "E-EXECUTOR-ARGS", f"executor_args: '{word}' cannot be used", why=f"known: {', '.join(f'--{each}=' for each in _OPTIONS)}",
-                fix="overnight run --executor ray --executor-args --num-gpus=1",
+                fix="overnight run --executor ray --gpus-per-run 1",
             )  # fmt: skip
     return found

@@ -29,7 +29,7 @@ _SOURCES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LD_LIBRARY_PAT
 _OVER = {
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED", "LAUNCH_FAILED",
 }  # fmt: skip
-_FIX = "overnight run --executor slurm --executor-args '--partition=NAME --account=NAME'   # sinfo shows the partitions"
+_FIX = "sinfo   # shows the partitions; then: overnight run --executor slurm --executor-args WORDS"
 
 
 @dataclass(frozen=True, slots=True)
