@@ -55,7 +55,7 @@ class SlurmExecutor:
         self._root = root.absolute()
         self._options = tuple(options)
         self._queue = Queue()
-        self._orders = Gather(_TOGETHER, self._send)
+        self._orders = Gather(_TOGETHER, self._send, lambda: len(self._starting))
         self._turn = threading.Lock()
         self._starting: dict[str, threading.Event] = {}
         self._since: dict[str, float] = {}  # comment -> when we asked: an older look at the queue cannot hold it
