@@ -142,7 +142,7 @@ def test_every_run_says_on_which_class_of_machine_and_how_fast_it_was(tmp_path: 
 
 
 def test_a_candidate_from_another_class_of_machine_is_compared_with_the_best_on_that_class(tmp_path: Path) -> None:
-    cards = 'echo "0, Fast Card, 1000, GPU-a"; echo "1, Slow Card, 1000, GPU-b"'
+    cards = 'echo "0, Fast Card, 1000, 0, GPU-a"; echo "1, Slow Card, 1000, 0, GPU-b"'
     slow = 'lucky = -3.0 if os.environ["CUDA_VISIBLE_DEVICES"] == "1" else 0.0'
     train = TRAIN.replace("lucky = LUCK if seed < 100_000 else -LUCK", slow) + (
         'import time\ntime.sleep(0.1 if os.environ["CUDA_VISIBLE_DEVICES"] == "0" else 0)\n'

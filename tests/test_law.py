@@ -45,6 +45,7 @@ _WORK = {
     "desk",
     "worker",
     "attempt",
+    "node",
 }
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
@@ -74,16 +75,17 @@ _IMPURE = {
 _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search", "semantic"}, "model2vec": {"semantic"}, "httpx2": {"proposers.llm"},
     "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
-    "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"},
+    "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"}, "pynvml": {"gpus.nvml"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {
     "supervisor": "training processes",
-    "executors": "the supervisor",
+    "executors": "the supervisor, and the commands of Slurm",
+    "node": "the supervisor, in its own place",
     "workspace": "git",
     "sandbox": "bubblewrap, and the probe that proves its walls",
     "blind": "examiner and predictor, as a program under a supervisor",
-    "gpus": "nvidia-smi",
+    "gpus.smi": "nvidia-smi",
     "hub": "nats-server, which a relay is made of",
     "folders": "rm, for trees deeper than Python can walk",
     "app.agents": "agents, for their versions",

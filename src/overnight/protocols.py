@@ -67,6 +67,15 @@ class Searcher(Protocol):
         ...
 
 
+@runtime_checkable
+class Cluster(Protocol):
+    """What an executor may also be: one that asks others for room."""
+
+    def check(self, seconds: float, gpus: int) -> None:
+        """Refuse what would never be given to a job of so many seconds with so many GPUs. Raises ``UsageError``, ``UnreachableError``."""
+        ...
+
+
 class Executor(Protocol):
     """Where jobs run. A job is named by its spec's id and found again by it after a restart."""
 

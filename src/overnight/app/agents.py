@@ -136,6 +136,7 @@ def lines(environ: Mapping[str, str]) -> Iterator[tuple[bool | None, str, str]]:
 def prove(options: Options, name: str) -> str:
     """One proposal by ``name`` in a scratch copy, with nothing kept; what came of it, in words. Raises ``OvernightError``."""
     from overnight.app import prepare, walls, wiring
+    from overnight.app.where import executor_at
     from overnight.knowledge import Knowledge
     from overnight.models import Direction, Idea, Operator
     from overnight.redact import Redactor
@@ -155,7 +156,7 @@ def prove(options: Options, name: str) -> str:
         study = store.create_study("doctor", workspace.head(), direction, replace(settings, metric=metric), time.time())
         baseline = prepare.baseline(study, workspace)
         store.propose(study.id, baseline, prepare.lines(baseline), time.time())
-        executor = wiring.executor_at(scratch)
+        executor = executor_at(scratch)
         around = walls.around(study, workspace, scratch, options.environ, prepare.run_environment(settings, options.environ))
         proposer = wiring.proposer_for(study, executor, options.environ, around.proposer)
         scope = Scope(settings.editable, settings.protect)

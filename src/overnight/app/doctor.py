@@ -93,9 +93,21 @@ def look(options: Options) -> Iterator[Finding]:
     except OvernightError as exc:
         yield Finding(False, exc.message, exc.fix)
         return
-    found = gpus.found(options.environ.get("CUDA_VISIBLE_DEVICES"))
-    yield Finding(None, "GPU: " + (", ".join(f"{gpu.index} {gpu.name}" for gpu in found) or "none found"))
+    yield from _cards(options)
     yield from (Finding(*line) for line in agents.lines(options.environ))
+
+
+def _cards(options: Options) -> Iterator[Finding]:
+    """The GPUs, who told of them, and which of them should not be used now."""
+    told = gpus.look()
+    seen = gpus.found(options.environ.get("CUDA_VISIBLE_DEVICES"), told.cards)
+    sizes = [f"{card.index} {card.name}" + (f", {card.memory_mb / 1024:.0f} GB" if card.memory_mb else "") for card in seen]
+    yield Finding(None, f"GPU: {'; '.join(sizes)} (by {told.by})" if sizes else "GPU: none found")
+    if told.trouble:
+        yield Finding(False, f"GPU: {told.trouble}", "nvidia-smi")
+    broken = [card for card in told.cards if card.trouble]
+    for line in gpus.offer([*seen, *broken])[1]:
+        yield Finding(None, line)
 
 
 def _walls(options: Options, settings: Settings, workspace: Workspace, base: str) -> Iterator[Finding]:
@@ -127,7 +139,7 @@ def _walls(options: Options, settings: Settings, workspace: Workspace, base: str
 def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Noise:
     """Run the baseline ``repeats`` times with different seeds, beside any study; raises ``OvernightError`` if it does not work."""
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-doctor-")))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-doctor-", dir=_shared(options))))
         workspace = stack.enter_context(Workspace.open(options.folder, scratch))
         store = stack.enter_context(contextlib.closing(Store(scratch / "overnight.db")))
         settings, _ = prepare.settle(options, workspace)
@@ -159,6 +171,15 @@ def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Nois
     bounds = settings.bounds
     night = bounds.seconds or (math.inf if bounds.experiments else 8 * 3600.0)
     return Noise(study.metric, values, seconds, sd, again, night, settings.slots, bounds.experiments or 0)
+
+
+def _shared(options: Options) -> Path | None:
+    """Where a cluster's nodes see the runs too; None for any place of this machine."""
+    if prepare.resolved(options).settings.executor == "local":
+        return None
+    place = prepare.locate(options)
+    places.make(place)
+    return place.state
 
 
 def _seeds(first: int, repeats: int) -> list[int]:

@@ -32,7 +32,22 @@ _GROUPS = (
     ),
     ("When to believe it", ("profile", "baseline_runs", "early_stop", "plateau")),
     ("Who measures", ("evaluate", "artifact", "holdout", "hidden_holdout", "predict", "evaluate_time_limit")),
-    ("Where it runs", ("slots", "gpus", "memory_soft", "memory_hard", "memory_limit", "process_limit", "disk_limit", "log_limit")),
+    (
+        "Where it runs",
+        (
+            "slots",
+            "gpus",
+            "executor",
+            "executor_args",
+            "gpus_per_run",
+            "memory_soft",
+            "memory_hard",
+            "memory_limit",
+            "process_limit",
+            "disk_limit",
+            "log_limit",
+        ),
+    ),
     ("Walls", ("sandbox_network", "caches", "unsafe_no_sandbox")),
     ("Names", ("tag", "branch_prefix", "tsv_metric_name")),
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import config, constants, gpus
-from overnight.app import agents
+from overnight.app import agents, where
 from overnight.app import place as places
 from overnight.app.data import check_data, env_names
 from overnight.app.detect import Findings
@@ -171,7 +171,7 @@ def check(options: Options, settings: Settings, workspace: Workspace, base: str)
             fix="add the data, then run the same command again",
         )
     _check_command(settings.command, workspace, base, options)
-    gpus.check([part.strip() for item in settings.gpus for part in item.split(",")])
+    where.check(settings, locate(options).state)
     agents.check_proposer(settings, options.environ)
 
 
@@ -386,7 +386,9 @@ def run_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str,
 
 
 def slot_gpus(settings: Settings, environ: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
-    """The GPUs of each slot: those named, else all that are found."""
+    """The GPUs of each slot: those named, else all that are found; of a cluster as many as each run is to get, by whatever name."""
+    if settings.executor != "local":
+        return (tuple(map(str, range(settings.gpus_per_run))),) * settings.slots
     named = [part.strip() for item in settings.gpus for part in item.split(",") if part.strip()]
     found = named or [str(gpu.index) for gpu in gpus.found(environ.get("CUDA_VISIBLE_DEVICES"))]
     return tuple(gpus.shares(found, settings.slots))

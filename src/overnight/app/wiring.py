@@ -19,9 +19,9 @@ from overnight.app.data import data_links
 from overnight.app.learned import knowledge_of
 from overnight.app.options import Options
 from overnight.app.walls import Around, around
+from overnight.app.where import executor_at
 from overnight.errors import StorageError, UsageError
 from overnight.evaluation import Exam, Examiner
-from overnight.executors import EXECUTORS
 from overnight.ledger import Ledger
 from overnight.loop import Loop
 from overnight.models import Confined, Experiment, JobSpec, Study
@@ -51,6 +51,7 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     settings = study.settings
     scope = Scope(settings.editable, settings.protect)
     executor = executor_at(place.state)
+    runs = executor if settings.executor == "local" else executor_at(place.state, settings)
     walls = walls_for(options, place.state, study, workspace)
     study = replace(study, confined=walls.confined)
     if walls.confined is Confined.LANDLOCK:
@@ -58,7 +59,7 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     elif walls.confined is Confined.NONE:
         listen("note", None, "no walls stand around runs and proposers (--unsafe-no-sandbox): every row says so")
     proposer = proposer_for(study, executor, options.environ, walls.proposer)
-    runner = runner_for(options, place.state, study, doors, (executor, walls))
+    runner = runner_for(options, place.state, study, doors, (runs, walls))
     knowledge = knowledge_of(store, study, place, options.environ, lambda text: listen("note", None, text))
     thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)), knowledge)
     ledger = Ledger(store, workspace, scope, tables(place, study, workspace), place.state / f"boot-{study.tag}")
@@ -86,12 +87,6 @@ def _end_agents(folder: Path, executor: Executor) -> None:
         executor.poll(name, 10.0)
 
 
-def executor_at(state: Path) -> Executor:
-    """Where jobs run: this machine."""
-    made: Executor = _load(EXECUTORS["local"])(state / "jobs")
-    return made
-
-
 def walls_for(options: Options, state: Path, study: Study, workspace: Workspace) -> Around:
     """The walls around everything that the study runs. Raises ``UsageError`` if they do not stand."""
     return around(study, workspace, state, options.environ, prepare.run_environment(study.settings, options.environ))
@@ -103,26 +98,23 @@ def runner_for(
     """What runs experiments of the study, with its exports and job folders below ``state``."""
     store, workspace = doors
     settings = study.settings
-    executor, walls = where or (executor_at(state), walls_for(options, state, study, workspace))
+    executor, walls = where or (executor_at(state, settings), walls_for(options, state, study, workspace))
     env = prepare.run_environment(settings, options.environ)
     links = data_links(settings.data, workspace.root, set(workspace.entries(study.base_commit)))
     argv = settings.command if len(settings.command) > 1 else ("/bin/sh", "-c", settings.command[0])
     if "/../" in argv[0]:  # behind walls there may be no folder to turn back from
         argv = (os.path.abspath(argv[0]), *argv[1:])
-    runs = Place(state / "runs", env, links, argv, Scope(settings.editable, settings.protect), walls.run, worker_class(options.environ))
+    runs = Place(
+        state / "runs",
+        env,
+        links,
+        argv,
+        Scope(settings.editable, settings.protect),
+        walls.run,
+        gpus.models(options.environ.get("CUDA_VISIBLE_DEVICES")),
+    )
     examiner = _examiner(study, executor, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
     return Runner((executor, workspace, store), runs, examiner, time.time)
-
-
-def worker_class(environ: Mapping[str, str]) -> Callable[[tuple[str, ...]], str]:
-    """Names the class of machine of a run: the models of its GPUs, else the processor and how many cores are ours."""
-    cards = {gpu.index: gpu.name for gpu in gpus.found(environ.get("CUDA_VISIBLE_DEVICES"))}
-    processor = gpus.processor()
-
-    def named(wanted: tuple[str, ...]) -> str:
-        return " + ".join(cards.get(index, f"GPU {index}") for index in wanted) or processor
-
-    return named
 
 
 def _examiner(
