@@ -99,7 +99,7 @@ class _Builder:
             raise self._no(event, f"the tag {one_line(event.tag, 60)} is not allowed; write the plain value")
         line = event.start_mark.line + 1
         if isinstance(event, yaml.ScalarEvent):
-            plain = event.implicit[0] and event.style is None
+            plain = event.implicit[0] and not event.style
             return Item(resolved(event.value) if plain else event.value, event.value, line)
         if depth > DEEPEST:
             raise self._no(event, f"this is nested more than {DEEPEST} levels deep")
@@ -121,7 +121,7 @@ class _Builder:
             key = self._value(event, events, depth + 1)
             if not isinstance(key, Item):
                 raise self._no(event, f"{key} cannot be a name")
-            if key.text == "<<" and event.style is None:
+            if key.text == "<<" and not event.style:
                 raise self._no(event, "the merge key << is not allowed; use defaults:")
             if key.text in seen:
                 raise self._no(event, f"{key} stands here a second time; the first is in line {seen[key.text]}")
