@@ -19,10 +19,12 @@ _ROOT = Path(overnight.__file__).parent
 
 _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
-    "environment", "jobs", "protocols", "redact",
+    "environment", "jobs", "protocols", "redact", "dag",
 }  # fmt: skip
-_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind"}
+_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "yamls", "outputs"}
 _WORK = {
+    "conducting",
+    "handing",
     "knowledge",
     "briefing",
     "auditing",
@@ -50,7 +52,7 @@ _MAY_IMPORT = {
 _CROSSINGS: dict[tuple[str, str], str] = {}
 
 _PURE = {
-    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "hashlib", "itertools", "json", "math", "re", "typing", "unicodedata",
+    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "functools", "hashlib", "html", "itertools", "json", "math", "re", "statistics", "typing", "unicodedata",
     "urllib", "warnings",
 }  # fmt: skip
 _IMPURE = {
@@ -58,12 +60,13 @@ _IMPURE = {
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",
     ("judge.policies", "random"): "chance with a seed that is an argument",
+    ("dag.kinds", "pathlib"): "the parts of a path, which is not looked at",
     ("protocols", "pathlib"): "the type of a field",
 }
 
 _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}, "httpx2": {"proposers.llm"},
-    "genai_prices": {"proposers.prices"},
+    "genai_prices": {"proposers.prices"}, "yaml": {"yamls"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
+from overnight.dag.globs import is_named
 from overnight.dag.words import Kept
 
 _VERSION = 1  # of the key: another one makes all that was kept of no use
@@ -55,30 +54,6 @@ def counted(files: Iterable[str], sources: Sequence[str], apart: Iterable[str] =
     """The paths of the code that count."""
     left = sorted(set(files) - set(apart))
     return [path for path in left if is_named(path, sources)] or left
-
-
-def is_named(path: str, patterns: Sequence[str]) -> bool:
-    """Whether a path is one of these, lies in one of them or matches one of them; ``*`` stops at a slash, ``**`` does not."""
-    return any(path == each or path.startswith(f"{each}/") or _pattern(each).fullmatch(path) is not None for each in patterns)
-
-
-def _pattern(glob: str) -> re.Pattern[str]:
-    """A pattern whose ``*`` stays within one folder."""
-    parts = []
-    for piece in re.split(r"(\*\*/?|\*|\?|\[[^\]/]+\])", glob):
-        if piece == "**/":
-            parts.append("(?:.*/)?")
-        elif piece == "**":
-            parts.append(".*")
-        elif piece == "*":
-            parts.append("[^/]*")
-        elif piece == "?":
-            parts.append("[^/]")
-        elif piece.startswith("[") and piece.endswith("]") and len(piece) > 2:
-            parts.append(fnmatch.translate(piece).removeprefix("(?s:").removesuffix(r")\Z"))
-        else:
-            parts.append(re.escape(piece))
-    return re.compile("".join(parts), re.DOTALL)
 
 
 def handed_hash(files: Sequence[Kept], values: Mapping[str, float]) -> str:

@@ -54,7 +54,8 @@ def tree(pipeline: Pipeline, said: Mapping[str, str] = {}) -> list[str]:
 def _line(node: Node, parent: str, said: str) -> str:
     words = [node.name]
     if node.matrix:
-        words.append(f"×{counts(node)} ({', '.join(f'{key}={clean(", ".join(values), limit=40)}' for key, values in node.matrix)})")
+        axes = (f"{key}={clean(', '.join(values), limit=40)}" for key, values in node.matrix)
+        words.append(f"×{counts(node)} ({'; '.join(axes)})")
     if node.gpu_count:
         words.append(f"[{node.gpu_count} GPU]")
     if node.when != "on_success":

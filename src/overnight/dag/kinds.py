@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
+from overnight.dag import globs
 from overnight.dag.marked import Item, Map, Seq, Tree
 from overnight.dag.words import MOST_TASKS, When
 from overnight.kinds import parse_duration
@@ -17,7 +18,6 @@ NAMES = "letters, digits, _ and - of ASCII, 64 at most"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _CHOICE = re.compile(r"[^\x00-\x1f\x7f\[\],={}]{1,100}")  # a value of a matrix: it is part of a task's id
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_GLOB = re.compile(r"[*?\[]")
 
 
 def text(found: Tree) -> str:
@@ -73,7 +73,7 @@ def sources(found: Tree) -> tuple[str, ...]:
     """Paths or patterns of what a node reads: inside the folder, absolute, or below the home folder."""
     given = tuple(_path(entry, found) for entry in texts(found))
     for entry in given:
-        if (entry.startswith(("/", "~"))) and _GLOB.search(entry):
+        if (entry.startswith(("/", "~"))) and globs.is_pattern(entry):
             raise ValueError(f"'{entry}': patterns are for paths inside the folder of the pipeline; name the folder above it")
     return given
 
@@ -82,6 +82,7 @@ def _path(entry: str, found: Tree) -> str:
     path = PurePosixPath(entry)
     if not path.parts or ".." in path.parts or _CONTROL.search(entry):
         raise ValueError(f"{found if isinstance(found, Item) else repr(entry)} is no path that can be used; '..' and control characters are not allowed")
+    globs.compiled(str(path))
     return str(path)
 
 
