@@ -52,7 +52,7 @@ _MAY_IMPORT = {
 _CROSSINGS: dict[tuple[str, str], str] = {}
 
 _PURE = {
-    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "functools", "hashlib", "html", "itertools", "json", "math", "re", "statistics", "typing", "unicodedata",
+    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "functools", "hashlib", "html", "itertools", "json", "math", "re", "typing", "unicodedata",
     "urllib", "warnings",
 }  # fmt: skip
 _IMPURE = {

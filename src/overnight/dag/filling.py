@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from statistics import fmean
+
 
 from overnight.dag.read import refused
 from overnight.dag.words import Node, Pipeline, Task
 from overnight.errors import UsageError, nearest
 
 _PLACE = re.compile(r"\{\{\s*([A-Za-z0-9_-]+)\.([^{}]+?)\s*\}\}")
-_OF_MANY = {"min": min, "max": max, "mean": fmean}
+_OF_MANY = {"min": min, "max": max, "mean": lambda numbers: sum(numbers) / len(numbers)}
 Values = Mapping[str, Mapping[str, Mapping[str, float]]]  # node -> instance ("" where there is but one) -> metric -> last value
 
 

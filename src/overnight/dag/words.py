@@ -124,3 +124,62 @@ class Kept:
     sha: str
     size: int
     executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dag:
+    """A pipeline that was begun: the text as it was read, the code as it was packed, and how it is run. ``text`` decides, not the file."""
+
+    number: int
+    name: str
+    text: str
+    file: str  # what errors call it
+    workdir: str
+    commit: str
+    folder: str  # where the pipeline's folder lies in the commit; "" = the top
+    created: float
+    options: Mapping[str, object] = field(default_factory=dict)  # as they were given: slots, gpus, executor, until, no_cache, …
+    links: Mapping[str, str] = field(default_factory=dict)  # of the code that lead out of it
+    state: DagState = DagState.RUNNING
+    finished: float | None = None
+
+    @property
+    def id(self) -> str:
+        """``dag-12``."""
+        return f"dag-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One task of a pipeline that was begun, as the record has it. Times are seconds."""
+
+    position: int
+    task: str
+    state: TaskState = TaskState.WAITING
+    attempt: int = 0  # the latest; 0 = none
+    failures: int = 0  # attempts that have failed since the pipeline was begun or resumed
+    lost: int = 0  # attempts whose supervisor died
+    not_before: float = 0.0  # since the epoch
+    cause: str = ""
+    note: str = ""  # why it was not taken from the cache, or what else is to be said
+    cached_from: int = 0  # the pipeline that ran it; 0 = this one
+    job: str = ""  # of the latest attempt
+    submitted: bool = False  # the executor has taken that job
+    gpus: tuple[str, ...] = ()
+    parts: str = ""  # what counted for the cache, as JSON
+    started: float | None = None
+    seconds: float = 0.0
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended, and what it left."""
+
+    state: TaskState
+    cause: str = ""
+    seconds: float = 0.0
+    exit_code: int | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    outputs: tuple[Kept, ...] = ()
+    note: str = ""
