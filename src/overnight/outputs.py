@@ -13,7 +13,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight.dag.globs import is_named, is_pattern
@@ -41,12 +41,13 @@ class Outputs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def take(self, top: Path, wanted: Sequence[str] | None, known: Mapping[str, str]) -> Taken:
+    def take(self, top: Path, wanted: Sequence[str] | None, known: Mapping[str, str], given: Mapping[str, str]) -> Taken:
         """Keep what lies below ``top`` and is ``wanted``; None = all that is not ``known`` (path -> git's id of the code) as it is.
 
-        Raises ``StorageError``.
+        ``given`` (path -> hash) was laid there before: what is still the same is passed on, not its own. Raises ``StorageError``.
         """
-        found = dict(_walk(top, ""))
+        with _mapped(top):
+            found = dict(_walk(top, ""))
         if wanted is None:
             chosen = [path for path, state in found.items() if not _is_known(top / path, state, known.get(path))]
             size = sum(found[path].st_size for path in chosen)
@@ -58,7 +59,8 @@ class Outputs:
         missing = tuple(each for each in wanted or () if not any(is_named(path, (each,)) for path in chosen) and not _is_empty(top, each))
         with _mapped(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            return Taken(tuple(self._keep(top, path) for path in sorted(chosen)), missing)
+            kept = (self._keep(top, path) for path in sorted(chosen))
+            return Taken(tuple(replace(file, own=given.get(file.path) != file.sha) for file in kept), missing)
 
     def has(self, files: Iterable[Kept]) -> bool:
         """Whether all these are still kept."""
@@ -205,7 +207,9 @@ def _poured(source: int, target: int, size: int) -> None:
         while done < size and (count := os.copy_file_range(source, target, size - done)):
             done += count
     while block := os.read(source, _BLOCK):
-        os.write(target, block)
+        rest = memoryview(block)
+        while rest:
+            rest = rest[os.write(target, rest) :]
 
 
 @contextlib.contextmanager

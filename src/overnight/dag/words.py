@@ -124,6 +124,7 @@ class Kept:
     sha: str
     size: int
     executable: bool = False
+    own: bool = True  # false: the task itself was handed it, and passes it on as it was
 
 
 @dataclass(frozen=True, slots=True)

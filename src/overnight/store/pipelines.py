@@ -70,6 +70,7 @@ _SCHEMA = """
         sha TEXT NOT NULL,
         size INTEGER NOT NULL,
         executable INTEGER NOT NULL,
+        own INTEGER NOT NULL,
         PRIMARY KEY (dag, position, path)
     ) WITHOUT ROWID;
     CREATE TABLE cache (key TEXT PRIMARY KEY, dag INTEGER NOT NULL, position INTEGER NOT NULL) WITHOUT ROWID;
@@ -190,8 +191,8 @@ class Pipelines(Connection):
             self._end_attempt(dag.number, position, end)
             db.execute("DELETE FROM output WHERE dag=? AND position=?", (dag.number, position))
             db.executemany(
-                "INSERT INTO output (dag, position, path, sha, size, executable) VALUES (?,?,?,?,?,?)",
-                ((dag.number, position, file.path, file.sha, file.size, file.executable) for file in end.outputs),
+                "INSERT INTO output (dag, position, path, sha, size, executable, own) VALUES (?,?,?,?,?,?,?)",
+                ((dag.number, position, file.path, file.sha, file.size, file.executable, file.own) for file in end.outputs),
             )
             if end.state is TaskState.SUCCEEDED and key:
                 db.execute("INSERT OR REPLACE INTO cache (key, dag, position) VALUES (?,?,?)", (key, dag.number, position))
@@ -213,7 +214,7 @@ class Pipelines(Connection):
             )
             db.execute("DELETE FROM output WHERE dag=? AND position=?", (number, position))
             db.execute(
-                "INSERT INTO output SELECT ?, ?, path, sha, size, executable FROM output WHERE dag=? AND position=?", (number, position, *found)
+                "INSERT INTO output SELECT ?, ?, path, sha, size, executable, own FROM output WHERE dag=? AND position=?", (number, position, *found)
             )
 
     def skip(self, number: int, skipped: Iterable[tuple[int, str]]) -> None:
@@ -237,7 +238,7 @@ class Pipelines(Connection):
     def outputs(self, number: int, position: int) -> tuple[Kept, ...]:
         """The files that a task has left."""
         rows = self._rows("SELECT * FROM output WHERE dag=? AND position=? ORDER BY path", number, position)
-        return tuple(Kept(row["path"], row["sha"], row["size"], bool(row["executable"])) for row in rows)
+        return tuple(Kept(row["path"], row["sha"], row["size"], bool(row["executable"]), bool(row["own"])) for row in rows)
 
     def cached(self, key: str) -> tuple[int, int] | None:
         """Pipeline and position of a task that succeeded with this key."""

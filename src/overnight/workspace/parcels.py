@@ -108,6 +108,12 @@ class Parcels:
         head = [*(f"-{name} " for name in known), f"{commit} refs/heads/code", ""]
         return _SIGNATURE + "\n".join(head).encode() + b"\n" + pack
 
+    def files(self, commit: str) -> Mapping[str, Entry]:
+        """Every path of the code. Raises ``NotFoundError``."""
+        if not self.has(commit):
+            raise NotFoundError("E-NO-CODE", f"there is no code {commit[:12]} here", fix="submit the job again")
+        return self._listing(commit, {"GIT_DIR": str(self._home)}).files
+
     # --- where it goes to ------------------------------------------------------------------------------------------
 
     def has(self, commit: str) -> bool:
@@ -153,9 +159,7 @@ class Parcels:
 
     def export(self, commit: str, folder: Path) -> str:
         """Lay the code out in the new ``folder``, without ``.git``. Returns 64 hex digits for all its bytes. Raises ``NotFoundError``."""
-        if not self.has(commit):
-            raise NotFoundError("E-NO-CODE", f"there is no code {commit[:12]} here", fix="submit the job again")
-        files = self._listing(commit, {"GIT_DIR": str(self._home)}).files
+        files = self.files(commit)
 
         def pour(path: str, sink: Sink) -> None:
             self._objects.stream(files[path].id, sink)
