@@ -138,8 +138,7 @@ class Handing:
 
     def _apart(self) -> tuple[str, ...]:
         """The pipeline's own file: what in it concerns a task is counted by itself."""
-        file = os.path.relpath(self._dag.file, self._dag.workdir) if os.path.isabs(self._dag.file) else self._dag.file
-        return (file,)
+        return (self._dag.file,)
 
     def _values(self, task: Task) -> Values:
         found: dict[str, dict[str, Mapping[str, float]]] = {}

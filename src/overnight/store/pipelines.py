@@ -155,6 +155,10 @@ class Pipelines(Connection):
         """Every task, by position."""
         return [_row(row) for row in self._rows("SELECT * FROM task WHERE dag=? ORDER BY position", number)]
 
+    def task(self, number: int, position: int) -> Row:
+        """One task."""
+        return _row(self._rows("SELECT * FROM task WHERE dag=? AND position=?", number, position)[0])
+
     def begin(self, number: int, row: Row, now: float) -> int:
         """Write down that a task is about to run as ``row`` says (job without its attempt, gpus, parts, note); returns the attempt."""
         with self._write() as db:
