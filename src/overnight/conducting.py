@@ -54,6 +54,7 @@ class _Running:
     job: str
     offset: int = 0
     looked: float = 0.0
+    asked: str = ""  # why it was asked to end
     told: dict[str, float] = field(default_factory=dict)  # numbers that were said
 
 
@@ -123,7 +124,9 @@ class Conductor:
         reason = "cancel" if self._record.wanted(self._dag.number) == "cancel" else self._stop()
         if reason in ("cancel", "now"):
             for each in self._running.values():
-                self._executor.cancel(each.job, "the pipeline was cancelled" if reason == "cancel" else "put back")
+                if each.asked != reason:
+                    self._executor.cancel(each.job, "the pipeline was cancelled" if reason == "cancel" else "put back")
+                    each.asked = reason
         if reason == "cancel" and any(row.state is TaskState.WAITING for row in self._rows):
             self._record.cancel_waiting(self._dag.number, "the pipeline was cancelled")
             self._rows[:] = self._record.tasks(self._dag.number)
@@ -138,10 +141,12 @@ class Conductor:
         now = time.time()
         self._progress.due.extend(position for position, until in self._paused.items() if until <= now)
         self._paused = {position: until for position, until in self._paused.items() if until > now}
-        for _ in range(len(self._progress.due)):
+        held = []
+        while self._progress.due:
             position = self._progress.due.popleft()
-            if not self._start(self._plan.tasks[position]):
-                self._progress.due.append(position)
+            if (position in self._ready and self._room.full) or not self._start(self._plan.tasks[position]):
+                held.append(position)
+        self._progress.due.extend(held)
 
     def _start(self, task: Task) -> bool:
         """Begin a task, or find it in the cache; false if there is no room for it now."""
@@ -312,7 +317,7 @@ class Conductor:
     def _write_skips(self) -> None:
         if not self._progress.skipped:
             return
-        skipped = list(self._progress.skipped)
+        skipped = [(position, reason) for position, reason in self._progress.skipped if self._rows[position].state is TaskState.WAITING]
         self._progress.skipped.clear()
         self._record.skip(self._dag.number, skipped)
         for position, reason in skipped:

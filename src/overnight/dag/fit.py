@@ -60,10 +60,15 @@ class Room:
         self._free = list(machine.cards or ())
         self._taken: dict[int, tuple[Node, list[Card]]] = {}
 
+    @property
+    def full(self) -> bool:
+        """Whether every slot is taken."""
+        return len(self._taken) >= self._machine.slots
+
     def take(self, position: int, node: Node) -> tuple[str, ...] | None:
         """The names of the cards that a task gets; None if there is no room for it now."""
         busy = [each for each, _ in self._taken.values()]
-        if len(busy) >= self._machine.slots:
+        if self.full:
             return None
         if self._machine.cards is None:
             self._taken[position] = (node, [])
