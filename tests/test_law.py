@@ -79,6 +79,7 @@ _STARTS_PROCESSES = {
     "folders": "rm, for trees deeper than Python can walk",
     "app.agents": "agents, for their versions",
     "app.control": "the loop itself, in the background",
+    "app.dag": "the conductor of a pipeline, in the background",
     "app.demo": "git, to make the demo's new repository",
     "testing": "git, to make repositories for tests",
 }

@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "idea": ("overnight.cli.idea:idea", "What you want to be tried: add, ls, veto, up, done."),
     "note": ("overnight.cli.note:note", "What was learned or written down: add, ls, search, retract."),
     "brief": ("overnight.cli.brief:brief", "What the next proposer would be told."),
+    "dag": ("overnight.cli.dag:dag", "Pipelines in YAML: run, status, watch, cancel, resume, graph, ls, log."),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }
