@@ -21,7 +21,21 @@ _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
     "environment", "jobs", "protocols", "redact", "dag",
 }  # fmt: skip
-_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "yamls", "outputs"}
+_DOORS = {
+    "config",
+    "store",
+    "workspace",
+    "supervisor",
+    "sandbox",
+    "executors",
+    "proposers",
+    "gpus",
+    "folders",
+    "results",
+    "blind",
+    "yamls",
+    "outputs",
+}
 _WORK = {
     "conducting",
     "handing",

@@ -62,7 +62,13 @@ class Conductor:
     """Conducts one pipeline. ``stop`` says ``finish`` (start nothing more) or ``now`` (put back what runs), else nothing."""
 
     def __init__(
-        self, record: Pipelines, executor: Executor, work: tuple[Dag, Plan, list[Row], Handing], place: Place, say: Say, stop: Callable[[], str] = lambda: ""
+        self,
+        record: Pipelines,
+        executor: Executor,
+        work: tuple[Dag, Plan, list[Row], Handing],
+        place: Place,
+        say: Say,
+        stop: Callable[[], str] = lambda: "",
     ) -> None:
         self._record, self._executor, self._place, self._say, self._stop = record, executor, place, say, stop
         self._dag, self._plan, self._rows, self._handing = work
@@ -266,7 +272,15 @@ class Conductor:
             self._put_back(again, end)
             if end.state.failed:
                 pause = max(0.0, again.not_before - time.time())
-                self._tell(task, f"{end.state} ({end.cause}); " + (f"attempt {again.failures + 1} of {task.node.retries + 1} in {duration(pause)}" if again.failures > row.failures else "again"))
+                self._tell(
+                    task,
+                    f"{end.state} ({end.cause}); "
+                    + (
+                        f"attempt {again.failures + 1} of {task.node.retries + 1} in {duration(pause)}"
+                        if again.failures > row.failures
+                        else "again"
+                    ),
+                )
         else:
             if job is not None:
                 self._tell_rest(job, end)
@@ -306,7 +320,11 @@ class Conductor:
             key = parts_from_json(row.parts).key if row.parts else ""
         self._record.settle(self._dag, row.position, end, key)
         self._refresh(row.position)
-        told = duration(end.seconds) if end.state is TaskState.SUCCEEDED else f"{end.cause}{f', {duration(end.seconds)}' if end.seconds else ''}"
+        told = (
+            duration(end.seconds)
+            if end.state is TaskState.SUCCEEDED
+            else f"{end.cause}{f', {duration(end.seconds)}' if end.seconds else ''}"
+        )
         self._tell(task, f"Status: {end.state} ({told})")
         if end.note:
             self._tell(task, end.note)
@@ -340,7 +358,13 @@ class Conductor:
         latest = {point.name: point.value for point in points}
         each.told |= latest
         if latest:
-            self._tell(each.task, "  ".join(f"@{name}={number(value)}" if math.isfinite(value) else f"@{name}={value}" for name, value in list(latest.items())[:_TELLS]))
+            self._tell(
+                each.task,
+                "  ".join(
+                    f"@{name}={number(value)}" if math.isfinite(value) else f"@{name}={value}"
+                    for name, value in list(latest.items())[:_TELLS]
+                ),
+            )
 
     def _tell_rest(self, each: _Running, end: End) -> None:
         """Numbers that were not seen on the way."""

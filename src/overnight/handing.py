@@ -74,7 +74,9 @@ class Handing:
         data = {path: self._fingerprint(place) for path, place in self.outside(found.sources).items()}
         needs = {self._plan.tasks[need].id: handed_hash(self.handed(need), self._rows[need].values) for need in task.needs}
         words = found.argv if not isinstance(node.command, str) else ("/bin/sh", *found.argv)
-        return Parts(words, node.working_dir, env, found.outputs, self._code.hashes[found.sources], data, needs, self._dag.commit, found.sources)
+        return Parts(
+            words, node.working_dir, env, found.outputs, self._code.hashes[found.sources], data, needs, self._dag.commit, found.sources
+        )
 
     def why_not(self, task: Task, parts: Parts) -> tuple[int, str]:
         """The last pipeline in which the task succeeded, and what has changed since; 0 = none."""
@@ -104,7 +106,9 @@ class Handing:
             (base / INPUTS).parent.mkdir(exist_ok=True)
             (base / INPUTS).write_text(json.dumps(self._told(task), indent=1) + "\n", encoding="utf-8")
         except OSError as exc:
-            raise StorageError("E-RUN-FOLDER", f"the folder of {task.id} cannot be made: {exc.strerror}", where=str(folder), fix="df -h .") from exc
+            raise StorageError(
+                "E-RUN-FOLDER", f"the folder of {task.id} cannot be made: {exc.strerror}", where=str(folder), fix="df -h ."
+            ) from exc
         return base
 
     def outside(self, sources: tuple[str, ...]) -> dict[str, Path]:
@@ -112,7 +116,9 @@ class Handing:
         found = {}
         for entry in sources:
             place = self._home / entry[2:] if entry.startswith("~/") else Path(self._dag.workdir, entry)
-            if entry.startswith(("/", "~")) or (not globs.is_pattern(entry) and place.exists() and not any(globs.is_named(path, (entry,)) for path in self._code.files)):
+            if entry.startswith(("/", "~")) or (
+                not globs.is_pattern(entry) and place.exists() and not any(globs.is_named(path, (entry,)) for path in self._code.files)
+            ):
                 found[entry] = place
         return found
 
@@ -159,7 +165,9 @@ class Handing:
                 if before is None or before[0].sha == file.sha or (file.own and not before[0].own):
                     found[path] = (Kept(path, file.sha, file.size, file.executable, file.own), other.id)
                 elif file.own == before[0].own:
-                    raise ValueError(f"both {before[1]} and {other.id} hand on {path}, and the two differ; name in outputs: of one of them what counts")
+                    raise ValueError(
+                        f"both {before[1]} and {other.id} hand on {path}, and the two differ; name in outputs: of one of them what counts"
+                    )
         return {path: file for path, (file, _) in found.items()}
 
     def _told(self, task: Task) -> dict[str, object]:
@@ -187,7 +195,9 @@ class Handing:
         links = {base / ".venv": workdir / ".venv"} if (workdir / ".venv").exists() else {}
         top = workdir.joinpath(*[".."] * len(PurePosixPath(self._dag.folder).parts))
         links |= {folder / path: Path(os.path.normpath((top / path).parent / target)) for path, target in self._dag.links.items()}
-        return links | {base / entry: place.resolve() for entry, place in self.outside(found.sources).items() if not entry.startswith(("/", "~"))}
+        return links | {
+            base / entry: place.resolve() for entry, place in self.outside(found.sources).items() if not entry.startswith(("/", "~"))
+        }
 
     def _fingerprint(self, place: Path) -> str:
         return fingerprint(place, self._record.digest, self._record.keep_digests)

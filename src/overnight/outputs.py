@@ -97,7 +97,10 @@ class Outputs:
         digest = hashlib.sha256()
         size = 0
         try:
-            with os.fdopen(os.open(_real(top, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file, draft.open("xb") as copy:
+            with (
+                os.fdopen(os.open(_real(top, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file,
+                draft.open("xb") as copy,
+            ):
                 executable = bool(os.fstat(file.fileno()).st_mode & 0o111)
                 while block := file.read(_BLOCK):
                     digest.update(block)
@@ -136,7 +139,11 @@ def fingerprint(place: Path, known: Callable[[str, str], str], learn: Callable[[
         return ""
     if fresh:
         learn(fresh)
-    return hashlib.sha256("\n".join(f"{path}\0{sha}" for path, sha in rows).encode("utf-8", "surrogateescape")).hexdigest() if place.exists() else ""
+    return (
+        hashlib.sha256("\n".join(f"{path}\0{sha}" for path, sha in rows).encode("utf-8", "surrogateescape")).hexdigest()
+        if place.exists()
+        else ""
+    )
 
 
 def git_id(place: Path, size: int) -> str:
@@ -219,4 +226,6 @@ def _mapped(place: Path) -> Iterator[None]:
     except OSError as exc:
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
         what = f"what a task leaves cannot be kept: {exc.strerror or exc}"
-        raise StorageError("E-OUTPUTS", what, where=str(exc.filename or place), fix=f"df -h {place}" if full else f"ls -ld {place}") from exc
+        raise StorageError(
+            "E-OUTPUTS", what, where=str(exc.filename or place), fix=f"df -h {place}" if full else f"ls -ld {place}"
+        ) from exc

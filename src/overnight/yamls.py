@@ -50,7 +50,7 @@ def _events(text: str, name: str) -> Iterator[Any]:
                 raise _refused(name, event.start_mark.line + 1, f"there is more than {MOST_EVENTS} values in it")
             yield event
     except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
+        mark: Any = exc.problem_mark or exc.context_mark
         what = one_line(f"{exc.problem or exc}{f' ({exc.context})' if exc.context else ''}", 160)
         raise _refused(name, mark.line + 1 if mark else 1, f"this is no YAML: {what}", _hint(text, mark.line if mark else 0)) from exc
     except yaml.reader.ReaderError as exc:
@@ -92,7 +92,7 @@ class _Builder:
 
     def _value(self, event: Any, events: Iterator[Any], depth: int) -> Tree:
         if isinstance(event, yaml.AliasEvent):
-            raise self._no(event, f"the alias *{one_line(event.anchor, 40)} is not allowed; write the value out")
+            raise self._no(event, f"the alias *{one_line(str(event.anchor), 40)} is not allowed; write the value out")
         if event.anchor is not None:
             raise self._no(event, f"the anchor &{one_line(event.anchor, 40)} is not allowed; write the value out, or use defaults:")
         if event.tag is not None:
@@ -132,7 +132,7 @@ class _Builder:
         return _refused(self._name, event.start_mark.line + 1, what)
 
 
-def resolved(text: str) -> None | bool | int | float | str:
+def resolved(text: str) -> bool | int | float | str | None:
     """What a plain value is by the core schema of YAML 1.2 (section 10.3.2 of the specification)."""
     if text in _NULL:
         return None

@@ -51,12 +51,16 @@ def from_file(path: Path, workdir: Path | None, options: Mapping[str, object]) -
     """The pipeline in a file; its folder is where it is run unless another is named. Raises ``NotFoundError``, ``UsageError``."""
     try:
         if path.is_file() and path.stat().st_size > yamls.MOST_BYTES:
-            raise UsageError("E-YAML", f"{path.name}:1: it has {path.stat().st_size} bytes; {yamls.MOST_BYTES} are allowed", fix=f"ls -l {path}")
+            raise UsageError(
+                "E-YAML", f"{path.name}:1: it has {path.stat().st_size} bytes; {yamls.MOST_BYTES} are allowed", fix=f"ls -l {path}"
+            )
         data = path.read_bytes()
     except OSError as exc:
         near = sorted(found.name for found in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
         why = f"there are {', '.join(near)}" if near else ""
-        raise NotFoundError("E-NO-FILE", f"{path} cannot be read: {exc.strerror}", why=why, fix=f"overnight dag run {near[0] if near else 'pipeline.yaml'}") from exc
+        raise NotFoundError(
+            "E-NO-FILE", f"{path} cannot be read: {exc.strerror}", why=why, fix=f"overnight dag run {near[0] if near else 'pipeline.yaml'}"
+        ) from exc
     yamls.read(data, path.name)  # says what is no UTF-8
     return Wanted(data.decode("utf-8"), path.name, (workdir or path.absolute().parent).absolute(), options)
 
@@ -74,7 +78,9 @@ def begin(doors: Doors, wanted: Wanted, environ: Mapping[str, str], now: float) 
     until = _texts(wanted.options.get("until"))
     found = planned(wanted.text, wanted.file, until)
     settings = dag_place.settings_for(wanted.workdir, wanted.options, environ)
-    dag_place.machine(wanted.options, settings, environ).check(replace(found.pipeline, nodes=tuple({task.node.name: task.node for task in found.tasks}.values())))
+    dag_place.machine(wanted.options, settings, environ).check(
+        replace(found.pipeline, nodes=tuple({task.node.name: task.node for task in found.tasks}.values()))
+    )
     code = doors.parcels.pack(wanted.workdir)
     dag = Dag(
         0, found.pipeline.name, wanted.text, wanted.file, str(wanted.workdir.resolve()), code.commit, code.folder, now, wanted.options, {**code.links},
@@ -84,7 +90,10 @@ def begin(doors: Doors, wanted: Wanted, environ: Mapping[str, str], now: float) 
     for each in left:
         if (each.commit, dict(each.options)) == (dag.commit, dict(dag.options)) and not doors.record.wanted(each.number):
             return Begun(each, found, wrap, (f"{each.id} of this pipeline was interrupted: going on with it",))
-    notes = [f"{each.id} of this pipeline was interrupted, with other code or options: overnight dag resume {each.id}   # or: dag cancel" for each in left[:1]]
+    notes = [
+        f"{each.id} of this pipeline was interrupted, with other code or options: overnight dag resume {each.id}   # or: dag cancel"
+        for each in left[:1]
+    ]
     made = doors.record.create(dag, [task.id for task in found.tasks])
     return Begun(made, found, wrap, tuple(notes))
 
@@ -122,7 +131,11 @@ def conduct(doors: Doors, begun: Begun, environ: Mapping[str, str], say: Say, st
     dag, found = begun.dag, begun.plan
     settings = dag_place.settings_for(Path(dag.workdir), dag.options, environ)
     place = Place(
-        doors.home.part("runs"), dag_place.environment(settings, environ), dag_place.machine(dag.options, settings, environ), begun.wrap, dag.options.get("cache", True) is True
+        doors.home.part("runs"),
+        dag_place.environment(settings, environ),
+        dag_place.machine(dag.options, settings, environ),
+        begun.wrap,
+        dag.options.get("cache", True) is True,
     )
     executor = dag_place.executor_named(str(dag.options.get("executor", "local")), doors.home)
     with dag_place.conducted(doors.home, dag), contextlib.ExitStack() as stack:
@@ -169,7 +182,13 @@ def in_background(doors: Doors, dag: Dag, environ: Mapping[str, str]) -> int:
     if process.poll() in (None, 0) or doors.record.dag(dag.number).state.over:
         return process.pid
     said = log.read_bytes()[begin_at:].decode("utf-8", "replace").strip()
-    raise OvernightError("E-START", f"{dag.id} could not be conducted in the background", where=str(log), why=said[-2000:], fix=f"overnight dag resume {dag.id}")
+    raise OvernightError(
+        "E-START",
+        f"{dag.id} could not be conducted in the background",
+        where=str(log),
+        why=said[-2000:],
+        fix=f"overnight dag resume {dag.id}",
+    )
 
 
 @contextlib.contextmanager
@@ -220,5 +239,3 @@ def number_of(given: str) -> int:
 
 def _texts(found: object) -> tuple[str, ...]:
     return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
-
-

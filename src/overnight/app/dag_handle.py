@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from overnight.app import dag, dag_look, dag_place
-
 from overnight.errors import OvernightError
 
 _LOOK = 0.05  # seconds between two looks
@@ -83,6 +82,8 @@ def dag_from_yaml(
 def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, as it is kept with a pipeline: nothing that is as by default."""
     defaults = {"executor": "local", "cache": True}
-    return {name: value for name, value in given.items() if value not in (None, [], (), False) and defaults.get(name) != value or (name == "cache" and value is False)}
-
-
+    return {
+        name: value
+        for name, value in given.items()
+        if (value not in (None, [], (), False) and defaults.get(name) != value) or (name == "cache" and value is False)
+    }

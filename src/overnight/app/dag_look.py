@@ -115,7 +115,12 @@ def output(environ: Mapping[str, str], given: str, task: str) -> Path:
         return output(environ, str(row.cached_from), task)
     log = found.home.part("jobs") / row.job / jobs.LOG
     if not row.job or not log.exists():
-        raise NotFoundError("E-NO-LOG", f"{task} has no output yet", why=f"it is {row.state}{f': {row.cause}' if row.cause else ''}", fix=f"overnight dag status {found.dag.id}")
+        raise NotFoundError(
+            "E-NO-LOG",
+            f"{task} has no output yet",
+            why=f"it is {row.state}{f': {row.cause}' if row.cause else ''}",
+            fix=f"overnight dag status {found.dag.id}",
+        )
     return log
 
 
@@ -136,5 +141,3 @@ def followed(environ: Mapping[str, str], given: str, sleep: Callable[[float], No
             if over or alone > _PATIENCE:
                 return
             sleep(_LOOK)
-
-

@@ -82,7 +82,9 @@ def opened(environ: Mapping[str, str]) -> Iterator[Doors]:
         found.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found.part("locks").mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
-        raise StorageError("E-STORE", f"{found.folder} cannot be made: {exc.strerror}", fix="export OVERNIGHT_HUB=/a/folder/of/yours") from exc
+        raise StorageError(
+            "E-STORE", f"{found.folder} cannot be made: {exc.strerror}", fix="export OVERNIGHT_HUB=/a/folder/of/yours"
+        ) from exc
     with contextlib.closing(Pipelines(found.database)) as record, contextlib.closing(Parcels(found.part("code"))) as parcels:
         yield Doors(found, record, parcels, Outputs(found.part("outputs")))
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from overnight.app.dag_handle import options_of
 from overnight.app.dag_place import Doors, opened
 from overnight.cli import silence
 from overnight.cli.options import json_option
-from overnight.dag.words import DagState, TaskState
+from overnight.dag.words import DagState, Row, TaskState
 from overnight.printable import clean, duration, number, one_line
 
 _SHAPES = {"WAITING": "·", "RUNNING": "▶", "SUCCEEDED": "✔", "FAILED": "✖", "TIMED_OUT": "✖", "CANCELLED": "◼", "SKIPPED": "↷"}
@@ -41,25 +41,49 @@ def dag() -> None:
 @click.option("--sandbox-network", is_flag=True, help="Let tasks reach the network.")
 @click.option("--unsafe-no-sandbox", is_flag=True, help="Run tasks without walls around them.")
 @json_option
-def run(file: Path, slots: int | None, gpus: str, workdir: Path | None, no_cache: bool, detach: bool, as_json: bool, until: tuple[str, ...], **given: Any) -> int:
+def run(
+    file: Path,
+    slots: int | None,
+    gpus: str,
+    workdir: Path | None,
+    no_cache: bool,
+    detach: bool,
+    as_json: bool,
+    until: tuple[str, ...],
+    **given: Any,
+) -> int:
     """Run the pipeline in FILE to its end; exits with 6 when a node has failed.
 
     The code is packed as it is now; every task runs in a fresh copy of it.
     """
-    options = options_of({**given, "slots": slots, "gpus": [part.strip() for part in gpus.split(",") if part.strip()], "until": list(until), "cache": not no_cache})
+    options = options_of(
+        {
+            **given,
+            "slots": slots,
+            "gpus": [part.strip() for part in gpus.split(",") if part.strip()],
+            "until": list(until),
+            "cache": not no_cache,
+        }
+    )
     with opened(os.environ) as doors:
         begun = dags.begin(doors, dags.from_file(file, workdir, options), os.environ, time.time())
         if detach:
             _notes(begun, as_json=as_json)
             pid = dags.in_background(doors, begun.dag, os.environ)
-            click.echo(json.dumps({"schema": "overnight/dag-start/1", "id": begun.dag.id, "pid": pid}) if as_json else f"{begun.dag.id} runs in the background (pid {pid}): overnight dag watch {begun.dag.id}")
+            click.echo(
+                json.dumps({"schema": "overnight/dag-start/1", "id": begun.dag.id, "pid": pid})
+                if as_json
+                else f"{begun.dag.id} runs in the background (pid {pid}): overnight dag watch {begun.dag.id}"
+            )
             return 0
         return _conduct(doors, begun, as_json=as_json)
 
 
 @dag.command()
 @click.argument("dag_id", metavar="[DAG]", default="last")
-@click.option("--code", default="", metavar="now|begun", help="The code for what is left: as it is now, or as it was (default: now if a node failed).")
+@click.option(
+    "--code", default="", metavar="now|begun", help="The code for what is left: as it is now, or as it was (default: now if a node failed)."
+)
 @click.option("--detach", is_flag=True, help="Conduct it in the background.")
 @json_option
 def resume(dag_id: str, code: str, detach: bool, as_json: bool) -> int:
@@ -71,7 +95,11 @@ def resume(dag_id: str, code: str, detach: bool, as_json: bool) -> int:
         if detach:
             _notes(begun, as_json=as_json)
             pid = dags.in_background(doors, begun.dag, os.environ)
-            click.echo(json.dumps({"schema": "overnight/dag-start/1", "id": begun.dag.id, "pid": pid}) if as_json else f"{begun.dag.id} goes on in the background (pid {pid})")
+            click.echo(
+                json.dumps({"schema": "overnight/dag-start/1", "id": begun.dag.id, "pid": pid})
+                if as_json
+                else f"{begun.dag.id} goes on in the background (pid {pid})"
+            )
             return 0
         return _conduct(doors, begun, as_json=as_json)
 
@@ -136,7 +164,9 @@ def status(dag_id: str, exit_status: bool, as_json: bool) -> int:
             told = "  ".join(f"@{name}={number(value)}" for name, value in list(row.values.items())[:4])
             what = row.cause or (f"cached: nothing changed since dag-{row.cached_from}" if row.cached_from else row.note)
             took = duration(row.seconds) if row.state is TaskState.SUCCEEDED and not row.cached_from else ""
-            click.echo(f"  {_SHAPES[row.state]} {clean(row.task):<{wide}}  {row.state:<9}  {took:>7}  {told}{'  ' if told and what else ''}{one_line(what, 160)}".rstrip())
+            click.echo(
+                f"  {_SHAPES[row.state]} {clean(row.task):<{wide}}  {row.state:<9}  {took:>7}  {told}{'  ' if told and what else ''}{one_line(what, 160)}".rstrip()
+            )
         if found.state == dag_look.INTERRUPTED:
             click.echo(f"nobody conducts it: overnight dag resume {found.dag.id}   # or: dag cancel")
     if not exit_status:
@@ -174,9 +204,10 @@ def cancel(dag_id: str, as_json: bool) -> None:
 @json_option
 def graph(what: str, svg: Path | None, as_json: bool) -> None:
     """Draw a pipeline: of a FILE as it would run, of a DAG with what has become of each node."""
+    rows: Sequence[Row] = ()
     if Path(what).suffix in (".yaml", ".yml") or Path(what).is_file():
         wanted = dags.from_file(Path(what), None, {})
-        plan, rows, lines, name = dags.planned(wanted.text, wanted.file), (), [], wanted.file
+        plan, name = dags.planned(wanted.text, wanted.file), wanted.file
         lines = dag_look.tree_of(plan)
     else:
         found = dag_look.seen(os.environ, what)
@@ -185,8 +216,13 @@ def graph(what: str, svg: Path | None, as_json: bool) -> None:
         svg.write_text(dag_look.picture(plan, rows), encoding="utf-8")
         lines = [f"{name} is drawn in {svg}"]
     if as_json:
-        nodes = [{"task": task.id, "node": task.node.name, "matrix": dict(task.matrix), "needs": [plan.tasks[need].id for need in task.needs]} for task in plan.tasks]
-        click.echo(json.dumps({"schema": "overnight/dag-graph/1", "name": plan.pipeline.name, "nodes": nodes, "svg": str(svg) if svg else None}))
+        nodes = [
+            {"task": task.id, "node": task.node.name, "matrix": dict(task.matrix), "needs": [plan.tasks[need].id for need in task.needs]}
+            for task in plan.tasks
+        ]
+        click.echo(
+            json.dumps({"schema": "overnight/dag-graph/1", "name": plan.pipeline.name, "nodes": nodes, "svg": str(svg) if svg else None})
+        )
         return
     click.echo("\n".join(clean(line, limit=400) for line in lines))
 
@@ -202,7 +238,9 @@ def ls(last: int, as_json: bool) -> None:
         return
     for row in rows:
         done = f"{row['tasks'].get('SUCCEEDED', 0)}/{row['total']}"
-        click.echo(f"{row['id']:<8}  {row['state']:<11}  {done:>9}  {duration(row['seconds']):>7}  {row['created'][:16].replace('T', ' ')}  {clean(row['name'], limit=60)}")
+        click.echo(
+            f"{row['id']:<8}  {row['state']:<11}  {done:>9}  {duration(row['seconds']):>7}  {row['created'][:16].replace('T', ' ')}  {clean(row['name'], limit=60)}"
+        )
 
 
 @dag.command()
@@ -213,6 +251,6 @@ def log(dag_id: str, task: str, raw: bool) -> None:
     """The output of a TASK, as in train or 'train[seed=0]'."""
     data = dag_look.output(os.environ, dag_id, task).read_bytes()
     if raw:
-        click.get_binary_stream("stdout").write(data)
+        click.echo(data, nl=False)
         return
     click.echo(clean(data.decode("utf-8", "replace"), lines=True), nl=False)

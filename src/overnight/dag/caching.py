@@ -58,7 +58,9 @@ def counted(files: Iterable[str], sources: Sequence[str], apart: Iterable[str] =
 
 def handed_hash(files: Sequence[Kept], values: Mapping[str, float]) -> str:
     """One hash over what a task hands on: its files, and the numbers that it printed."""
-    return _hash([sorted((file.path, file.sha, file.executable) for file in files), sorted((name, repr(value)) for name, value in values.items())])
+    return _hash(
+        [sorted((file.path, file.sha, file.executable) for file in files), sorted((name, repr(value)) for name, value in values.items())]
+    )
 
 
 def why(before: Parts | None, now: Parts, changed: Sequence[str]) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-
+from collections.abc import Callable, Iterator, Mapping
 
 from overnight.dag.read import refused
 from overnight.dag.words import Node, Pipeline, Task
 from overnight.errors import UsageError, nearest
 
 _PLACE = re.compile(r"\{\{\s*([A-Za-z0-9_-]+)\.([^{}]+?)\s*\}\}")
-_OF_MANY = {"min": min, "max": max, "mean": lambda numbers: sum(numbers) / len(numbers)}
+_OF_MANY: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "mean": lambda numbers: sum(numbers) / len(numbers)}
 Values = Mapping[str, Mapping[str, Mapping[str, float]]]  # node -> instance ("" where there is but one) -> metric -> last value
 
 
@@ -39,7 +38,9 @@ def check(pipeline: Pipeline, node: Node, gathered: frozenset[str]) -> None:
             elif field in ("outputs", "inputs"):
                 raise _no(pipeline, node, field, match[0], "paths are known before anything runs; use {{ matrix.… }}", "")
             elif who in gathered and what.rpartition(".")[2] not in _OF_MANY:
-                raise _no(pipeline, node, field, match[0], f"there are several of '{who}'", f"write {{{{ {who}.{what}.mean }}}}, .min or .max")
+                raise _no(
+                    pipeline, node, field, match[0], f"there are several of '{who}'", f"write {{{{ {who}.{what}.mean }}}}, .min or .max"
+                )
 
 
 def _no(pipeline: Pipeline, node: Node, field: str, place: str, what: str, why: str) -> UsageError:
@@ -60,11 +61,15 @@ def _number(node: str, metric: str, task: Task, values: Values) -> str:
         metric, _, how = metric.rpartition(".")
         numbers = [each[metric] for each in found.values() if metric in each]
         if not numbers or len(numbers) < len(found):
-            raise ValueError(f"{{{{ {node}.{metric}.{how} }}}}: {len(found) - len(numbers)} of {len(found)} tasks of {node} printed no @{metric}")
+            raise ValueError(
+                f"{{{{ {node}.{metric}.{how} }}}}: {len(found) - len(numbers)} of {len(found)} tasks of {node} printed no @{metric}"
+            )
         return shown(float(_OF_MANY[how](numbers)))
     known = next(iter(found.values()), {})
     if metric not in known:
-        raise ValueError(f"{{{{ {node}.{metric} }}}}: {node} printed no @{metric}; it printed {', '.join(sorted(known)[:12]) or 'no number'}")
+        raise ValueError(
+            f"{{{{ {node}.{metric} }}}}: {node} printed no @{metric}; it printed {', '.join(sorted(known)[:12]) or 'no number'}"
+        )
     return shown(known[metric])
 
 

@@ -48,8 +48,8 @@ class Machine:
                 )  # fmt: skip
             for wanted, there, what in ((node.cpus, self.cpus, "processors"), (node.memory_gb, self.memory_gb, "GB of memory")):
                 if there and wanted > there:
-                    what = f"{pipeline.file}:{node.line}: node '{node.name}' wants {wanted:g} {what}; here are {there:.4g}"
-                    raise UsageError("E-TOO-LARGE", what, fix=f"mend line {node.line} of {pipeline.file}")
+                    found = f"{pipeline.file}:{node.line}: node '{node.name}' wants {wanted:g} {what}; here are {there:.4g}"
+                    raise UsageError("E-TOO-LARGE", found, fix=f"mend line {node.line} of {pipeline.file}")
 
 
 class Room:

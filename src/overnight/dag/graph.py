@@ -27,7 +27,10 @@ def marks(plan: Plan, states: Sequence[TaskState]) -> dict[str, str]:
     by_node: dict[str, Counter[TaskState]] = {}
     for task, state in zip(plan.tasks, states, strict=True):
         by_node.setdefault(task.node.name, Counter())[state] += 1
-    return {name: " ".join(_SHAPES[state] + (f"{count}" if found.total() > 1 else "") for state, count in found.items()) for name, found in by_node.items()}
+    return {
+        name: " ".join(_SHAPES[state] + (f"{count}" if found.total() > 1 else "") for state, count in found.items())
+        for name, found in by_node.items()
+    }
 
 
 def tree(pipeline: Pipeline, said: Mapping[str, str] = {}) -> list[str]:
@@ -47,7 +50,13 @@ def tree(pipeline: Pipeline, said: Mapping[str, str] = {}) -> list[str]:
         deep = len(below) > 120  # a chain of hundreds would be drawn off the screen
         for number, child in reversed(list(enumerate(inner))):
             last = number == len(inner) - 1
-            todo.append((child, (below if not deep else below[:120]) + ("└─ " if last else "├─ "), below if deep else below + ("   " if last else "│  ")))
+            todo.append(
+                (
+                    child,
+                    (below if not deep else below[:120]) + ("└─ " if last else "├─ "),
+                    below if deep else below + ("   " if last else "│  "),
+                )
+            )
     return lines
 
 
@@ -55,7 +64,7 @@ def _line(node: Node, parent: str, said: str) -> str:
     words = [node.name]
     if node.matrix:
         axes = (f"{key}={clean(', '.join(values), limit=40)}" for key, values in node.matrix)
-        words.append(f"×{counts(node)} ({'; '.join(axes)})")
+        words.append(f"\N{MULTIPLICATION SIGN}{counts(node)} ({'; '.join(axes)})")
     if node.gpu_count:
         words.append(f"[{node.gpu_count} GPU]")
     if node.when != "on_success":
@@ -79,5 +88,3 @@ def layers(pipeline: Pipeline) -> dict[str, int]:
                 at = todo.pop()
                 found[at] = 1 + max((found[need] for need in nodes[at].needs), default=-1)
     return found
-
-

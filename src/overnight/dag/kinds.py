@@ -81,7 +81,9 @@ def sources(found: Tree) -> tuple[str, ...]:
 def _path(entry: str, found: Tree) -> str:
     path = PurePosixPath(entry)
     if not path.parts or ".." in path.parts or _CONTROL.search(entry):
-        raise ValueError(f"{found if isinstance(found, Item) else repr(entry)} is no path that can be used; '..' and control characters are not allowed")
+        raise ValueError(
+            f"{found if isinstance(found, Item) else repr(entry)} is no path that can be used; '..' and control characters are not allowed"
+        )
     globs.compiled(str(path))
     return str(path)
 

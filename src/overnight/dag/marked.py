@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Item:
     """A single value: ``text`` is how it was written, ``line`` counts from 1."""
 
-    value: None | bool | int | float | str
+    value: bool | int | float | str | None
     text: str
     line: int
 

@@ -109,7 +109,9 @@ def _needed(nodes: Mapping[str, Node], until: Sequence[str]) -> set[str]:
         name = todo.pop()
         if name not in nodes:
             why = f"the nodes are {', '.join(list(nodes)[:12])}"
-            raise UsageError("E-NO-NODE", f"there is no node '{name}'{nearest(name, nodes)}", why=why, fix="overnight dag graph pipeline.yaml")
+            raise UsageError(
+                "E-NO-NODE", f"there is no node '{name}'{nearest(name, nodes)}", why=why, fix="overnight dag graph pipeline.yaml"
+            )
         if name not in seen:
             seen.add(name)
             todo += nodes[name].needs
@@ -146,7 +148,7 @@ class Progress:
                 self._blame[closed] = self._plan.tasks[closed].id
             for follower in self._plan.followers[closed]:
                 self._left[follower] -= 1
-                if self._left[follower] or follower in self._known and self._known[follower] is not TaskState.SKIPPED:
+                if self._left[follower] or (follower in self._known and self._known[follower] is not TaskState.SKIPPED):
                     continue
                 if reason := self._held_back(self._plan.tasks[follower]):
                     if self._known.get(follower) is not TaskState.SKIPPED:

@@ -36,7 +36,9 @@ def draw(pipeline: Pipeline, said: Mapping[str, str] | None = None) -> str:
         left += width + _GAP_X
     wide, high = left - _GAP_X + _EDGE, tallest + 2 * _EDGE
     name = escape(clean(pipeline.name, limit=120))
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.0f} {high:.0f}" width="{wide:.0f}" height="{high:.0f}" role="img" aria-label="{name}">']
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.0f} {high:.0f}" width="{wide:.0f}" height="{high:.0f}" role="img" aria-label="{name}">'
+    ]
     parts += [f"<title>{name}</title><style>{_STYLE}</style>"]
     parts += [_line(at[need], at[node.name]) for node in pipeline.nodes for need in node.needs]
     parts += [_box(node, at[node.name], below[node.name]) for node in pipeline.nodes]
@@ -52,7 +54,12 @@ def _untangle(columns: list[list[Node]]) -> None:
 
 
 def _below(node: Node, said: str) -> str:
-    words = [f"×{counts(node)}" if node.matrix else "", f"{node.gpu_count} GPU" if node.gpu_count else "", node.when if node.when != "on_success" else "", clean(said, limit=40)]
+    words = [
+        f"\N{MULTIPLICATION SIGN}{counts(node)}" if node.matrix else "",
+        f"{node.gpu_count} GPU" if node.gpu_count else "",
+        node.when if node.when != "on_success" else "",
+        clean(said, limit=40),
+    ]
     return " · ".join(filter(None, words))
 
 
@@ -65,7 +72,9 @@ def _line(start: tuple[float, float, float], end: tuple[float, float, float]) ->
 def _box(node: Node, at: tuple[float, float, float], below: str) -> str:
     x, y, width = at
     command = node.command if isinstance(node.command, str) else " ".join(node.command)
-    lines = [f'<g><title>{escape(clean(command, limit=400))}</title><rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_HIGH}" rx="7"/>']
+    lines = [
+        f'<g><title>{escape(clean(command, limit=400))}</title><rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_HIGH}" rx="7"/>'
+    ]
     lines.append(f'<text x="{x + 12:.1f}" y="{y + (17 if below else 25):.1f}">{escape(node.name)}</text>')
     if below:
         lines.append(f'<text class="small" x="{x + 12:.1f}" y="{y + 32:.1f}">{escape(below)}</text>')

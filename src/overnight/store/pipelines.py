@@ -103,12 +103,17 @@ class Pipelines(Connection):
                 "INSERT INTO dag (name, text, file, workdir, code, folder, links, options, state, created) VALUES (?,?,?,?,?,?,?,?,?,?) RETURNING *",
                 (storable(dag.name), dag.text, dag.file, dag.workdir, dag.commit, dag.folder, json.dumps(dict(dag.links)), json.dumps(dict(dag.options)), dag.state, dag.created),
             ).fetchone()  # fmt: skip
-            db.executemany("INSERT INTO task (dag, position, task) VALUES (?,?,?)", ((found["number"], position, task) for position, task in enumerate(tasks)))
+            db.executemany(
+                "INSERT INTO task (dag, position, task) VALUES (?,?,?)",
+                ((found["number"], position, task) for position, task in enumerate(tasks)),
+            )
         return _dag(found)
 
     def dag(self, number: int = 0) -> Dag:
         """The pipeline with this number, or (0) the latest. Raises ``NotFoundError`` (E-NO-DAG)."""
-        found = self._rows("SELECT * FROM dag WHERE number=?" if number else "SELECT * FROM dag WHERE number>? ORDER BY number DESC LIMIT 1", number)
+        found = self._rows(
+            "SELECT * FROM dag WHERE number=?" if number else "SELECT * FROM dag WHERE number>? ORDER BY number DESC LIMIT 1", number
+        )
         if not found:
             raise NotFoundError("E-NO-DAG", f"there is no dag-{number}" if number else "no pipeline was run yet", fix="overnight dag ls")
         return _dag(found[0])
@@ -119,7 +124,10 @@ class Pipelines(Connection):
 
     def unfinished(self, workdir: str, text: str) -> list[Dag]:
         """Pipelines of this text and folder that are not over, latest first."""
-        return [_dag(row) for row in self._rows("SELECT * FROM dag WHERE state='RUNNING' AND workdir=? AND text=? ORDER BY number DESC", workdir, text)]
+        return [
+            _dag(row)
+            for row in self._rows("SELECT * FROM dag WHERE state='RUNNING' AND workdir=? AND text=? ORDER BY number DESC", workdir, text)
+        ]
 
     def tally(self, numbers: Iterable[int]) -> dict[int, dict[TaskState, int]]:
         """How many tasks of each pipeline are in which state."""
@@ -146,7 +154,10 @@ class Pipelines(Connection):
     def resume(self, number: int, *, commit: str, folder: str, links: Mapping[str, str]) -> None:
         """Begin again where it ended: what did not succeed waits once more; what runs and what succeeded stays."""
         with self._write() as db:
-            db.execute("UPDATE dag SET state='RUNNING', finished=NULL, wanted='', code=?, folder=?, links=? WHERE number=?", (commit, folder, json.dumps(dict(links)), number))
+            db.execute(
+                "UPDATE dag SET state='RUNNING', finished=NULL, wanted='', code=?, folder=?, links=? WHERE number=?",
+                (commit, folder, json.dumps(dict(links)), number),
+            )
             db.execute(f"UPDATE task SET {_RESET} WHERE dag=? AND state NOT IN ('RUNNING', 'SUCCEEDED')", (number,))  # noqa: S608 - a constant of ours
 
     # --- its tasks ---------------------------------------------------------------------------------------------------
@@ -168,7 +179,10 @@ class Pipelines(Connection):
                 "UPDATE task SET state='RUNNING', attempt=?, job=?, submitted=0, gpus=?, parts=?, note=?, cause='', started=?, seconds=0 WHERE dag=? AND position=?",
                 (attempt, job, json.dumps(row.gpus), row.parts, storable(row.note), now, number, row.position),
             )  # fmt: skip
-            db.execute("INSERT INTO attempt (dag, position, attempt, job, state, started) VALUES (?,?,?,?,'RUNNING',?)", (number, row.position, attempt, job, now))
+            db.execute(
+                "INSERT INTO attempt (dag, position, attempt, job, state, started) VALUES (?,?,?,?,'RUNNING',?)",
+                (number, row.position, attempt, job, now),
+            )
         return attempt
 
     def submitted(self, number: int, position: int) -> None:
@@ -190,7 +204,16 @@ class Pipelines(Connection):
         with self._write() as db:
             db.execute(
                 "UPDATE task SET state=?, cause=?, seconds=?, vals=?, note=CASE ? WHEN '' THEN note ELSE ? END WHERE dag=? AND position=?",
-                (end.state, storable(end.cause), end.seconds, json.dumps(dict(end.values)), end.note, storable(end.note), dag.number, position),
+                (
+                    end.state,
+                    storable(end.cause),
+                    end.seconds,
+                    json.dumps(dict(end.values)),
+                    end.note,
+                    storable(end.note),
+                    dag.number,
+                    position,
+                ),
             )
             self._end_attempt(dag.number, position, end)
             db.execute("DELETE FROM output WHERE dag=? AND position=?", (dag.number, position))
@@ -218,13 +241,17 @@ class Pipelines(Connection):
             )
             db.execute("DELETE FROM output WHERE dag=? AND position=?", (number, position))
             db.execute(
-                "INSERT INTO output SELECT ?, ?, path, sha, size, executable, own FROM output WHERE dag=? AND position=?", (number, position, *found)
+                "INSERT INTO output SELECT ?, ?, path, sha, size, executable, own FROM output WHERE dag=? AND position=?",
+                (number, position, *found),
             )
 
     def skip(self, number: int, skipped: Iterable[tuple[int, str]]) -> None:
         """These tasks are not run, each for its reason."""
         with self._write() as db:
-            db.executemany("UPDATE task SET state='SKIPPED', cause=? WHERE dag=? AND position=?", ((reason, number, position) for position, reason in skipped))
+            db.executemany(
+                "UPDATE task SET state='SKIPPED', cause=? WHERE dag=? AND position=?",
+                ((reason, number, position) for position, reason in skipped),
+            )
 
     def cancel_waiting(self, number: int, reason: str) -> None:
         """Whatever waits is cancelled."""
@@ -265,7 +292,10 @@ class Pipelines(Connection):
     def keep_digests(self, found: Iterable[tuple[str, str, str]]) -> None:
         """Remember hashes of files: path, stamp, hash."""
         with self._write(synced=False) as db:
-            db.executemany("INSERT OR REPLACE INTO digest (path, stamp, sha) VALUES (?,?,?)", ((storable(path), stamp, sha) for path, stamp, sha in found))
+            db.executemany(
+                "INSERT OR REPLACE INTO digest (path, stamp, sha) VALUES (?,?,?)",
+                ((storable(path), stamp, sha) for path, stamp, sha in found),
+            )
 
     # --- what is said ------------------------------------------------------------------------------------------------
 
@@ -276,7 +306,10 @@ class Pipelines(Connection):
 
     def said(self, number: int, since: int = 0) -> list[tuple[int, str, str]]:
         """Lines after the event ``since``: its number, the task and the line."""
-        return [(row["seq"], row["task"], row["line"]) for row in self._rows("SELECT * FROM event WHERE dag=? AND seq>? ORDER BY seq LIMIT 10000", number, since)]
+        return [
+            (row["seq"], row["task"], row["line"])
+            for row in self._rows("SELECT * FROM event WHERE dag=? AND seq>? ORDER BY seq LIMIT 10000", number, since)
+        ]
 
 
 def _dag(row: sqlite3.Row) -> Dag:
