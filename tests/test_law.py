@@ -70,6 +70,7 @@ _PURE = {
     "urllib", "warnings",
 }  # fmt: skip
 _IMPURE = {
+    ("", "importlib"): "what is offered to Python is loaded when it is used",
     ("constants", "random"): "the type of a source of chance, which is an argument",
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",

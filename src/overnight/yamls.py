@@ -50,9 +50,9 @@ def _events(text: str, name: str) -> Iterator[Any]:
                 raise _refused(name, event.start_mark.line + 1, f"there is more than {MOST_EVENTS} values in it")
             yield event
     except yaml.MarkedYAMLError as exc:
-        mark: Any = exc.problem_mark or exc.context_mark
+        line = getattr(exc.problem_mark or exc.context_mark, "line", 0)
         what = one_line(f"{exc.problem or exc}{f' ({exc.context})' if exc.context else ''}", 160)
-        raise _refused(name, mark.line + 1 if mark else 1, f"this is no YAML: {what}", _hint(text, mark.line if mark else 0)) from exc
+        raise _refused(name, line + 1, f"this is no YAML: {what}", _hint(text, line)) from exc
     except yaml.reader.ReaderError as exc:
         found = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
         line = text.count("\n", 0, found.start()) + 1 if found else 1
