@@ -56,14 +56,18 @@ class Stage:
         dag = Dag(0, found.pipeline.name, text, "pipeline.yaml", str(self.code), packed.commit, packed.folder, 1.0, {}, {**packed.links})
         return self.record.create(dag, [task.id for task in found.tasks])
 
-    def conduct(self, dag: Dag, *, cached: bool = True, stop: Callable[[], str] = lambda: "", wrap: Callable[[JobSpec], JobSpec] = lambda spec: spec) -> DagState:
+    def conduct(
+        self, dag: Dag, *, cached: bool = True, stop: Callable[[], str] = lambda: "", wrap: Callable[[JobSpec], JobSpec] = lambda spec: spec
+    ) -> DagState:
         """Conduct it, as whoever takes it up does."""
         found = plan(*pipeline(read(dag.text.encode(), dag.file), dag.file))
         rows = self.record.tasks(dag.number)
         handing = Handing((self.record, self.parcels, Outputs(self.folder / "outputs")), dag, found, rows, self.folder)
         machine = Machine(self.slots, (Card("0"), Card("1")), 8.0, 64.0)
         place = Place(self.folder / "runs", ENV, machine, wrap, cached)
-        return Conductor(self.record, self.executor, (dag, found, rows, handing), place, lambda task, line: self.lines.append(f"[{task}] {line}"), stop).run()
+        return Conductor(
+            self.record, self.executor, (dag, found, rows, handing), place, lambda task, line: self.lines.append(f"[{task}] {line}"), stop
+        ).run()
 
     def run(self, text: str, **more: Any) -> dict[str, Row]:
         """Run a pipeline to its end; its tasks by their ids."""
@@ -127,7 +131,10 @@ dependencies:
 def test_independent_stages_run_at_the_same_time(stage: Stage) -> None:
     meet = "touch {folder}/{own}; n=0; while [ ! -e {folder}/{other} ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done; test -e {folder}/{other}"
     left, right = (words(meet.format(folder=stage.folder, own=own, other=other)) for own, other in (("a", "b"), ("b", "a")))
-    assert states(stage.run(f"nodes: [{{name: left, command: {left}}}, {{name: right, command: {right}}}]")) == {"left": "SUCCEEDED", "right": "SUCCEEDED"}
+    assert states(stage.run(f"nodes: [{{name: left, command: {left}}}, {{name: right, command: {right}}}]")) == {
+        "left": "SUCCEEDED",
+        "right": "SUCCEEDED",
+    }
 
 
 def test_no_more_tasks_run_at_once_than_there_are_slots(stage: Stage) -> None:
@@ -182,7 +189,9 @@ nodes:
 
 def test_a_failing_task_is_tried_again_as_often_as_it_says(stage: Stage) -> None:
     third = f"echo x >> {stage.folder}/tries; test $(wc -l < {stage.folder}/tries) = 3"
-    rows = stage.run(f"nodes: [{{name: flaky, command: {words(third)}, retries: 2, retry_delay: 0.01}}, {{name: after, command: 'true', needs: flaky}}]")
+    rows = stage.run(
+        f"nodes: [{{name: flaky, command: {words(third)}, retries: 2, retry_delay: 0.01}}, {{name: after, command: 'true', needs: flaky}}]"
+    )
     assert (states(rows), rows["flaky"].attempt) == ({"flaky": "SUCCEEDED", "after": "SUCCEEDED"}, 3)
 
 
@@ -198,7 +207,9 @@ def test_the_pause_before_a_retry_doubles(stage: Stage) -> None:
 
 
 def test_a_task_is_ended_at_its_time_limit(stage: Stage) -> None:
-    assert states(stage.run("nodes: [{name: slow, command: sleep 600, time_limit: 0.3s}, {name: after, command: 'true', needs: slow}]")) == {"slow": "TIMED_OUT", "after": "SKIPPED"}
+    assert states(
+        stage.run("nodes: [{name: slow, command: sleep 600, time_limit: 0.3s}, {name: after, command: 'true', needs: slow}]")
+    ) == {"slow": "TIMED_OUT", "after": "SKIPPED"}
 
 
 # --- matrices ---------------------------------------------------------------------------------------------------------
@@ -338,11 +349,17 @@ ONE = "name: one\nnodes: [{name: a, command: cat train.py%s}]"
 
 
 def test_changed_code_is_named(stage: Stage) -> None:
-    assert why(stage, ONE % "", ONE % "", lambda: (stage.code / "train.py").write_text("new")) == "[a] not cached: train.py changed since dag-1"
+    assert (
+        why(stage, ONE % "", ONE % "", lambda: (stage.code / "train.py").write_text("new"))
+        == "[a] not cached: train.py changed since dag-1"
+    )
 
 
 def test_new_code_is_named(stage: Stage) -> None:
-    assert why(stage, ONE % "", ONE % "", lambda: (stage.code / "model.py").write_text("new")) == "[a] not cached: model.py changed since dag-1"
+    assert (
+        why(stage, ONE % "", ONE % "", lambda: (stage.code / "model.py").write_text("new"))
+        == "[a] not cached: model.py changed since dag-1"
+    )
 
 
 def test_code_that_the_inputs_do_not_name_does_not_count(stage: Stage) -> None:
@@ -351,7 +368,10 @@ def test_code_that_the_inputs_do_not_name_does_not_count(stage: Stage) -> None:
 
 
 def test_the_pipelines_own_file_does_not_count_as_code(stage: Stage) -> None:
-    assert why(stage, ONE % "", ONE % "", lambda: (stage.code / "pipeline.yaml").write_text("new")) == "[a] cached: nothing changed since dag-1"
+    assert (
+        why(stage, ONE % "", ONE % "", lambda: (stage.code / "pipeline.yaml").write_text("new"))
+        == "[a] cached: nothing changed since dag-1"
+    )
 
 
 def test_a_changed_variable_is_named(stage: Stage) -> None:
@@ -447,7 +467,9 @@ def test_put_back_tasks_are_run_when_the_pipeline_goes_on(stage: Stage) -> None:
 
 
 def test_a_cancelled_pipeline_ends_what_runs_and_begins_nothing(stage: Stage) -> None:
-    dag = stage.begin("nodes: [{name: a, command: touch started; sleep 600}, {name: b, command: 'true', needs: a}, {name: c, command: 'true', needs: a, when: always}]")
+    dag = stage.begin(
+        "nodes: [{name: a, command: touch started; sleep 600}, {name: b, command: 'true', needs: a}, {name: c, command: 'true', needs: a, when: always}]"
+    )
 
     def wish() -> str:
         if any(row.submitted for row in stage.record.tasks(dag.number)):

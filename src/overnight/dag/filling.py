@@ -9,7 +9,7 @@ from overnight.dag.read import refused
 from overnight.dag.words import Node, Pipeline, Task
 from overnight.errors import UsageError, nearest
 
-_PLACE = re.compile(r"\{\{\s*([A-Za-z0-9_-]+)\.([^{}]+?)\s*\}\}")
+_PLACE = re.compile(r"\{\{\s*([A-Za-z0-9_-]+)\.([^{}\s]+)\s*\}\}")
 _OF_MANY: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "mean": lambda numbers: sum(numbers) / len(numbers)}
 Values = Mapping[str, Mapping[str, Mapping[str, float]]]  # node -> instance ("" where there is but one) -> metric -> last value
 
