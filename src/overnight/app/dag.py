@@ -76,6 +76,7 @@ def begin(doors: Doors, wanted: Wanted, environ: Mapping[str, str], now: float) 
     Raises ``UsageError`` (E-YAML, E-PIPELINE, E-NO-GPU, E-NO-SANDBOX, E-CODE-TOO-LARGE, E-NO-FOLDER), ``StorageError``.
     """
     until = _texts(wanted.options.get("until"))
+    dag_place.check_executor(str(wanted.options.get("executor", "local")))
     found = planned(wanted.text, wanted.file, until)
     settings = dag_place.settings_for(wanted.workdir, wanted.options, environ)
     dag_place.machine(wanted.options, settings, environ).check(

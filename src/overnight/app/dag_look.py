@@ -36,8 +36,9 @@ class Seen:
 
 def seen(environ: Mapping[str, str], given: str) -> Seen:
     """The pipeline with this id, or the latest. Raises ``NotFoundError``, ``UsageError``."""
+    number = number_of(given)
     with dag_place.recorded(environ) as (home, record):
-        return _seen(home, record, record.dag(number_of(given)))
+        return _seen(home, record, record.dag(number))
 
 
 def _seen(home: Home, record: Pipelines, dag: Dag) -> Seen:
@@ -126,8 +127,9 @@ def output(environ: Mapping[str, str], given: str, task: str) -> Path:
 
 def followed(environ: Mapping[str, str], given: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[tuple[str, str]]:
     """Task and line of everything that was said from the beginning and is said until the end; stops where nobody conducts any more."""
+    number = number_of(given)
     with dag_place.recorded(environ) as (home, record):
-        dag = record.dag(number_of(given))
+        dag = record.dag(number)
         since, alone = 0, 0.0
         while True:
             over = record.dag(dag.number).state.over

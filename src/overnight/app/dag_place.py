@@ -128,12 +128,16 @@ def settings_for(workdir: Path, options: Mapping[str, object], environ: Mapping[
     return config.load(root, flags, environ).settings
 
 
-def executor_named(name: str, found: Home) -> Executor:
-    """The executor of this name, with its job folders. Raises ``UsageError``."""
+def check_executor(name: str) -> None:
+    """Refuse an executor that there is not. Raises ``UsageError`` (E-NO-EXECUTOR)."""
     if name not in EXECUTORS:
         raise UsageError(
             "E-NO-EXECUTOR", f"there is no executor '{name}'{nearest(name, EXECUTORS)}", why=f"there are {', '.join(EXECUTORS)}", fix="overnight dag run pipeline.yaml --executor local"
         )  # fmt: skip
+
+
+def executor_named(name: str, found: Home) -> Executor:
+    """The executor of this name, with its job folders."""
     module, _, row = EXECUTORS[name].partition(":")
     made: Executor = getattr(importlib.import_module(module), row)(found.part("jobs"))
     return made
