@@ -21,6 +21,7 @@ MOST_BYTES = 2**20
 MOST_EVENTS = 100_000
 DEEPEST = 16
 _LONGEST_NUMBER = 40  # characters; longer ones are texts
+_FIRST = frozenset("~nNtTfF+-.0123456789")  # what anything but a text begins with
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]+", re.ASCII)
@@ -45,8 +46,12 @@ def _events(text: str, name: str) -> Iterator[Any]:
     """The parser's events, as many as are allowed; its own errors mapped."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as quick, and not everywhere
     try:
-        for count, event in enumerate(yaml.parse(text, Loader=loader)):
-            if count >= MOST_EVENTS:
+        parser = loader(text)
+        left = MOST_EVENTS
+        while parser.check_event():
+            event = parser.get_event()
+            left -= 1
+            if left < 0:
                 raise _refused(name, event.start_mark.line + 1, f"there is more than {MOST_EVENTS} values in it")
             yield event
     except yaml.MarkedYAMLError as exc:
@@ -98,7 +103,7 @@ class _Builder:
         if event.tag is not None:
             raise self._no(event, f"the tag {one_line(event.tag, 60)} is not allowed; write the plain value")
         line = event.start_mark.line + 1
-        if isinstance(event, yaml.ScalarEvent):
+        if type(event) is yaml.ScalarEvent:
             plain = event.implicit[0] and not event.style
             return Item(resolved(event.value) if plain else event.value, event.value, line)
         if depth > DEEPEST:
@@ -134,6 +139,8 @@ class _Builder:
 
 def resolved(text: str) -> bool | int | float | str | None:
     """What a plain value is by the core schema of YAML 1.2 (section 10.3.2 of the specification)."""
+    if text and text[0] not in _FIRST:
+        return text
     if text in _NULL:
         return None
     if text in _BOOL:

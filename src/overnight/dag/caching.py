@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 
 from overnight.dag.globs import is_named
 from overnight.dag.words import Kept
@@ -30,11 +30,14 @@ class Parts:
     @property
     def key(self) -> str:
         """64 hex digits: equal exactly if nothing that counts differs."""
-        return _hash({"version": _VERSION, **asdict(replace(self, commit="", sources=()))})
+        return _hash({"version": _VERSION, **self._fields(), "commit": "", "sources": ()})
 
     def to_json(self) -> str:
         """The text that ``parts_from_json`` reads."""
-        return json.dumps(asdict(self))
+        return json.dumps(self._fields())
+
+    def _fields(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def parts_from_json(text: str) -> Parts:

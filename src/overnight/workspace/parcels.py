@@ -59,6 +59,7 @@ class Parcels:
         self._git = Git(find_git(), self._home)
         prepare(self._home, "sha1")
         self._objects = Objects(self._git, self._home / "objects", "sha1")
+        self._latest: tuple[str, Mapping[str, Entry]] = ("", {})
 
     def close(self) -> None:
         """End the git process that reads objects."""
@@ -112,7 +113,9 @@ class Parcels:
         """Every path of the code. Raises ``NotFoundError``."""
         if not self.has(commit):
             raise NotFoundError("E-NO-CODE", f"there is no code {commit[:12]} here", fix="submit the job again")
-        return self._listing(commit, {"GIT_DIR": str(self._home)}).files
+        if self._latest[0] != commit:
+            self._latest = commit, self._listing(commit, {"GIT_DIR": str(self._home)}).files
+        return self._latest[1]
 
     # --- where it goes to ------------------------------------------------------------------------------------------
 
