@@ -44,6 +44,7 @@ class Place:
     machine: Machine
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
     cached: bool = True  # what succeeded before need not run again
+    redact: Callable[[str], str] = str  # takes known secrets out of what is said
 
 
 @dataclass(slots=True)
@@ -76,10 +77,17 @@ class Conductor:
         self._room = Room(place.machine)
         self._running: dict[int, _Running] = {}
         self._paused: dict[int, float] = {}  # tasks that wait before they are tried again -> until when
+        self._lines: list[tuple[float, str, str]] = []  # said, and not yet in the record
         self._ready: dict[int, tuple[Filled, Parts]] = {}  # looked up in the cache in vain, waiting for room
 
     def run(self) -> DagState:
         """Conduct until all is over, or until ``stop``; RUNNING if it was left. Raises ``StorageError``, ``NotFoundError``."""
+        try:
+            return self._conduct()
+        finally:
+            self._keep_lines()
+
+    def _conduct(self) -> DagState:
         self._adopt()
         while True:
             reason = self._asked()
@@ -87,6 +95,7 @@ class Conductor:
             if not reason:
                 self._start_due()
                 self._write_skips()
+            self._keep_lines()
             if not self._running and (reason or not (self._progress.due or self._paused)):
                 break
             self._watch()
@@ -95,7 +104,11 @@ class Conductor:
     # --- beginning and end -------------------------------------------------------------------------------------------
 
     def _adopt(self) -> None:
-        """Take over what an earlier conductor had running; what it had not handed to the executor is forgotten."""
+        """Take over what an earlier conductor had running; what it had not handed to the executor is forgotten, as are folders it left."""
+        live = {row.job for row in self._rows if row.state is TaskState.RUNNING}
+        for folder in self._place.runs.glob(f"{self._dag.id}-*"):
+            if folder.name not in live:
+                remove(folder)
         for row in self._rows:
             if row.state is not TaskState.RUNNING:
                 continue
@@ -204,8 +217,7 @@ class Conductor:
 
     def _submit(self, task: Task, found: Filled, parts: Parts, gpus: tuple[str, ...]) -> None:
         row = replace(self._rows[task.position], job=job_name(self._dag, task), gpus=gpus, parts=parts.to_json())
-        self._record.begin(self._dag.number, row, time.time())
-        row = self._refresh(task.position)
+        row = self._rows[task.position] = self._record.begin(self._dag.number, row, time.time())
         folder = self._place.runs / row.job
         try:
             base = self._handing.lay(task, found, folder)
@@ -290,7 +302,7 @@ class Conductor:
     def _taken(self, task: Task, row: Row, end: End) -> End:
         """The end with what the task has left; a failure if something that it was to leave is not there."""
         try:
-            taken = self._handing.take(task, self._handing.filled(task), self._place.runs / row.job)
+            taken = self._handing.take(task, self._handing.filled(task), self._place.runs / row.job, parts_from_json(row.parts).commit)
         except ValueError as exc:
             return replace(end, state=TaskState.FAILED, cause=str(exc))
         if taken.missing:
@@ -318,8 +330,11 @@ class Conductor:
         key = ""
         if task.node.cache and end.state is TaskState.SUCCEEDED:
             key = parts_from_json(row.parts).key if row.parts else ""
+        end = replace(end, cause=self._place.redact(end.cause))
         self._record.settle(self._dag, row.position, end, key)
-        self._refresh(row.position)
+        self._rows[row.position] = replace(
+            row, state=end.state, cause=end.cause, seconds=end.seconds, values=end.values, note=end.note or row.note
+        )
         told = (
             duration(end.seconds)
             if end.state is TaskState.SUCCEEDED
@@ -349,9 +364,15 @@ class Conductor:
     # --- telling -----------------------------------------------------------------------------------------------------
 
     def _tell(self, task: Task, line: str) -> None:
-        line = one_line(line, 400)
-        self._record.say(self._dag.number, task.id, line, time.time())
+        line = one_line(self._place.redact(line), 400)
+        self._lines.append((time.time(), task.id, line))
         self._say(task.id, line)
+
+    def _keep_lines(self) -> None:
+        """Write down what was said since the last time."""
+        if self._lines:
+            self._record.say(self._dag.number, self._lines)
+            self._lines.clear()
 
     def _tell_numbers(self, each: _Running, points: list[MetricPoint]) -> None:
         """The latest of every number since the last look, on one line."""

@@ -124,9 +124,10 @@ class Handing:
 
     # --- after a task ------------------------------------------------------------------------------------------------
 
-    def take(self, task: Task, found: Filled, folder: Path) -> Taken:
-        """Keep what a task has left in its folder. Raises ``StorageError``."""
-        known = {path: name for path, (_, name) in self._code.files.items()}
+    def take(self, task: Task, found: Filled, folder: Path, commit: str) -> Taken:
+        """Keep what a task has left in its folder, which began as the code of ``commit``. Raises ``StorageError``."""
+        files = self._code.files if commit == self._dag.commit else self._files(commit, self._dag.folder)
+        known = {path: name for path, (_, name) in files.items()}
         given = {path: file.sha for path, file in self._chosen(task).items()}
         return self._outputs.take(folder / self._dag.folder, found.outputs, known, given)
 

@@ -23,6 +23,7 @@ from overnight.dag.plan import plan
 from overnight.dag.words import Dag, DagState, Plan
 from overnight.errors import NotFoundError, OvernightError, UsageError
 from overnight.handing import Handing
+from overnight.redact import Redactor
 
 _PATIENCE = 20.0  # seconds in which a conductor in the background must be at work
 
@@ -137,6 +138,7 @@ def conduct(doors: Doors, begun: Begun, environ: Mapping[str, str], say: Say, st
         dag_place.machine(dag.options, settings, environ),
         begun.wrap,
         dag.options.get("cache", True) is True,
+        Redactor(environ).text,
     )
     executor = dag_place.executor_named(str(dag.options.get("executor", "local")), doors.home)
     with dag_place.conducted(doors.home, dag), contextlib.ExitStack() as stack:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from overnight.dag.words import Dag, DagState, End, Kept, Row, TaskState
 from overnight.errors import NotFoundError
@@ -170,20 +171,29 @@ class Pipelines(Connection):
         """One task."""
         return _row(self._rows("SELECT * FROM task WHERE dag=? AND position=?", number, position)[0])
 
-    def begin(self, number: int, row: Row, now: float) -> int:
-        """Write down that a task is about to run as ``row`` says (job without its attempt, gpus, parts, note); returns the attempt."""
+    def begin(self, number: int, row: Row, now: float) -> Row:
+        """Write down that a task is about to run as ``row`` says (job without its attempt, gpus, parts, note); returns the row as it is then."""
+        begun = replace(
+            row,
+            state=TaskState.RUNNING,
+            attempt=row.attempt + 1,
+            job=f"{row.job}.{row.attempt + 1}",
+            submitted=False,
+            cause="",
+            started=now,
+            seconds=0.0,
+        )
         with self._write() as db:
-            attempt = int(db.execute("SELECT attempt FROM task WHERE dag=? AND position=?", (number, row.position)).fetchone()[0]) + 1
-            job = f"{row.job}.{attempt}"
             db.execute(
-                "UPDATE task SET state='RUNNING', attempt=?, job=?, submitted=0, gpus=?, parts=?, note=?, cause='', started=?, seconds=0 WHERE dag=? AND position=?",
-                (attempt, job, json.dumps(row.gpus), row.parts, storable(row.note), now, number, row.position),
-            )  # fmt: skip
+                "UPDATE task SET state='RUNNING', attempt=?, job=?, submitted=0, gpus=?, parts=?, note=?, cause='', started=?, seconds=0"
+                " WHERE dag=? AND position=?",
+                (begun.attempt, begun.job, json.dumps(row.gpus), row.parts, storable(row.note), now, number, row.position),
+            )
             db.execute(
                 "INSERT INTO attempt (dag, position, attempt, job, state, started) VALUES (?,?,?,?,'RUNNING',?)",
-                (number, row.position, attempt, job, now),
+                (number, row.position, begun.attempt, begun.job, now),
             )
-        return attempt
+        return begun
 
     def submitted(self, number: int, position: int) -> None:
         """The executor has taken the job of the latest attempt."""
@@ -299,10 +309,13 @@ class Pipelines(Connection):
 
     # --- what is said ------------------------------------------------------------------------------------------------
 
-    def say(self, number: int, task: str, line: str, now: float) -> None:
-        """Keep a line for whoever watches; a power cut may take it."""
+    def say(self, number: int, lines: Iterable[tuple[float, str, str]]) -> None:
+        """Keep lines (time, task, text) for whoever watches; a power cut may take them."""
         with self._write(synced=False) as db:
-            db.execute("INSERT INTO event (dag, time, task, line) VALUES (?,?,?,?)", (number, now, task, storable(line)))
+            db.executemany(
+                "INSERT INTO event (dag, time, task, line) VALUES (?,?,?,?)",
+                ((number, now, task, storable(line)) for now, task, line in lines),
+            )
 
     def said(self, number: int, since: int = 0) -> list[tuple[int, str, str]]:
         """Lines after the event ``since``: its number, the task and the line."""
