@@ -2,7 +2,7 @@
 
     python bench/dag.py [--nodes N] [--run N]
 
-CPU seconds are of this process and of the children that it has waited for (git), not of supervisors and commands.
+CPU seconds are of this process and of the children that it has waited for: git, and where commands are run, these and their supervisors.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from overnight.dag import globs
 from overnight.dag.caching import Parts, code_hash, parts_from_json, why
 from overnight.dag.fit import Card, Machine, Room
 from overnight.dag.graph import layers, tree
+from overnight.dag.kinds import FIELDS
 from overnight.dag.plan import Progress, plan
 from overnight.dag.read import pipeline
 from overnight.dag.svg import draw
@@ -322,3 +323,17 @@ def test_a_thousand_nodes_are_planned_and_followed_to_their_end() -> None:
     while progress.due:
         progress.settle(progress.due.popleft(), TaskState.SUCCEEDED)
     assert (set(progress.states), len(tree(found.pipeline)), draw(found.pipeline).count("<rect")) == ({TaskState.SUCCEEDED}, 1000, 1000)
+
+
+# --- the page about it ------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs" / "pipelines.md").read_text(encoding="utf-8")
+
+
+def test_every_pipeline_of_the_page_can_be_run_and_the_first_is_the_seeds() -> None:
+    found = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert ([len(planned(text).tasks) for text in found], found[0]) == ([3, 8], SEED)
+
+
+def test_every_field_has_its_place_on_the_page() -> None:
+    assert [name for name in FIELDS if f"`{name}`" not in PAGE] == []
