@@ -28,6 +28,7 @@ from overnight.workspace import Parcels
 
 _CODE = (".py", ".sh", ".toml", ".yaml", ".yml", ".json", ".cfg", ".ini", "Makefile", "justfile")
 _FILES, _LONGEST = 400, 2**18  # files that are looked at for paths they name, bytes of each
+_RUN = ("OVERNIGHT_SEED", "OVERNIGHT_EXPERIMENT_ID", "OVERNIGHT_TAG", "OVERNIGHT_TIME_BUDGET")
 Wrap = Callable[[JobSpec], JobSpec]
 
 
@@ -158,8 +159,8 @@ def machine(options: Mapping[str, object], settings: Settings, environ: Mapping[
 
 
 def environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of every task."""
-    return for_run(environ, settings.pass_env)
+    """The variables of every task; of a pipeline inside a run also what the run is told of itself."""
+    return for_run(environ, (*settings.pass_env, *_RUN))
 
 
 def walls(found: Home, dag: Dag, plan: Plan, settings: Settings, environ: Mapping[str, str]) -> Wrap:

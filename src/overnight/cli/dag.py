@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from overnight.app import dag as dags
-from overnight.app import dag_look
+from overnight.app import dag_look, dag_study
 from overnight.app.dag_handle import options_of
 from overnight.app.dag_place import Doors, opened
 from overnight.cli import silence
@@ -102,6 +102,14 @@ def resume(dag_id: str, code: str, detach: bool, as_json: bool) -> int:
             )
             return 0
         return _conduct(doors, begun, as_json=as_json)
+
+
+@dag.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("node", default="")
+def inside(file: Path, node: str) -> int:
+    """What the run of a study with a pipeline runs: FILE from its beginning, here, behind the run's own walls, with the numbers of NODE alone."""
+    return dag_study.inside(file, node, os.environ, click.echo)
 
 
 def _conduct(doors: Doors, begun: dags.Begun, *, as_json: bool) -> int:
