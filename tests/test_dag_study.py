@@ -36,7 +36,7 @@ def test_without_a_name_the_last_node_counts(tmp_path: Path) -> None:
 
 def test_a_search_over_a_pipeline_tries_and_keeps(tmp_path: Path) -> None:
     found = study(tmp_path, "--metric-node", "train", "--budget", "3", "--json")
-    assert (found.code, found.json["total"]) == (0, 4)
+    assert (found.code, found.json["experiments"]) == (0, 4)
 
 
 def test_the_end_of_a_run_is_the_end_of_all_its_tasks(tmp_path: Path, mark: str) -> None:
