@@ -37,6 +37,12 @@ class Settings:
     command: tuple[str, ...] = _setting(
         "command", (), "What runs one experiment: one text for the shell, or a list; {seed} is replaced.", '"uv run train.py"'
     )
+    pipeline: str = _setting(
+        "text", "", "A pipeline in place of a command: the file in the repository; each run of it is one experiment.", '"pipeline.yaml"'
+    )
+    metric_node: str = _setting(
+        "text", "", "The node of the pipeline whose numbers count; not set = the last one in the file.", '"evaluate"'
+    )
     editable: tuple[str, ...] = _setting(
         "texts", ("train.py",), "Files (or patterns) that a proposal may change; everything else is protected.", '["train.py"]'
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from overnight.app import place as places
 from overnight.app import plan as plans
-from overnight.app import prepare, researching, walls, wiring
+from overnight.app import prepare, researching, walls, where
 from overnight.app.data import data_links
 from overnight.app.options import Options
 from overnight.app.researching import Desk
@@ -60,7 +60,7 @@ def implement(options: Options, slots: int, name: str, tell: Callable[[str, str]
         stack.enter_context(_held(desk.place))
         begun = _begun(desk, files, tell)
         study = _study(settings, files, desk.base)
-        executor = wiring.executor_at(desk.place.state)
+        executor = where.executor_at(desk.place.state)
         researching.end_leftovers(desk.place.jobs, executor, _LEFT)
         around = walls.around(study, desk.workspace, desk.place.state, options.environ, prepare.run_environment(settings, options.environ))
         folder = stack.enter_context(researching.folder_of(desk.place, "implement"))

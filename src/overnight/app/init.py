@@ -22,7 +22,7 @@ from overnight.settings import Settings, convert, table
 
 _GROUPS = (
     ("What is sought", ("goal", "metric", "direction", "target", "budget", "min_delta", "pick")),
-    ("What runs", ("command", "editable", "protect", "data", "pass_env", "time_budget", "time_limit", "seed")),
+    ("What runs", ("command", "pipeline", "metric_node", "editable", "protect", "data", "pass_env", "time_budget", "time_limit", "seed")),
     (
         "Who proposes",
         (

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import config, constants, gpus
-from overnight.app import agents, where
+from overnight.app import agents, dag_study, where
 from overnight.app import place as places
 from overnight.app.data import check_data, env_names
 from overnight.app.detect import Findings
@@ -68,6 +68,8 @@ def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]
         settings = replace(settings, command=())
     base = base_of(options, workspace)
     known = workspace.entries(base)
+    if settings.pipeline:
+        settings = replace(settings, command=dag_study.command(settings, workspace, base))
     if loaded.origin["editable"] == "default" and not set(settings.editable) & set(known):
         words = [word.removeprefix("./") for word in _words(settings.command)]
         scripts = [word for word in words if word.endswith(".py") and word in known]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from overnight import config, jobs
-from overnight.app import agents, prepare, walls, wiring
+from overnight.app import agents, prepare, walls, where, wiring
 from overnight.app import place as places
 from overnight.app.learned import knowledge_of
 from overnight.app.options import Options
@@ -152,7 +152,7 @@ def whom(settings: Settings, environ: Mapping[str, str], verb: str) -> Settings:
 def asker(desk: Desk, verb: str, say: Callable[[str], None]) -> Iterator[Asker]:
     """Whoever is to be asked, behind walls, with a folder that is gone afterwards. Raises ``UsageError``."""
     settings = whom(desk.settings, desk.options.environ, verb)
-    executor = wiring.executor_at(desk.place.state)
+    executor = where.executor_at(desk.place.state)
     study = stand_in(settings, desk.base, f"{verb}-{os.getpid()}-{time.time_ns():x}x")
     study = replace(study, metric=settings.metric or desk.study.metric)
     around = walls.around(

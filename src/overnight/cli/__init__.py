@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "worker": ("overnight.cli.worker:worker", "Offer this machine to the hub: start, join, allow, install."),
     "relay": ("overnight.cli.relay:relay", "The point that workers and clients dial out to: init, start, invite, revoke."),
     "join": ("overnight.cli.join:join", "Join a relay as a client."),
+    "dag": ("overnight.cli.dag:dag", "Pipelines in YAML: run, status, watch, cancel, resume, graph, ls, log."),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }
