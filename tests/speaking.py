@@ -74,6 +74,9 @@ class Scripted:
                     answers.append("refused")
             elif what == "note":
                 open(words[0], "w").write(json.dumps(answers))
+            elif what == "child":
+                if os.fork() == 0:
+                    os.execvp("sleep", ["sleep", "60"])
             elif what == "link":
                 os.symlink(words[0], words[1])
             elif what == "open":

@@ -133,6 +133,7 @@ def test_a_turn_in_which_only_protected_files_were_wanted_says_which(bench: Benc
         ([("end", "end_turn")], "E-AGENT-EMPTY"),
         ([("say", "All is well.")], "E-NO-EDIT"),
         ([("say", "Retrying...\n\nError: Authentication failed (HTTP 401).\n  Check your key.")], "E-AGENT-LOGIN"),
+        ([("say", "exceeded retry limit, last status: 429 Too Many Requests")], "E-AGENT-RATE"),
         ([("edit", "prepare.py", "x = 2\n"), ("end", "cancelled")], "E-WRONG-FILE"),
     ],
     ids=lambda found: found if isinstance(found, str) else "",
@@ -149,6 +150,10 @@ def test_each_trouble_is_told_apart(bench: Bench, steps: list[Step], code: str) 
 )
 def test_tokens_are_counted_however_an_agent_tells_them(bench: Bench, steps: list[Step], tokens: int) -> None:
     assert bench.ask(*EDIT, *steps).tokens == tokens
+
+
+def test_a_child_of_the_agent_that_holds_its_pipe_is_not_waited_for(bench: Bench) -> None:
+    assert bench.ask(("child",), *EDIT).hypothesis == "a larger step"
 
 
 def test_some_lines_that_are_no_messages_do_no_harm(bench: Bench) -> None:

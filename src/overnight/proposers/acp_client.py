@@ -240,8 +240,7 @@ async def _turn(plan: Mapping[str, Any], command: Sequence[str], brief: str) -> 
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _LEAVE / 2)
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+                process.kill()  # its end is not waited for: a child of it may hold the pipe, and who runs the job ends all of them
 
 
 def main(plan: str, command: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ from overnight.protocols import Executor, Request
 
 LARGEST = 8 * 2**20  # bytes of output that are read; an agent that prints more has gone wild
 _CLIENT = Path(__file__).with_name("acp_client.py")
+_REFUSED = re.compile(r"^Error: |\bstatus:? [45]\d\d\b")  # what an agent says in place of an answer when its model gave none
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _LOGIN = 2**18  # bytes of a login
 # What an agent writes elsewhere is not limited: one unpacks itself into its home. cat writes at once what it has read, so that also an agent
@@ -175,7 +177,7 @@ class AgentProposer:
             return ProposalError("E-WRONG-FILE", f"{self.name} was refused: {'; '.join(report.denied[:4])}", outage=True, why=why)
         if not report.text.strip():
             return ProposalError("E-AGENT-EMPTY", f"{self.name} answered nothing", outage=True)
-        if said := next((line for line in reversed(report.text.splitlines()) if line.startswith("Error: ")), ""):
+        if said := next((line for line in reversed(report.text.splitlines()) if _REFUSED.search(line)), ""):
             return troubles.told_apart(self.name, self._agent.login, said, self._agent.install)
         why = one_line(report.text[-300:], 200)
         if troubles.is_question(report.text):
