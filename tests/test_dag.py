@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -91,7 +93,10 @@ def test_resume_with_the_code_as_it_was_fails_as_before(tmp_path: Path) -> None:
 def test_a_pipeline_in_the_background_is_watched_to_its_end(seed: Project) -> None:
     begun = seed.dag("run", "pipeline.yaml", "--detach", "--json").json
     watched = seed.dag("watch", begun["id"])
-    assert (watched.code, lines(watched)[-2:]) == (0, ["[evaluate] Status: SUCCEEDED", "[dag] dag-1 SUCCEEDED: 3 succeeded"])
+    again = seed.dag("watch", "--json").json
+    assert (watched.code, lines(watched)[-2:], again["state"]) == (
+        0, ["[evaluate] Status: SUCCEEDED", "[dag] dag-1 SUCCEEDED: 3 succeeded"], "SUCCEEDED",
+    )  # fmt: skip
 
 
 def test_a_pipeline_in_the_background_is_cancelled_with_all_its_tasks(tmp_path: Path, mark: str) -> None:
@@ -140,6 +145,26 @@ def test_an_interrupt_lets_what_runs_finish_and_begins_nothing_more(tmp_path: Pa
     until(lambda: "what runs is finished first" in found.said.read_text())
     go.write_text("")
     assert (conductor.wait(), found.states(), found.seen()["state"]) == (130, {"a": "SUCCEEDED", "b": "WAITING"}, "INTERRUPTED")
+
+
+def test_a_wish_to_cancel_that_nobody_has_heard_yet_outlives_a_resume(tmp_path: Path) -> None:
+    found = project(tmp_path, "nodes: [{name: long, command: sleep 600}]", {})
+    conductor = found.spawn("run", "pipeline.yaml")
+    until(lambda: found.rows("SELECT submitted FROM task") == [(1,)])
+    conductor.kill()
+    conductor.wait()
+    with closing(sqlite3.connect(found.hub / "dags.db")) as db, db:
+        db.execute("UPDATE dag SET wanted='cancel'")
+    assert (found.dag("resume", "1").code, found.seen()["state"]) == (1, "CANCELLED")
+
+
+def test_code_that_is_named_as_a_module_of_ours_does_not_get_in_the_way(tmp_path: Path) -> None:
+    bad = "raise SystemExit('not mine')\n"
+    found = project(tmp_path, "nodes: [{name: a, command: 'true'}]", {"yaml.py": bad, "sqlite3.py": bad, "overnight.py": bad})
+    begun = found.python(
+        "import sys; sys.path.remove(''); import overnight; print(overnight.dag_from_yaml(open('pipeline.yaml').read()).wait(60))"
+    )
+    assert (begun.err, begun.out) == ("", "SUCCEEDED\n")
 
 
 def test_only_one_conducts(tmp_path: Path, mark: str) -> None:

@@ -210,8 +210,9 @@ def _make_way(top: Path, path: str) -> None:
 def _poured(source: int, target: int, size: int) -> None:
     """Copy inside the kernel, which shares the blocks where the file system can; by hand where it cannot."""
     done = 0
+    inside = getattr(os, "copy_file_range", None)  # Linux alone has it
     with contextlib.suppress(OSError):
-        while done < size and (count := os.copy_file_range(source, target, size - done)):
+        while inside is not None and done < size and (count := inside(source, target, size - done)):
             done += count
     while block := os.read(source, _BLOCK):
         rest = memoryview(block)

@@ -494,3 +494,10 @@ def test_a_failed_pipeline_begins_again_where_it_failed(stage: Stage) -> None:
 def test_what_a_task_prints_is_said_in_the_seeds_shape(stage: Stage) -> None:
     stage.run("nodes: [{name: train, command: 'echo @loss=0.31'}]")
     assert (stage.lines[:2], stage.lines[2].startswith("[train] Status: SUCCEEDED (")) == (["[train] started", "[train] @loss=0.31"], True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_thousand_nodes_are_run(stage: Stage) -> None:
+    rows = "".join(f"  - {{name: n{number}, command: 'true', needs: [{f'n{number // 3}' if number else ''}]}}\n" for number in range(1000))
+    assert set(states(stage.run("nodes:\n" + rows)).values()) == {"SUCCEEDED"}

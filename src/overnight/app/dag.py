@@ -123,7 +123,7 @@ def again(doors: Doors, number: int, environ: Mapping[str, str], code: str = "")
                 shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
                 notes.append(f"{shown} changed since {dag.id} began: what is left runs with the code as it is now")
             commit, folder, links = packed.commit, packed.folder, packed.links
-        if dag.state.over or failed or doors.record.wanted(dag.number):
+        if dag.state.over or failed:
             doors.record.resume(dag.number, commit=commit, folder=folder, links=links)
     return Begun(doors.record.dag(dag.number), found, wrap, tuple(notes))
 
@@ -174,7 +174,7 @@ def in_background(doors: Doors, dag: Dag, environ: Mapping[str, str]) -> int:
     with log.open("ab") as file:
         begin_at = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "overnight", "dag", "resume", dag.id, "--code", "begun"], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            [sys.executable, "-P", "-m", "overnight", "dag", "resume", dag.id, "--code", "begun"], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             start_new_session=True, cwd=dag.workdir, env=dict(environ),
         )  # fmt: skip
     until = time.monotonic() + _PATIENCE

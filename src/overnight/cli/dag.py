@@ -185,13 +185,17 @@ def status(dag_id: str, exit_status: bool, as_json: bool) -> int:
 @dag.command()
 @click.argument("dag_id", metavar="[DAG]", default="last")
 @click.option("--exit-status", is_flag=True, help="Exit with 6 when a node has failed.")
-def watch(dag_id: str, exit_status: bool) -> int:
+@json_option
+def watch(dag_id: str, exit_status: bool, as_json: bool) -> int:
     """Everything that is said of a pipeline, from its beginning to its end; ^C only ends the watching."""
-    say = _sayer(as_json=False)
-    for task, line in dag_look.followed(os.environ, dag_id):
+    say = _sayer(as_json=as_json)
+    name = dag_look.seen(os.environ, dag_id).dag.id  # the latest may be another at the end
+    for task, line in dag_look.followed(os.environ, name):
         say(task, line)
-    found = dag_look.seen(os.environ, dag_id)
+    found = dag_look.seen(os.environ, name)
     say("", f"{found.dag.id} {found.state}: {_counted(found)}")
+    if as_json:
+        click.echo(json.dumps(dag_look.dag_json(found)))
     return dags.exit_code(found.dag.state) if exit_status else 0
 
 
@@ -255,10 +259,13 @@ def ls(last: int, as_json: bool) -> None:
 @click.argument("dag_id", metavar="DAG")
 @click.argument("task", metavar="TASK")
 @click.option("--raw", is_flag=True, help="The bytes as they were printed, terminal codes and all.")
-def log(dag_id: str, task: str, raw: bool) -> None:
+@json_option
+def log(dag_id: str, task: str, raw: bool, as_json: bool) -> None:
     """The output of a TASK, as in train or 'train[seed=0]'."""
-    data = dag_look.output(os.environ, dag_id, task).read_bytes()
-    if raw:
-        click.echo(data, nl=False)
-        return
-    click.echo(clean(data.decode("utf-8", "replace"), lines=True), nl=False)
+    path = dag_look.output(os.environ, dag_id, task)
+    data = path.read_bytes()
+    text = clean(data.decode("utf-8", "replace"), lines=True)
+    if as_json:
+        click.echo(json.dumps({"schema": "overnight/dag-log/1", "task": task, "path": str(path), "text": text}))
+    else:
+        click.echo(data if raw else text, nl=False)

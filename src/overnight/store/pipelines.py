@@ -156,7 +156,7 @@ class Pipelines(Connection):
         """Begin again where it ended: what did not succeed waits once more; what runs and what succeeded stays."""
         with self._write() as db:
             db.execute(
-                "UPDATE dag SET state='RUNNING', finished=NULL, wanted='', code=?, folder=?, links=? WHERE number=?",
+                "UPDATE dag SET wanted=CASE state WHEN 'RUNNING' THEN wanted ELSE '' END, state='RUNNING', finished=NULL, code=?, folder=?, links=? WHERE number=?",
                 (commit, folder, json.dumps(dict(links)), number),
             )
             db.execute(f"UPDATE task SET {_RESET} WHERE dag=? AND state NOT IN ('RUNNING', 'SUCCEEDED')", (number,))  # noqa: S608 - a constant of ours
