@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from hubs import LEASE, House, asked, ended, everything, held, log, offer, one
 from overnight.models import JobState
@@ -58,14 +58,25 @@ class Hub(RuleBasedStateMachine):
             job for job, wanted in self.jobs.items() if wanted
         }
 
+    @initialize(count=st.integers(1, 3))
+    def begin(self, count: int) -> None:
+        for worker in range(count):
+            self.submit("", 1, 0)
+            self.claim(WORKERS[worker], heard=True)
+
     # --- what happens ------------------------------------------------------------------------------------------------
 
     @rule(key=st.sampled_from(["", "k1", "k2"]), times=st.integers(1, 3), retries=st.integers(0, 1))
     def submit(self, key: str, times: int, retries: int) -> None:
-        ids = {self.house.desk.submit(asked(submission_key=key, retries=2 + retries)).id for _ in range(times)}
+        ids = dict.fromkeys(self.house.desk.submit(asked(submission_key=key, retries=2 + retries)).id for _ in range(times))
         if key:
             assert len(ids) == 1
-        self.jobs |= {job: self.jobs.get(job, False) for job in ids}
+        self.jobs |= {job: self.jobs.get(job, False) for job in ids if job not in self.jobs}
+
+    @rule(seconds=st.sampled_from([0.0, LEASE / 2, LEASE + 1]), worker=st.sampled_from(WORKERS))
+    def claim_later(self, seconds: float, worker: str) -> None:
+        self.pass_time(seconds)
+        self.claim(worker, heard=True)
 
     @rule(worker=st.sampled_from(WORKERS), heard=st.booleans())
     def claim(self, worker: str, heard: bool) -> None:
@@ -105,7 +116,7 @@ class Hub(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), state=st.sampled_from([JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED, JobState.LOST]))
     def finish(self, data: st.DataObject, state: JobState) -> None:
-        each = data.draw(st.sampled_from(sorted(self.runs, key=str)), "attempt")
+        each = data.draw(st.sampled_from(list(self.runs)), "attempt")
         worker, _ = self.runs.pop(each)
         for start in (0, 3, 7):
             self.say(worker, each, log(start, TEXT[start:]))
@@ -125,7 +136,7 @@ class Hub(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(sorted(self.jobs)), "job")
+        job = data.draw(st.sampled_from(list(self.jobs)), "job")
         self.house.desk.cancel(job)
         self.jobs[job] = True
 
@@ -169,7 +180,7 @@ def _try(examples: int) -> None:
 
 
 def test_nothing_is_lost_doubled_or_run_twice_whatever_is_lost_repeated_or_late() -> None:
-    _try(60)
+    _try(100)
 
 
 @pytest.mark.slow
