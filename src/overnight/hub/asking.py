@@ -221,7 +221,10 @@ class Answerer:
 def too_large(size: int) -> UsageError:
     """The error for a message that is not carried."""
     return UsageError(
-        "E-TOO-LARGE", f"a message of {size:,} bytes is not carried", why=f"the most is {PAYLOAD:,} bytes", fix="overnight hub --help"
+        "E-TOO-LARGE",
+        f"a message of {size:,} bytes is not carried",
+        why=f"the most is {PAYLOAD:,} bytes",
+        fix="overnight hub submit --help   # large files belong on storage that both sides reach",
     )
 
 

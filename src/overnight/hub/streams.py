@@ -199,14 +199,14 @@ class Follower:
 def check_subject(subject: str) -> str:
     """The subject, if it is one of ours; raises ``UsageError``."""
     if not _TOKEN.fullmatch(subject) or subject.partition(".")[0] not in STREAMS:
-        raise UsageError("E-SUBJECT", f"'{subject[:80]}' is no subject of a stream", fix="overnight relay --help")
+        raise UsageError("E-SUBJECT", f"'{subject[:80]}' is no subject of a stream", fix="overnight relay status")
     return subject
 
 
 def check_id(message_id: str) -> str:
     """The message's id, if a header can carry it; raises ``UsageError``."""
     if not _ID.fullmatch(message_id):
-        raise UsageError("E-SUBJECT", f"{message_id[:80]!r} cannot be the id of a message", fix="overnight relay --help")
+        raise UsageError("E-SUBJECT", f"{message_id[:80]!r} cannot be the id of a message", fix="overnight relay status")
     return message_id
 
 
