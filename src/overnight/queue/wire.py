@@ -276,7 +276,7 @@ class Remote:
         data = _written({"verb": verb, **coding.plain(what)})
         if len(data) > coding.LONGEST:
             raise errors.UsageError(
-                "E-TOO-LARGE", f"{verb}: {len(data)} bytes, at most {coding.LONGEST} can be sent", fix="overnight hub --help"
+                "E-TOO-LARGE", f"{verb}: {len(data)} bytes, at most {coding.LONGEST} can be sent", fix="overnight hub submit --help"
             )
         reply = self._ask(data)
         try:
