@@ -88,8 +88,10 @@ class Stage:
         return f"echo {word} >> {self.folder}/marks"
 
 
-@pytest.fixture(params=sorted(EXECUTORS))
+@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(EXECUTORS) if name != "local")])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    if request.param != "local":
+        request.getfixturevalue(request.param)
     module, _, name = EXECUTORS[request.param].partition(":")
     executor = getattr(importlib.import_module(module), name)(tmp_path / "jobs")
     (tmp_path / "code").mkdir()
