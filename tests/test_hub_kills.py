@@ -78,7 +78,7 @@ class Night:
         for name in ("a", "b"):
             if name not in self.workers:
                 self.workers[name] = self.yard.worker("--slots", "2", name=name)
-        if self.submitter.poll() is not None and len(self.yard.jobs()) < 40 + 4 * len(self.yard.started):
+        if self.submitter.poll() is not None and len(self.yard.jobs()) < 20 + 2 * len(self.yard.started):
             self.submitter = self._submitter()
 
     def _supervisors(self) -> list[int]:
