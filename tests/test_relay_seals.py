@@ -37,11 +37,11 @@ def test_a_seal_opens_for_the_two_parties_alone() -> None:
             Seal(own, peer.peer()).open(data)
 
 
-def test_who_can_read_a_seal_cannot_pass_it_off_as_said_to_another() -> None:
-    """b, who holds a's sealed words, seals them on to c under a's name: the signature is a's, and it is about b."""
-    to_c = Seal(Identity("a", "worker", C.seed, B.box), C.peer()).close(Head("ask x"), b"payload")
+def test_who_receives_cannot_make_up_what_the_sender_has_said() -> None:
+    """The secret that two parties share would let c write to itself as a; the signature does not."""
+    made_up = Seal(Identity("a", "worker", C.seed, A.box), C.peer()).close(Head("ask x"), b"payload")
     with pytest.raises(SealError):
-        Seal(C, A.peer()).open(to_c)
+        Seal(C, A.peer()).open(made_up)
 
 
 @pytest.mark.parametrize("text", ["", "U", "UAAA", "x" * 200, "1" * 56])
