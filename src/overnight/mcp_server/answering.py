@@ -115,5 +115,6 @@ class Server(MCPServer):
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as exc:
+            # As text: some clients hold whatever is structured to the schema of a success.
             told = {"ok": False, "error": _why(exc).as_dict()}
-            return CallToolResult(content=[TextContent(type="text", text=json.dumps(told))], structured_content=told, is_error=True)
+            return CallToolResult(content=[TextContent(type="text", text=json.dumps(told))], is_error=True)
