@@ -15,7 +15,6 @@ from pathlib import Path
 NAME = "overnight"
 SKILL = "overnight-research"
 COMMANDS = ("pi", "plan", "run", "loop", "report")
-_MARK = ("# >>> overnight", "# <<< overnight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def codex() -> Plugin:
     files = {f"skills/{SKILL}/SKILL.md": source(f"skills/{SKILL}/SKILL.md")}
     files |= {f"prompts/overnight-{name}.md": source(f"commands/{name}.md") for name in COMMANDS}
     table = [f"[mcp_servers.{NAME}]", f"command = {json.dumps(first)}", f"args = {json.dumps(rest)}", "tool_timeout_sec = 3600"]
-    return Plugin(files, ("config.toml", "\n".join([_MARK[0], *table, _MARK[1]]) + "\n"))
+    return Plugin(files, ("config.toml", "\n".join(table) + "\n"))
 
 
 def gemini() -> Plugin:

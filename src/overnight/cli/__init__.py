@@ -44,6 +44,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "join": ("overnight.cli.join:join", "Join a relay as a client."),
     "dag": ("overnight.cli.dag:dag", "Pipelines in YAML: run, status, watch, cancel, resume, graph, ls, log."),
     "mcp": ("overnight.cli.mcp:mcp", "Serve coding agents: hub, pipelines, loop, notes as tools (MCP)."),
+    "install": ("overnight.cli.install:install", "Put commands and tools in place for Claude Code, Codex, Gemini CLI or OpenCode."),
+    "uninstall": ("overnight.cli.install:uninstall", "Take them away; your own files are as they were before."),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }
