@@ -72,12 +72,12 @@ def _function(item: Mapping[str, Any], schema: str) -> Tool:
     return Tool(str(item.get("name")), item.get(schema) or {})
 
 
-def _flat(tools: list[Any]) -> Iterator[Tool]:
+def _flat(tools: list[Any], space: str = "") -> Iterator[Tool]:
     for item in tools:
         if item.get("type") == "namespace":
-            yield from _flat(item.get("tools") or [])
+            yield from _flat(item.get("tools") or [], str(item.get("name", "")))
         elif item.get("type") in ("function", "custom"):
-            yield Tool(str(item.get("name")), item.get("parameters") or {}, item["type"] == "custom")
+            yield Tool(str(item.get("name")), item.get("parameters") or {}, item["type"] == "custom", space)
 
 
 def render(asked: Asked, answer: Answer) -> bytes:
@@ -137,7 +137,7 @@ def _responses(asked: Asked, answer: Answer, name: str) -> bytes:
             "status": "completed",
         }
     elif call:
-        item = {"type": "function_call", "id": f"fc_{name}", "call_id": f"call_{name}", "name": call.name, "arguments": json.dumps(call.arguments), "status": "completed"}  # fmt: skip
+        item = {"type": "function_call", "id": f"fc_{name}", "call_id": f"call_{name}", "name": call.name, "arguments": json.dumps(call.arguments), "status": "completed", **({"namespace": call.space} if call.space else {})}  # fmt: skip
     usage = {"input_tokens": INPUT, "input_tokens_details": {"cached_tokens": CACHED}, "output_tokens": OUTPUT, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": INPUT + OUTPUT}  # fmt: skip
     whole = {
         "id": f"resp_{name}",
