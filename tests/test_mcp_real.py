@@ -46,7 +46,7 @@ def words(name: str, server: ModelServer, prompt: str) -> list[str]:
     own = f'{{name="own",base_url="{server.url}/v1",wire_api="responses",env_key="OPENAI_API_KEY",request_max_retries=2,stream_max_retries=2}}'
     return [
         "codex", "exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "-m", MODELS[name], "-c", "model_provider=own",
-        "-c", f"model_providers.own={own}", prompt,
+        "-c", f"model_providers.own={own}", "-c", "mcp_servers.overnight.required=true", prompt,
     ]  # fmt: skip
 
 
@@ -54,16 +54,20 @@ def environ(study: studies.Study, server: ModelServer, programs: Path) -> dict[s
     return {
         **study.env, "PATH": f"{programs}:{study.env['PATH']}", "ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "sk-ant-of-the-tests",
         "OPENAI_API_KEY": "sk-of-the-tests", "CODEX_API_KEY": "sk-of-the-tests", "OVERNIGHT_HUB": f"{study.out}/hub", "ENABLE_TOOL_SEARCH": "false",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "MCP_CONNECTION_NONBLOCKING": "false",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_program_submits_a_job_and_starts_a_loop_by_our_tools_and_reads_what_they_answer(
-    name: str, tmp_path: Path, programs: Path
+    name: str,
+    tmp_path: Path,
+    programs: Path,  # noqa: F811 - a fixture
 ) -> None:
     study = clients.study(tmp_path / "s")
-    steps = (Use("hub_submit", SUBMIT), Use("loop_start", START), Use("loop_status", {}), Say("Both are under way."))
+    # Codex offers tools of servers only to a model that has searched for them.
+    search = (Use("tool_search", {"query": "queue a job; start the research loop; loop status", "limit": 40}),) if name == "codex" else ()
+    steps = (*search, Use("hub_submit", SUBMIT), Use("loop_start", START), Use("loop_status", {}), Say("Both are under way."))
     with ModelServer(steps) as server:
         env = environ(study, server, programs)
         install(name, env)

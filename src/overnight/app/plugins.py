@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from overnight.proposers.agents import AGENTS as AGENTS_ASKED
+
 NAME = "overnight"
 SKILL = "overnight-research"
 COMMANDS = ("pi", "plan", "run", "loop", "report")
@@ -62,8 +64,23 @@ def codex() -> Plugin:
     first, *rest = server()
     files = {f"skills/{SKILL}/SKILL.md": source(f"skills/{SKILL}/SKILL.md")}
     files |= {f"prompts/overnight-{name}.md": source(f"commands/{name}.md") for name in COMMANDS}
-    table = [f"[mcp_servers.{NAME}]", f"command = {json.dumps(first)}", f"args = {json.dumps(rest)}", "tool_timeout_sec = 3600"]
+    table = [
+        f"[mcp_servers.{NAME}]",
+        f"command = {json.dumps(first)}",
+        f"args = {json.dumps(rest)}",
+        "startup_timeout_sec = 30",
+        "tool_timeout_sec = 3600",
+    ]
+    table.append(f"env_vars = {json.dumps(_variables())}")
     return Plugin(files, ("config.toml", "\n".join(table) + "\n"))
+
+
+def _variables() -> list[str]:
+    """Names of variables that the verbs go by; Codex passes no other on to a server, and a loop would lack its agent's key."""
+    own = ("OVERNIGHT_HUB", "OVERNIGHT_STATE", "OVERNIGHT_CREDENTIALS", "CUDA_VISIBLE_DEVICES")
+    homes = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+    asked = {name for row in AGENTS_ASKED.values() for name in (*row.keys, *row.secrets)}
+    return [*own, *homes, *sorted(asked)]
 
 
 def gemini() -> Plugin:
