@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,19 @@ def test_a_resource_that_is_not_there_is_an_error_with_its_code(tmp_path: Path) 
         return str(json.loads(str(caught.value))["error"]["code"])
 
     assert spoken(tmp_path / "empty", {"HOME": str(tmp_path)}, work) == "E-NO-STUDY"
+
+
+def test_the_document_names_every_tool_and_what_it_may_do() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "mcp.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_]+)` \| .* \| *(.*?) *\|$", text.split("## Tools")[1], re.MULTILINE)
+    hints = {name: hint for name, (_, _, hint) in server.TOOLS.items()}
+    wanted = {
+        name: "" if hint.read_only_hint else "ends" if hint.destructive_hint else "spends" if hint.open_world_hint else "writes"
+        for name, hint in hints.items()
+    }
+    assert {name: words.split(" ")[0] for name, words in rows} == wanted
+
+
+def test_the_document_names_every_resource() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "mcp.md").read_text(encoding="utf-8")
+    assert [address for address in told.RESOURCES if address.removesuffix("/diff").removesuffix("/log") not in text] == []
