@@ -13,7 +13,7 @@ from mcp import Client, MCPError
 import clients
 import studies
 from clients import answer, asked, in_process, spoken
-from overnight.mcp_server import told
+from overnight.mcp_server import server, told
 from studies import ended  # noqa: F401 - a fixture that every test gets
 from yards import until
 
