@@ -84,6 +84,17 @@ def test_what_was_edited_meanwhile_stays(tmp_path: Path, agent: str) -> None:
     assert ("another" in left, "overnight" in left) == (True, False)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["with settings", "empty home"])
+def test_the_schema_that_opencode_itself_writes_into_its_settings_changes_nothing(tmp_path: Path, own: bool) -> None:
+    environ = home_of(tmp_path, "opencode", own=own)
+    before = tree(tmp_path)
+    install("opencode", environ)
+    path = tmp_path / OWN["opencode"][0]
+    path.write_text(json.dumps({"$schema": "x", **json.loads(path.read_text())}))
+    uninstall("opencode", environ)
+    assert tree(tmp_path) == before
+
+
 def test_a_file_of_ours_that_was_edited_is_left(tmp_path: Path) -> None:
     environ = home_of(tmp_path, "claude", own=False)
     install("claude", environ)

@@ -97,6 +97,23 @@ def test_claude_code_finds_nothing_wrong_with_the_plugin_and_loads_all_of_it(tmp
     assert [part for part in ("overnight-research", "pi", "plan", "run", "loop", "report") if part not in shown] == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "question", "said"),
+    [("gemini", "extensions list", "MCP servers"), ("gemini", "skills list", "overnight-research"), ("opencode", "mcp list", "connected"), ("opencode", "debug skill", "overnight-research")],
+)  # fmt: skip
+def test_the_other_programs_load_what_was_installed_and_leave_it_removable(name: str, question: str, said: str, tmp_path: Path) -> None:
+    program = shutil.which(name)
+    if program is None:
+        pytest.skip(f"{name} is not installed")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    install(name, env)
+    done = subprocess.run([program, *question.split()], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=170, check=False)
+    told = done.stdout + done.stderr
+    assert ("overnight" in told, said in told) == (True, True), told
+    assert uninstall(name, env).left == ()
+
+
 def inspector() -> str:
     """The Inspector's program, fetched if need be. Skips the test where that is impossible."""
     if shutil.which("npm") is None:

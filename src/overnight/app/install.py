@@ -19,6 +19,7 @@ from typing import Any
 from overnight.app import plugins
 from overnight.errors import NotFoundError, StorageError, UsageError
 
+_SCHEMA = "$schema"  # OpenCode writes it into a settings file by itself
 _ENDS = ("\n# >>> overnight\n", "# <<< overnight\n")  # around our lines of a TOML file
 
 
@@ -153,7 +154,8 @@ def _without_value(text: str, before: str | None) -> str:
     found["mcp"].pop(plugins.NAME, None)
     if not found["mcp"] and "mcp" not in old:
         del found["mcp"]
-    return (before or "") if found == old else json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    same = all(found.get(name) == old.get(name) for name in (found.keys() | old.keys()) - {_SCHEMA})
+    return (before or "") if same else json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 def _missing(folder: Path, files: Mapping[str, str], entry: str) -> list[str]:
