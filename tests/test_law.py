@@ -49,7 +49,7 @@ _WORK = {
     "attempt",
     "node",
 }
-_FACES = {"cli", "__main__"}
+_FACES = {"cli", "mcp_server", "__main__"}
 _DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
 _NAMED_ELSEWHERE = {"executors", "proposers", "supervisor"}  # work knows their Protocols alone; app names them
 
@@ -79,6 +79,7 @@ _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search", "semantic"}, "model2vec": {"semantic"}, "httpx2": {"proposers.llm"},
     "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
     "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"}, "pynvml": {"gpus.nvml"}, "yaml": {"yamls"},
+    "mcp": {"mcp_server"}, "pydantic": {"mcp_server"}, "anyio": {"mcp_server"}, "uvicorn": {"mcp_server"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {
@@ -91,6 +92,7 @@ _STARTS_PROCESSES = {
     "gpus.smi": "nvidia-smi",
     "hub": "nats-server, which a relay is made of",
     "folders": "rm, for trees deeper than Python can walk",
+    "app.apart": "our own long verbs, for who serves many",
     "app.agents": "agents, for their versions",
     "app.control": "the loop itself, in the background",
     "app.relay": "the relay itself, in the background",

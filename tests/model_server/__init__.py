@@ -6,6 +6,6 @@ tool results it holds), so any number of agents may share a server.
 """
 
 from model_server.server import ModelServer, Seen
-from model_server.steps import Ask, Edit, Empty, Fail, Flood, Garbage, Hang, Read, Say, Shell, Step
+from model_server.steps import Ask, Edit, Empty, Fail, Flood, Garbage, Hang, Read, Say, Shell, Step, Use
 
-__all__ = ["Ask", "Edit", "Empty", "Fail", "Flood", "Garbage", "Hang", "ModelServer", "Read", "Say", "Seen", "Shell", "Step"]
+__all__ = ["Ask", "Edit", "Empty", "Fail", "Flood", "Garbage", "Hang", "ModelServer", "Read", "Say", "Seen", "Shell", "Step", "Use"]

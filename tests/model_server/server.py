@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from model_server.steps import Edit, Empty, Fail, Flood, Garbage, Hang, Read, Say, Shell, Step, as_call, in_words
+from model_server.steps import Edit, Empty, Fail, Flood, Garbage, Hang, Read, Say, Shell, Step, Use, as_call, in_words
 from model_server.wires import Answer, Asked, parse, render
 
 _LARGEST = 32 * 2**20
@@ -101,7 +101,7 @@ class ModelServer:
             return Answer(step.text)
         if not asked.tools:
             return Answer(in_words(self.steps, asked.text) or "A title")
-        call = as_call(step, asked.tools, asked.folder) if isinstance(step, Read | Edit | Shell) else None
+        call = as_call(step, asked.tools, asked.folder) if isinstance(step, Read | Edit | Shell | Use) else None
         return Answer(call=call) if call else Answer("there is no tool for this")
 
 

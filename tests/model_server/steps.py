@@ -28,6 +28,14 @@ class Shell:
 
 
 @dataclass(frozen=True)
+class Use:
+    """A tool of a server, by the end of its name."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Say:
     text: str
 
@@ -67,7 +75,7 @@ class Flood:
     size: int = 10 * 2**20
 
 
-Step = Read | Edit | Shell | Say | Fail | Hang | Empty | Garbage | Flood
+Step = Read | Edit | Shell | Use | Say | Fail | Hang | Empty | Garbage | Flood
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Tool:
     name: str
     schema: Mapping[str, Any] = field(default_factory=dict)
     custom: bool = False
+    space: str = ""  # the namespace that it is offered in
 
     @property
     def names(self) -> Mapping[str, Any]:
@@ -92,6 +101,7 @@ class Call:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     custom: bool = False
+    space: str = ""
 
 
 _PATHS = ("file_path", "filePath", "absolute_path", "path", "filename", "file")
@@ -162,6 +172,9 @@ def _edit(step: Edit, tools: Sequence[Tool]) -> Call | None:
 
 def as_call(step: Step, tools: Sequence[Tool], folder: str) -> Call | None:
     """The step as a call of one of these tools; None if none of them can do it. ``folder`` makes paths absolute where a tool wants that."""
+    if isinstance(step, Use):
+        tool = next((each for each in tools if each.name == step.name or each.name.endswith(f"__{step.name}")), None)
+        return Call(tool.name, step.arguments, space=tool.space) if tool else None
     if isinstance(step, Shell):
         return _shell(step.command, tools)
     if isinstance(step, Read | Edit) and folder and any(name in tool.names for tool in tools for name in ("file_path", "absolute_path")):

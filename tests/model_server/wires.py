@@ -54,7 +54,10 @@ def parse(path: str, body: Mapping[str, Any], text: str) -> Asked | None:
     if route.endswith("/responses"):
         items = body.get("input") if isinstance(body.get("input"), list) else []
         results = sum(str(item.get("type", "")).endswith("_output") for item in items or [])
-        return Asked("responses", str(body.get("model")), tuple(_flat(body.get("tools") or [])), results, bool(body.get("stream")), text)
+        found = [tool for item in items or [] if item.get("type") == "tool_search_output" for tool in item.get("tools") or []]
+        return Asked(
+            "responses", str(body.get("model")), tuple(_flat([*(body.get("tools") or []), *found])), results, bool(body.get("stream")), text
+        )
     if route.endswith("/messages"):
         parts = [part for message in body.get("messages") or [] if isinstance(message.get("content"), list) for part in message["content"]]
         tools = (_function(item, "input_schema") for item in body.get("tools") or [])
@@ -72,12 +75,14 @@ def _function(item: Mapping[str, Any], schema: str) -> Tool:
     return Tool(str(item.get("name")), item.get(schema) or {})
 
 
-def _flat(tools: list[Any]) -> Iterator[Tool]:
+def _flat(tools: list[Any], space: str = "") -> Iterator[Tool]:
     for item in tools:
         if item.get("type") == "namespace":
-            yield from _flat(item.get("tools") or [])
+            yield from _flat(item.get("tools") or [], str(item.get("name", "")))
+        elif item.get("type") == "tool_search":
+            yield Tool("tool_search")
         elif item.get("type") in ("function", "custom"):
-            yield Tool(str(item.get("name")), item.get("parameters") or {}, item["type"] == "custom")
+            yield Tool(str(item.get("name")), item.get("parameters") or {}, item["type"] == "custom", space)
 
 
 def render(asked: Asked, answer: Answer) -> bytes:
@@ -136,8 +141,10 @@ def _responses(asked: Asked, answer: Answer, name: str) -> bytes:
             "input": call.text,
             "status": "completed",
         }
+    elif call and call.name == "tool_search":
+        item = {"type": "tool_search_call", "id": f"tsc_{name}", "call_id": f"call_{name}", "status": "completed", "execution": "client", "arguments": dict(call.arguments)}  # fmt: skip
     elif call:
-        item = {"type": "function_call", "id": f"fc_{name}", "call_id": f"call_{name}", "name": call.name, "arguments": json.dumps(call.arguments), "status": "completed"}  # fmt: skip
+        item = {"type": "function_call", "id": f"fc_{name}", "call_id": f"call_{name}", "name": call.name, "arguments": json.dumps(call.arguments), "status": "completed", **({"namespace": call.space} if call.space else {})}  # fmt: skip
     usage = {"input_tokens": INPUT, "input_tokens_details": {"cached_tokens": CACHED}, "output_tokens": OUTPUT, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": INPUT + OUTPUT}  # fmt: skip
     whole = {
         "id": f"resp_{name}",

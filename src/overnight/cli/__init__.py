@@ -43,6 +43,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "relay": ("overnight.cli.relay:relay", "The point that workers and clients dial out to: init, start, invite, revoke."),
     "join": ("overnight.cli.join:join", "Join a relay as a client."),
     "dag": ("overnight.cli.dag:dag", "Pipelines in YAML: run, status, watch, cancel, resume, graph, ls, log."),
+    "mcp": ("overnight.cli.mcp:mcp", "Serve coding agents: hub, pipelines, loop, notes as tools (MCP)."),
+    "install": ("overnight.cli.install:install", "Put commands and tools in place for Claude Code, Codex, Gemini CLI or OpenCode."),
+    "uninstall": ("overnight.cli.install:uninstall", "Take them away; your own files are as they were before."),
     "config": ("overnight.cli.look:config", "Every setting, its value and where it comes from."),
     "exit-codes": ("overnight.cli.look:exit_codes", "What the exit codes mean."),
 }
@@ -107,7 +110,7 @@ def main(args: list[str] | None = None) -> None:
     except Exception as exc:
         if os.environ.get("OVERNIGHT_DEBUG"):
             raise
-        if (told := _refused(exc)) is not None:
+        if (told := refused(exc)) is not None:
             _complain(told, words)
             _leave(1)
         _complain(
@@ -124,7 +127,7 @@ def main(args: list[str] | None = None) -> None:
         _leave(code if isinstance(code, int) else 0)
 
 
-def _refused(exc: Exception) -> OvernightError | None:
+def refused(exc: BaseException) -> OvernightError | None:
     """The error for what the system has refused; None if it was not the system."""
     if isinstance(exc, OSError) and exc.strerror:
         what = f"{exc.filename or 'the output'}: {exc.strerror}"
