@@ -165,6 +165,7 @@ class JobStatus:
     end: str = ""  # the last 16 kB of its output, once it is over
     taken: bool = False  # LOST because its place was given to somebody else: no fault of the job, which may be run again and again
     worker: str = ""  # class of the machine, where the executor knows it better than the loop
+    confined: str = ""  # what stood around it (``Confined.word``), where the executor knows it better than the loop
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
 
 

@@ -113,7 +113,8 @@ def runner_for(
         walls.run,
         gpus.models(options.environ.get("CUDA_VISIBLE_DEVICES")),
     )
-    examiner = _examiner(study, executor, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
+    near = executor_at(state) if settings.executor == "hub" else executor  # the hold-out never leaves this machine
+    examiner = _examiner(study, near, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
     return Runner((executor, workspace, store), runs, examiner, time.time)
 
 
