@@ -278,6 +278,7 @@ class Run:
     worker: str = ""  # class of machine
     throughput: float = 0.0  # what it said of its own speed; 0 = nothing
     looks_again: bool = False  # made after the decision, not to select
+    confined: str = ""  # what stood around it (``Confined.word``); empty = what stands around the study's runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,7 @@ class Runner:
             memory_gb=memory_gb(status),
             worker=status.worker or self.worker(gpus),
             throughput=throughput(status),
+            confined=status.confined,
             crash_kind=crash.kind if crash else "",
             cause=crash.cause if crash else status.cause,
             metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),
