@@ -66,7 +66,7 @@ def gated(yard: Yard) -> Study:
 def holder(yard: Yard) -> tuple[str, subprocess.Popen[str]]:
     """The worker that has the running job, and its process."""
     name = until(lambda: [job.worker for job in yard.jobs() if job.state is JobState.RUNNING])[0]
-    return name, next(each for each in yard.started if name in each.args)
+    return name, next(each for each in yard.started if name in str(each.args).split("'"))
 
 
 def runs_of(night: Study) -> list[Any]:
