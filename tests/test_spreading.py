@@ -202,6 +202,25 @@ def test_words_that_the_hub_does_not_know_are_refused(word: str) -> None:
         wishes_of([word])
 
 
+def test_a_run_that_is_wanted_on_a_class_of_machine_goes_there_and_elsewhere_once_there_is_none(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERNIGHT_HUB", str(yard.hub))
+    for kind in ("H100", "A100"):
+        yard.worker("--gpus", "1", "--gpu-type", kind, name=kind)
+    until(lambda: len(yard.alive()) == 2)
+    wait = f"until [ -e {yard.told}/go ]; do sleep 0.01; done"
+    with made(tmp_path) as executor:
+        for number in (1, 2):
+            executor.submit(shell(wait, id=f"job.{number}", gpus=("0",), worker="A100"))
+        until(lambda: executor.poll("job.1").state is JobState.RUNNING)
+        first = executor.poll("job.2").state
+        end(yard.started[1], signal.SIGKILL)
+        (yard.told / "go").touch()
+        states = [executor.poll(f"job.{number}", 60) for number in (2, 1)]
+    assert (first, [(each.state, each.worker) for each in states]) == (JobState.QUEUED, [(JobState.SUCCEEDED, "H100")] * 2)
+
+
 def made(folder: Path) -> HubExecutor:
     """The executor over the hub of the environment."""
     return executor_over_hub(folder / "jobs", (), Settings(), os.environ)

@@ -8,13 +8,13 @@ from yards import Yard, until
 
 
 def test_a_worker_hands_its_jobs_to_slurm_with_further_words(yard: Yard, slurm: Slurm) -> None:
-    yard.worker("--executor", "slurm", "--executor-args=--job-name=from-the-hub", "--slots", "2", name="door")
+    yard.worker("--executor", "slurm", "--executor-args=--time=7", "--slots", "2", name="door")
     until(yard.alive)
     job = yard.submit(f"echo @n=1; until [ -e {yard.told}/go ]; do sleep 0.05; done")
     until(job.logs)
-    names = slurm.says("squeue", "-h", "-o", "%j").split()
+    limits = slurm.says("squeue", "-h", "-o", "%l").split()
     (yard.told / "go").touch()
-    assert (names, job.wait(120), job.metrics()) == (["from-the-hub"], JobState.SUCCEEDED, {"n": 1.0})
+    assert (limits, job.wait(120), job.metrics()) == (["7:00"], JobState.SUCCEEDED, {"n": 1.0})
 
 
 def test_a_worker_of_a_cluster_cancels_there_what_somebody_wants_to_end(yard: Yard, slurm: Slurm) -> None:

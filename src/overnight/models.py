@@ -144,6 +144,7 @@ class JobSpec:
     lease: str = ""  # a file that says until when the command may run (``jobs.lease_text``); empty = for ever
     durable: bool = True  # its end is on the disk before it is told; a proposer's is not, for it can be asked again
     metric: str = ""  # the goal metric: exempt from the cap on metric names
+    worker: str = ""  # class of machine that it is to run on, where one can be chosen; empty = any
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,8 @@ class Steps:
         store, study = self._parts.store, self.study
         if not any(run.seed == wanted.seed and wanted.worker in ("", run.worker) for run in store.runs(study.id, wanted.number)):
             try:
-                if not self._parts.runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
+                runner = self._parts.runner.on(wanted.worker) if wanted.worker else self._parts.runner
+                if not runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
                     return None
             except JobError as exc:
                 return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")

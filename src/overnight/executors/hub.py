@@ -32,6 +32,9 @@ from overnight.queue.words import HubJob, Query, Stream, Submission, Wish
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
 _LOOK = 0.2  # seconds between two questions, unless the hub rings
 _DOWN = 300.0  # seconds for which a hub that does not answer is asked again to take a job
+_AGAIN = 5.0  # seconds between two looks whether a class of machine is still there
+_PINNED = "@class"  # at the end of the key of a job that waits for a class of machine
+_LEFT = "no worker of the class that it waited for is left"
 _SHIFT = 2**44  # bytes of metrics that an attempt has at most: an offset tells the attempt as well
 _MIRRORED = {Stream.METRICS: jobs.METRICS, Stream.LOG: jobs.LOG}
 _OPTIONS: dict[str, Callable[[str], Any]] = {
@@ -110,6 +113,7 @@ class HubExecutor:
         self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._mirrored: dict[str, int] = {}  # attempts whose streams are in the folders
         self._heard: dict[str, JobStatus] = {}
+        self._next: dict[str, float] = {}  # when it is looked again whether the class that a job waits for is there
         self._finalizer = weakref.finalize(self, reach.close)
 
     def check(self, seconds: float, gpus: int) -> None:
@@ -117,7 +121,10 @@ class HubExecutor:
         if self._wishes.wait:
             return
         wishes = self._wishes
-        wish = Wish(0, "", wishes.priority, gpus, wishes.gpu_type, wishes.vram_gb, wishes.cpus, wishes.memory_gb, wishes.tags, seconds)
+        asked = Submission(
+            ("true",), gpu_count=gpus, gpu_type=wishes.gpu_type, vram_gb=wishes.vram_gb, cpus=wishes.cpus, memory_gb=wishes.memory_gb,
+            tags=wishes.tags, time_limit=seconds,
+        )  # fmt: skip
         machines = [each.machine for each in self._reach.desk.workers() if each.alive and not each.draining]
         start = f"overnight worker start{f' --gpus {gpus}' if gpus else ''}{''.join(f' --tag {tag}' for tag in wishes.tags)}"
         if not machines:
@@ -127,7 +134,7 @@ class HubExecutor:
                 why="runs would wait for ever; --executor-args=--wait lets them",
                 fix=start,
             )
-        if has := fit.lacking(wish, machines):
+        if has := fit.lacking(_wish(asked), machines):
             raise UsageError("E-NO-FIT", "no worker could run this study's runs", why=has, fix=f"{start}   # where it fits")
 
     def submit(self, spec: JobSpec) -> None:
@@ -199,13 +206,36 @@ class HubExecutor:
         inputs = tuple(link for link in packed.links if not link.startswith(".venv="))
         extras = (*(link for link in packed.links if link not in inputs), *spec.readable)
         command = spec.argv if len(spec.argv) != 1 else (f"exec {shlex.quote(spec.argv[0])}",)  # one word is a line for the shell
-        return Submission(
+        asked = Submission(
             command, name=spec.id, code=packed.commit, gpu_count=len(spec.gpus), exp_id=spec.env.get("OVERNIGHT_EXPERIMENT_ID", ""), env=own,
             tags=wishes.tags, priority=wishes.priority, time_limit=spec.time_limit, gpu_type=wishes.gpu_type, vram_gb=wishes.vram_gb,
             cpus=wishes.cpus, memory_gb=max(wishes.memory_gb, spec.memory_limit / 1e9), inputs=inputs, extras=extras, outputs=self._outputs,
             submission_key=key, metric=spec.metric, grace=spec.grace, process_limit=spec.process_limit, disk_limit=spec.disk_limit,
             log_limit=spec.log_head, wait=True,
         )  # fmt: skip
+        pinned = _pinned(asked, spec.worker)
+        return pinned if spec.worker and self._is_possible(pinned) else asked
+
+    def _is_possible(self, asked: Submission) -> bool:
+        """Whether a worker that lives could run it."""
+        wish = _wish(asked)
+        return any(each.alive and not each.draining and fit.could_run(wish, each.machine) for each in self._reach.desk.workers())
+
+    def _freed(self, folder: Path, found: HubJob) -> bool:
+        """Order a job anew, for any worker, that waits for a class of machine of which none is left; whether that was done."""
+        asked, now = found.submission, time.monotonic()
+        if found.state is JobState.QUEUED and asked.submission_key.endswith(_PINNED) and now >= self._next.get(folder.name, 0.0):
+            self._next[folder.name] = now + _AGAIN
+            if not self._is_possible(asked):
+                found = self._reach.desk.cancel(found.id, _LEFT)
+        if not (found.state.over and found.cause.endswith(_LEFT)):
+            return False
+        free = dataclasses.replace(
+            asked, gpu_type=self._wishes.gpu_type, tags=self._wishes.tags, submission_key=asked.submission_key.removesuffix(_PINNED)
+        )
+        files.replace(folder, ORDER, coding.written(free))
+        (folder / JOB).unlink()
+        return True
 
     def _ordered(self, folder: Path) -> str:
         """What the hub calls the job, which is queued if it is not yet. Raises ``OvernightError``, ``OSError``."""
@@ -258,6 +288,8 @@ class HubExecutor:
             raise NotFoundError("E-NO-JOB", f"there is no job {name}", fix="overnight hub list")
         if not found.state.over and not found.cancelled and (reason := files.request(folder)) is not None:
             found = desk.cancel(name, reason)
+        if self._freed(folder, found):
+            return JobStatus(JobState.QUEUED, _LEFT)
         end = self._mirror(folder, found)
         if not found.state.over:
             return JobStatus(found.state, found.cause, started=found.started or 0.0)
@@ -305,6 +337,20 @@ class HubExecutor:
                     place.unlink()
             if not place.exists():
                 _copy(source / each.path, place)
+
+
+def _wish(asked: Submission) -> Wish:
+    return Wish(
+        0, "", asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus, asked.memory_gb, asked.tags, asked.time_limit
+    )  # fmt: skip
+
+
+def _pinned(asked: Submission, kind: str) -> Submission:
+    """The same for a worker of this class alone: a model of GPUs, or a processor."""
+    key = asked.submission_key + _PINNED
+    if asked.gpu_count:
+        return dataclasses.replace(asked, gpu_type=kind.partition(" + ")[0], submission_key=key)
+    return dataclasses.replace(asked, tags=(*asked.tags, kind), submission_key=key)
 
 
 _GIVEN = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", jobs.TOKEN)
