@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 from contextlib import closing
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands import until
+from overnight.testing import git
 from pipelines import SEED, STAGES, Project, lines, project, quoted
 
 
@@ -189,6 +189,34 @@ def test_tasks_stand_behind_the_walls_of_runs(tmp_path: Path) -> None:
     )
 
 
+DATA = {"read.py": "print(open('data/x').read())\n", ".gitignore": "data\n"}
+
+
+def _with_data(folder: Path, inputs: str, **files: str) -> Project:
+    """A checkout whose data git ignores."""
+    found = project(folder, f"nodes: [{{name: read, command: python read.py{inputs}}}]", {**DATA, **files}, OVERNIGHT_UNSAFE_NO_SANDBOX="0")
+    (found.root / "data").mkdir()
+    (found.root / "data" / "x").write_text("1")
+    git(found.root, "init", "-q")
+    return found
+
+
+def test_data_beside_the_code_that_a_task_has_missed_is_named(tmp_path: Path) -> None:
+    said = _with_data(tmp_path, "").dag("run", "pipeline.yaml")
+    assert (
+        said.code,
+        "[read] data/x is there, but a task sees the code and what it names: write inputs: data/x" in said.out.splitlines(),
+    ) == (6, True)
+
+
+def test_data_beside_the_code_is_seen_behind_walls_where_it_is_named(tmp_path: Path) -> None:
+    assert _with_data(tmp_path, ", inputs: data").dag("run", "pipeline.yaml").code == 0
+
+
+def test_data_that_the_settings_name_is_seen_by_every_task(tmp_path: Path) -> None:
+    assert _with_data(tmp_path, "", **{"overnight.toml": 'data = ["data/x"]\n'}).dag("run", "pipeline.yaml").code == 0
+
+
 def test_a_pipeline_is_drawn_before_and_after_it_was_run(seed: Project) -> None:
     before = seed.dag("graph", "pipeline.yaml").out
     seed.dag("run", "pipeline.yaml")
@@ -233,8 +261,8 @@ def test_a_pipeline_in_a_checkout_is_packed_with_what_is_not_committed(tmp_path:
         "nodes: [{name: a, command: test -e new.py && test ! -e ignored, working_dir: .}]",
         {".gitignore": "ignored\n", "ignored": "x"},
     )
-    for words in (("init", "-q"), ("add", "-A")):
-        os.spawnlp(os.P_WAIT, "git", "git", "-C", str(found.root), *words)
+    git(found.root, "init", "-q")
+    git(found.root, "add", "-A")
     (found.root / "new.py").write_text("")
     assert found.dag("run", "pipeline.yaml").code == 0
 

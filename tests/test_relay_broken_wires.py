@@ -101,7 +101,7 @@ def _restarts(house: Relay, count: int) -> list[float]:
             seen = (len(traffic.followed), len(traffic.counted.done))
             house.restart()
             began = time.monotonic()
-            assert until(partial(traffic.is_back, *seen))
+            assert until(partial(traffic.is_back, *seen)), (traffic.failed, len(traffic.followed), len(traffic.counted.done), traffic.sent)
             back.append(time.monotonic() - began)
         traffic.end()
     assert traffic.failed == []

@@ -198,7 +198,7 @@ def test_the_jobs_of_a_worker_that_stays_dead_are_ended_before_another_may_run_t
     worker, job = _running(yard, beat)
     end(worker, signal.SIGKILL)
     yard.worker(name="other")
-    until((yard.told / "beat-2").exists)
+    until(lambda: (yard.told / "beat-2").exists() and "\n" in (yard.told / "beat-2").read_text())
     last = float((yard.told / "beat-1").read_text().split()[-1])
     first = float((yard.told / "beat-2").read_text().split()[0])
     assert (job.told().worker, job.told().losses, last < first) == ("other", 1, True)

@@ -19,7 +19,7 @@ from overnight.dag.plan import Progress
 from overnight.dag.words import Dag, DagState, End, Node, Plan, Row, Task, TaskState
 from overnight.errors import JobError
 from overnight.folders import remove
-from overnight.handing import INPUTS, Filled, Handing, shell
+from overnight.handing import INPUTS, Filled, Handing, job_name, shell
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 from overnight.printable import duration, number, one_line
 from overnight.protocols import Executor
@@ -345,6 +345,8 @@ class Conductor:
             self._tell(task, end.note)
         if end.state.failed and (last := last_error(output.encode("utf-8", "replace"))):
             self._tell(task, f"last words: {last}")
+        if end.state.failed and (unseen := self._handing.unseen(output)):
+            self._tell(task, f"{unseen} is there, but a task sees the code and what it names: write  inputs: {unseen}")
         self._progress.settle(row.position, end.state)
 
     def _write_skips(self) -> None:
@@ -392,9 +394,3 @@ class Conductor:
         rest = [f"@{name}={number(value)}" for name, value in end.values.items() if name not in each.told]
         if rest:
             self._tell(each.task, "  ".join(rest[:_TELLS]))
-
-
-def job_name(dag: Dag, task: Task) -> str:
-    """The job of a task without its attempt: fit for a file name."""
-    same = f"+{task.position}" if task.matrix else ""
-    return f"{dag.id}-{task.node.name}{same}"

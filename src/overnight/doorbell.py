@@ -34,16 +34,17 @@ class Doorbell:
 
     def wait(self, seconds: float) -> bool:
         """Sleep until it rings, ``seconds`` at most; whether it rang. Rings that came before count."""
-        if self._socket is None:
+        bell = self._socket
+        if bell is None:
             select.select([], [], [], min(max(0.0, seconds), 0.05))
             return True
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        poll.register(bell, select.POLLIN)
         if not poll.poll(max(0.0, seconds) * 1000):
             return False
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # there is nothing more, or it was taken down meanwhile
             while True:
-                self._socket.recv(16, socket.MSG_DONTWAIT)
+                bell.recv(16, socket.MSG_DONTWAIT)
         return True
 
     def close(self) -> None:

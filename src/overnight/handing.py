@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ from overnight.leavings import Outputs, Taken, fingerprint
 from overnight.store.pipelines import Pipelines
 from overnight.workspace import Parcels
 
+# As Python says it, and as shells and libc do.
+_MISSED = re.compile(r"""No such file or directory: ['"]([^'"\n]+)['"]|([^\s:'"]+)['"]?: (?:No such file or directory|Permission denied)""")
 INPUTS = ".overnight/inputs.json"
 
 
@@ -44,9 +47,15 @@ class _Code:
 
 
 class Handing:
-    """Of one pipeline; ``plan`` is its plan, ``rows`` what has become of its tasks (read anew by whoever owns it)."""
+    """Of one pipeline; ``plan`` is its plan, ``rows`` what has become of its tasks (kept up to date by whoever owns it).
 
-    def __init__(self, doors: tuple[Pipelines, Parcels, Outputs], dag: Dag, plan: Plan, rows: list[Row], home: Path) -> None:
+    ``data`` are paths beside the code that every task needs.
+    """
+
+    def __init__(
+        self, doors: tuple[Pipelines, Parcels, Outputs], dag: Dag, plan: Plan, rows: list[Row], home: Path, data: tuple[str, ...] = ()
+    ) -> None:
+        self._data = data
         self._record, self._parcels, self._outputs = doors
         self._dag, self._plan, self._rows, self._home = dag, plan, rows, home
         self._code = _Code(self._files(dag.commit, dag.folder))
@@ -62,7 +71,7 @@ class Handing:
             tuple(filled(word, task, values) for word in words),
             {name: filled(value, task, values) for name, value in node.env.items()},
             tuple(filled(path, task, values) for path in node.outputs) if node.outputs is not None else None,
-            tuple(filled(path, task, values) for path in node.inputs),
+            (*(filled(path, task, values) for path in node.inputs), *self._data),
         )
 
     def parts(self, task: Task, found: Filled) -> Parts:
@@ -130,6 +139,11 @@ class Handing:
         known = {path: name for path, (_, name) in files.items()}
         given = {path: file.sha for path, file in self._chosen(task).items()}
         return self._outputs.take(folder / self._dag.folder, found.outputs, known, given)
+
+    def unseen(self, output: str) -> str:
+        """A path that a task has missed although it lies beside the code or elsewhere on this machine; empty if there is none."""
+        named = [name for match in _MISSED.finditer(output[-4096:]) for name in match.groups() if name]
+        return next((name for name in reversed(named) if name not in self._code.files and Path(self._dag.workdir, name).exists()), "")
 
     def handed(self, position: int) -> tuple[Kept, ...]:
         """What a task that is over hands on."""
@@ -218,3 +232,9 @@ def shell(node: Node, found: Filled) -> tuple[str, ...]:
     """The words that run a task, in ``working_dir``."""
     words = found.argv if not isinstance(node.command, str) else ("/bin/sh", "-c", found.argv[0])
     return words if not node.working_dir else ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', node.working_dir, *words)
+
+
+def job_name(dag: Dag, task: Task) -> str:
+    """The job of a task without its attempt: fit for a file name."""
+    same = f"+{task.position}" if task.matrix else ""
+    return f"{dag.id}-{task.node.name}{same}"

@@ -24,6 +24,7 @@ from overnight.queue.words import SAFE, Grant, Held, HubJob, Machine, Offer, OnL
 
 _RENEWALS = 5  # in a lease
 _LOOK = 1.0  # seconds for which a claim waits
+_GLANCE = 0.25  # seconds after which the thread that renews looks whether it is still wanted
 _AGAIN = 5.0  # seconds after which a machine with a trouble is looked at again
 ROOM = 2**30  # bytes that must be free where jobs run, before one is claimed
 
@@ -34,7 +35,7 @@ class Around:
 
     clock: Callable[[], float]  # CLOCK_BOOTTIME
     boot: str  # names this run of the kernel
-    wait: Callable[[float], object]  # sleeps until somebody wants something to end, or that many seconds
+    wait: Callable[[float], bool]  # sleeps until somebody wants something to end, or that many seconds; whether somebody does
     say: Callable[[str], None]
     leftover: Callable[[], frozenset[str]] = frozenset  # GPUs on which somebody else's process is
     room: int = ROOM
@@ -180,7 +181,7 @@ class Worker:
             if attempt.trouble is not None:
                 self._say_once(attempt.trouble)
                 self._not_before = self._around.clock() + _AGAIN
-            self._around.say(f"[{attempt.job.id}] let go")
+            self._around.say(f"[{attempt.job.id}] {attempt.fate}")
             self._freed.set()
 
     # --- leases --------------------------------------------------------------------------------------------------------
@@ -188,10 +189,12 @@ class Worker:
     def _keep(self) -> None:
         """Renew all leases, five times in each; end what must end."""
         while not self._ended.is_set():
-            self._around.wait(max(0.05, self._lease / _RENEWALS))
-            if self._ended.is_set():
-                return
-            self.renew()
+            due = self._around.clock() + max(0.05, self._lease / _RENEWALS)
+            while (left := due - self._around.clock()) > 0 and not self._ended.is_set():
+                if self._around.wait(min(left, _GLANCE)):
+                    break
+            if not self._ended.is_set():
+                self.renew()
 
     def renew(self) -> None:
         """Renew once: hear what is lost, cancelled, or to be drained."""

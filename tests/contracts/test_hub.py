@@ -456,6 +456,13 @@ def test_a_reader_goes_on_where_it_was(hub: Any) -> None:
     assert (part.start, part.data, part.next, part.last, part.state) == (7, b"789", 10, True, DONE)
 
 
+def test_a_reader_who_asks_for_more_than_there_is_is_told_where_the_end_is(hub: Any) -> None:
+    job = hub.submit(asked())
+    queued = hub.part(job.id, Stream.LOG, since=10**12).next
+    hub.report("w", held(hub.claim(offer())), log(0, b"abc"))
+    assert (queued, hub.part(job.id, Stream.LOG, since=10**12).next) == (0, 3)
+
+
 def test_a_large_log_is_read_piece_by_piece(hub: Any) -> None:
     job = hub.submit(asked())
     grant = held(hub.claim(offer()))

@@ -17,6 +17,7 @@ from types import FrameType
 from overnight import yamls
 from overnight.app import dag_place
 from overnight.app.dag_place import Doors, Wrap
+from overnight.app.data import data_links
 from overnight.conducting import Conductor, Place, Say
 from overnight.dag import read as reading
 from overnight.dag.plan import plan
@@ -146,7 +147,9 @@ def conduct(doors: Doors, begun: Begun, environ: Mapping[str, str], say: Say, st
             stack.callback(close)
         rows = doors.record.tasks(dag.number)
         person = Path(environ.get("HOME") or "/nonexistent")
-        handing = Handing((doors.record, doors.parcels, doors.outputs), dag, found, rows, person)
+        tracked = {path.removeprefix(f"{dag.folder}/") for path in doors.parcels.files(dag.commit)}
+        data = tuple(name for name in data_links(settings.data, Path(dag.workdir), tracked) if name != ".venv")
+        handing = Handing((doors.record, doors.parcels, doors.outputs), dag, found, rows, person, data)
         return Conductor(doors.record, executor, (dag, found, rows, handing), place, say, stop).run()
 
 

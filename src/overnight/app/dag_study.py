@@ -42,10 +42,10 @@ def command(settings: Settings, workspace: Workspace, base: str) -> tuple[str, .
     return (*ours, name, node or names[-1])
 
 
-def inside(file: Path, node: str, environ: Mapping[str, str], say: Callable[[str], None]) -> int:
+def inside(file: Path, node: str, environ: Mapping[str, str], say: Callable[[str], None]) -> DagState:
     """Conduct a pipeline in this folder, with a record that goes with it; only the numbers of ``node`` are printed as numbers.
 
-    Returns the exit code: 6 if a node failed. Raises what ``begin`` raises.
+    Raises what ``begin`` raises.
     """
     cards = [part for part in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     options = {"unsafe_no_sandbox": True, **({"gpus": cards} if cards else {})}  # the run's walls are around us already
@@ -58,5 +58,4 @@ def inside(file: Path, node: str, environ: Mapping[str, str], say: Callable[[str
     with dag_place.opened(own) as doors:
         wanted = dags.from_file(file, Path.cwd(), options)
         begun = dags.begin(doors, wanted, own, time.time())
-        state = dags.conduct(doors, begun, own, tell)
-    return 0 if state is DagState.SUCCEEDED else dags.exit_code(state)
+        return dags.conduct(doors, begun, own, tell)

@@ -15,6 +15,7 @@ from overnight.queue.words import HubJob, Query, Stream
 
 _LOOK = 1.0  # seconds
 _UNFIT = re.compile(r"[^\x20-\x7e\n]")
+_BEFORE = 2000  # bytes of what a job has printed before one looked
 _LONGEST = 2000  # letters of a line
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
 
@@ -28,6 +29,7 @@ class Follower:
     at: int = 0
     said: str = ""
     over: bool = False
+    midway: bool = False  # begins within a line, which is left out
     _rest: str = ""
     _decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
@@ -38,6 +40,9 @@ class Follower:
             self.attempt = part.attempt
         if part.data:
             self.at = part.next
+            if self.midway:
+                self.midway = False
+                return self._lines(part.data[part.data.find(b"\n") + 1 :].decode("utf-8", "replace"))
             return self._lines(self._decoder.decode(part.data))
         job = found.desk.jobs(Query(self.id, last=1))[0]
         if part.last and self.attempt < job.attempt:  # it was run again
@@ -100,14 +105,14 @@ def streamed(found: Reached, job: str, since: int = 0, attempt: int = 0) -> Iter
 
 
 def streamed_all(found: Reached) -> Iterator[str]:
-    """The output of all jobs that run, now or later, without end; what was printed before is left out."""
+    """The output of all jobs that run, now or later, without end; of what was printed before, the last lines."""
     followers: dict[str, Follower] = {}
     first = True
     while True:
         for job in found.desk.jobs(Query(states=_OPEN)):
             if job.id not in followers:
-                at = found.desk.part(job.id, Stream.LOG, 0, 10**15).next if first else 0
-                followers[job.id] = Follower(job.id, job.attempt if first else 0, at)
+                at = max(0, found.desk.part(job.id, Stream.LOG, 0, 10**15).next - _BEFORE) if first else 0
+                followers[job.id] = Follower(job.id, job.attempt if first else 0, at, midway=at > 0)
         first, quiet = False, True
         for follower in list(followers.values()):
             if text := follower.next(found):

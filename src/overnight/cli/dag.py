@@ -107,9 +107,13 @@ def resume(dag_id: str, code: str, detach: bool, as_json: bool) -> int:
 @dag.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("node", default="")
-def inside(file: Path, node: str) -> int:
+@json_option
+def inside(file: Path, node: str, as_json: bool) -> int:
     """What the run of a study with a pipeline runs: FILE from its beginning, here, behind the run's own walls, with the numbers of NODE alone."""
-    return dag_study.inside(file, node, os.environ, click.echo)
+    state = dag_study.inside(file, node, os.environ, lambda line: click.echo(line, err=as_json))
+    if as_json:
+        click.echo(json.dumps({"schema": "overnight/dag-inside/1", "state": state}))
+    return dags.exit_code(state)
 
 
 def _conduct(doors: Doors, begun: dags.Begun, *, as_json: bool) -> int:

@@ -64,9 +64,11 @@ def forbid(name: str, as_json: bool) -> None:
 
 @click.command()
 @click.option("--print", "kind", required=True, type=click.Choice(recipes.KINDS), help="What brings the worker up.")
-def install(kind: str) -> None:
+@json_option
+def install(kind: str, as_json: bool) -> None:
     """Print a recipe that keeps a worker running: look it through, then use it."""
-    click.echo(recipes.recipe(kind), nl=False)
+    text = recipes.recipe(kind)
+    click.echo(json.dumps({"schema": "overnight/recipe/1", "kind": kind, "text": text}) if as_json else text, nl=as_json)
 
 
 def _join(kind: str, line: str, credentials: Path | None, *, as_json: bool) -> None:

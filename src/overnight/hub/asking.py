@@ -224,7 +224,7 @@ def too_large(size: int) -> UsageError:
         "E-TOO-LARGE",
         f"a message of {size:,} bytes is not carried",
         why=f"the most is {PAYLOAD:,} bytes",
-        fix="overnight hub submit --help",
+        fix="overnight hub submit --help   # large files belong on storage that both sides reach",
     )
 
 

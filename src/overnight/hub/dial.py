@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import nats.aio.client
@@ -63,9 +63,15 @@ class _WebSocket(nats.aio.transport.WebSocketTransport):
         try:
             await super().wait_closed()  # type: ignore[no-untyped-call]
         finally:
-            for each in self._sockets:
-                with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+            await self.discard()
+
+    async def discard(self) -> None:
+        """Close what is still open, without a good-bye."""
+        if self._client is not None:
+            await self._client.close()
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         found = socket.socket(*address[:3])
@@ -76,12 +82,12 @@ class _WebSocket(nats.aio.transport.WebSocketTransport):
 async def dial(found: Credentials, lost: Callable[[], None]) -> Client:
     """A connection that is up; ``lost`` is called once when it is gone. Raises ``UnreachableError`` or ``NotAllowedError``."""
     logging.getLogger("nats").addHandler(logging.NullHandler())  # its words go nowhere unless somebody has asked for them
-    client, outside = Client(), found.address.startswith("wss:")
+    client, outside, dialling = Client(), found.address.startswith("wss:"), True
     if outside:
         client._transport = _WebSocket()  # noqa: SLF001 - there is no other way to give the library a transport
 
     async def failed(exc: Exception) -> None:
-        if not client.is_connected:
+        if dialling:
             raise exc  # else it would try again
 
     async def closed() -> None:
@@ -96,8 +102,10 @@ async def dial(found: Credentials, lost: Callable[[], None]) -> Client:
                 signature_cb=lambda nonce: base64.b64encode(keys.sign(found.identity.seed, nonce.encode())),
             )  # fmt: skip
     except Exception as exc:
+        dialling = False
         await hang_up(client)
         raise explained(exc, found.address) from exc
+    dialling = False
     if not client.is_connected:
         await hang_up(client)
         raise _unreachable(found.address, "the greeting was cut short")
@@ -112,9 +120,19 @@ def trust(authority: str) -> ssl.SSLContext:
 
 
 async def hang_up(client: Client) -> None:
-    """Close a connection in whatever state it is."""
-    with contextlib.suppress(Exception):  # a connection that is broken may say so while it is closed
-        await client.close()
+    """Close a connection in whatever state it is: the library gives up half way when the wire is broken."""
+    wire = client._transport  # noqa: SLF001 - nobody else closes it then
+    for close in (client.close, wire.discard if isinstance(wire, _WebSocket) else _closing(wire)):
+        with contextlib.suppress(Exception):  # a connection that is broken may say so while it is closed
+            await close()
+
+
+def _closing(wire: nats.aio.transport.Transport | None) -> Callable[[], Awaitable[None]]:
+    async def close() -> None:
+        if wire is not None:
+            wire.close()  # type: ignore[no-untyped-call]
+
+    return close
 
 
 def explained(exc: BaseException, address: str) -> OvernightError:

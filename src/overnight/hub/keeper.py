@@ -19,6 +19,7 @@ from overnight.hub.dial import Client, dial, hang_up
 SHORTEST, LONGEST = 0.2, 30.0  # seconds between two tries
 _REFUSALS = 3  # a relay that is just starting may not know everybody yet
 _CLOSING = 6.0
+_LOOK = 0.5  # seconds
 
 Message = nats.aio.msg.Msg
 Heard = Callable[[Message], Awaitable[None]]
@@ -63,12 +64,15 @@ class Keeper:
 
     async def client(self, patience: float) -> Client:
         """The connection, once it is up; raises ``UnreachableError`` after so many seconds, ``NotAllowedError`` when cut off."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._up.wait(), max(patience, 0.0))
-        if self._refused is not None:
-            raise _again(self._refused)
-        if self._client is None or not self._up.is_set():
-            raise _again(self._why) if self._why else UnreachableError("E-RELAY-UNREACHABLE", f"{self._found.address} cannot be reached")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while self._refused is None and (self._client is None or not self._up.is_set()):  # it may go again before we are told that it came
+            try:
+                await asyncio.wait_for(self._up.wait(), max(deadline - loop.time(), 0.0))
+            except TimeoutError:
+                raise _again(self._why or UnreachableError("E-RELAY-UNREACHABLE", f"{self._found.address} cannot be reached")) from None
+        if self._refused is not None or self._client is None:
+            raise _again(self._refused or UnreachableError("E-RELAY-CLOSED", "the connection was closed"))
         return self._client
 
     async def gone(self) -> None:
@@ -104,7 +108,7 @@ class Keeper:
 
     async def _keep(self) -> None:
         while True:
-            await self._down.wait()
+            await self._lost()
             self._up.clear()
             if self._client is not None:
                 self._hang_up(self._client)
@@ -115,6 +119,14 @@ class Keeper:
                 self._refused = exc
                 self._up.set()
                 return
+
+    async def _lost(self) -> None:
+        """Returns when the connection is gone; looks too, for the library may fail while it closes and then tells nobody."""
+        while not self._down.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._down.wait(), _LOOK)
+            if self._client is not None and self._client.is_closed:
+                self._down.set()
 
     async def _come_back(self) -> None:
         loop = asyncio.get_running_loop()

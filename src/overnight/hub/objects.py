@@ -42,7 +42,9 @@ class Objects:
         size = len(source) if isinstance(source, bytes) else await asyncio.to_thread(lambda: source.stat().st_size)
         if size > MOST:
             raise UsageError(
-                "E-TOO-LARGE", f"{name[:80]}: {size:,} bytes are not handed over; the most is {MOST:,}", fix="overnight hub submit --help"
+                "E-TOO-LARGE",
+                f"{name[:80]}: {size:,} bytes are not handed over; the most is {MOST:,}",
+                fix="overnight hub submit --help   # large files belong on storage that both sides reach",
             )
         subject, digest, count = self._subject(bucket, name, self._own.name, self._peer.name), hashlib.sha256(), 0
         stamp, under_way = os.urandom(8).hex(), set[asyncio.Task[None]]()
@@ -67,7 +69,11 @@ class Objects:
         subject = self._subject(bucket, name, self._peer.name, self._own.name)
         listed = await self._fetch(subject, "list", patience)
         if listed is None:
-            raise NotFoundError("E-NO-OBJECT", f"{bucket} {name[:80]} is not there (any more)", fix="overnight hub submit --help")
+            raise NotFoundError(
+                "E-NO-OBJECT",
+                f"{bucket} {name[:80]} is not there (any more)",
+                fix="overnight hub submit --help   # large files belong on storage that both sides reach",
+            )
         try:
             row = json.loads(listed)
             count, wanted = int(row["pieces"]), str(row["sha256"])
@@ -120,7 +126,11 @@ class Objects:
 
     def _subject(self, bucket: str, name: str, sender: str, receiver: str) -> str:
         if not _BUCKET.fullmatch(bucket):
-            raise UsageError("E-BUCKET", f"'{bucket[:40]}' is no bucket", fix="overnight hub submit --help")
+            raise UsageError(
+                "E-BUCKET",
+                f"'{bucket[:40]}' is no bucket",
+                fix="overnight hub submit --help   # large files belong on storage that both sides reach",
+            )
         token = hashlib.blake2b(
             f"{sender} {bucket} {name}".encode(), key=self._secret, digest_size=16, person=b"overnight object"
         ).hexdigest()

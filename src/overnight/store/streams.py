@@ -62,7 +62,7 @@ class Streams(Connection):
             attempt, attempt, job,
         )  # fmt: skip
         if not found or found[0]["attempt"] is None:
-            return Part(attempt, since, b"", JobState(found[0]["job_state"]) if found else JobState.LOST, last=False)
+            return Part(attempt, 0, b"", JobState(found[0]["job_state"]) if found else JobState.LOST, last=False)
         row = found[0]
         size = row[f"{stream.value}_size"]
         since = max(0, min(since, size))

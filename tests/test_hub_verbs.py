@@ -1,0 +1,171 @@
+"""``overnight hub`` and ``overnight worker`` as a person meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from overnight.models import JobState
+from yards import PATIENCE, Yard, until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_submit_prints_the_id_how_to_watch_and_that_no_worker_runs(yard: Yard) -> None:
+    done = yard.call("hub", "submit", "--name", "pose", "--exp-id", "exp-043", "--", "true")
+    job = yard.jobs()[0]
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0, f"{job.id} is queued\nwatch it:  overnight hub watch {job.id}\n", "no worker is running; start one:  overnight worker start\n",
+    )  # fmt: skip
+
+
+def test_watch_streams_the_lines_of_a_job_with_its_id_until_its_end(yard: Yard) -> None:
+    job = yard.submit("echo 'Epoch 40/80  @loss=0.4821  @mpjpe=26.88'; printf '\\033[31mred'; exit 2")
+    yard.worker("--once").wait(PATIENCE)
+    done = yard.call("hub", "watch", job.id, "--exit-status")
+    assert (done.returncode, done.stdout.splitlines()) == (
+        6, [f"[{job.id}] Epoch 40/80  @loss=0.4821  @mpjpe=26.88", f"[{job.id}] red", f"[{job.id}] Status: FAILED (exit code 2)"],
+    )  # fmt: skip
+
+
+def test_watch_follows_a_job_that_runs(yard: Yard) -> None:
+    yard.worker()
+    job = yard.submit(f"echo one; while [ ! -e {yard.told}/go ]; do sleep .02; done; echo two")
+    argv = [sys.executable, "-m", "overnight", "hub", "watch", job.id, "--hub", str(yard.hub)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ) as watch:
+        assert watch.stdout is not None
+        lines: list[str] = []
+        while not lines or "one" not in lines[-1]:
+            lines.append(watch.stdout.readline())
+        (yard.told / "go").touch()
+        lines += watch.stdout.readlines()
+    assert (lines[-3:], watch.returncode) == ([f"[{job.id}] one\n", f"[{job.id}] two\n", f"[{job.id}] Status: SUCCEEDED\n"], 0)
+
+
+def test_watch_without_a_job_shows_all_that_run_and_ctrl_c_only_looks_away(yard: Yard) -> None:
+    yard.worker("--slots", "2")
+    # Whoever runs the tests may have ^C ignored, which children inherit.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from overnight.cli import main; main(sys.argv[1:])"
+    )
+    argv = [sys.executable, "-c", program, "hub", "watch", "--hub", str(yard.hub)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ) as watch:
+        assert watch.stdout is not None
+        jobs = [yard.submit(f"echo word{number}; while [ ! -e {yard.told}/go ]; do sleep .02; done") for number in range(2)]
+        seen = ""
+        while "word0" not in seen or "word1" not in seen:
+            seen += watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        code = watch.wait(20)
+    running = [job.state for job in jobs]
+    (yard.told / "go").touch()
+    assert (code, running) == (130, [JobState.RUNNING] * 2)
+
+
+def test_logs_are_what_the_job_printed_from_any_byte_on(yard: Yard) -> None:
+    job = yard.submit("printf 'a\\000b\\r\\nüc'")
+    yard.worker("--once").wait(PATIENCE)
+    argv = [sys.executable, "-m", "overnight", "hub", "logs", job.id[4:8], "--hub", str(yard.hub)]
+    whole, part = (subprocess.run([*argv, *more], capture_output=True, check=True).stdout for more in ((), ("--since", "3")))
+    assert (whole, part, yard.json("hub", "logs", "last", "--since", "5")["log"]["next"]) == (b"a\0b\r\n\xc3\xbcc", b"\r\n\xc3\xbcc", 8)
+
+
+def test_outputs_are_listed_and_copied(yard: Yard) -> None:
+    job = yard.submit("echo done > best.pt", outputs=("*.pt",))
+    yard.worker("--once").wait(PATIENCE)
+    listed = yard.call("hub", "outputs", job.id)
+    yard.call("hub", "outputs", job.id, "--to", "here")
+    again = yard.call("hub", "outputs", job.id, "--to", "here")
+    size, digest = 5, listed.stdout.split()[0]
+    assert ((yard.root / "here" / "best.pt").stat().st_size, len(digest), again.returncode, "E-NOT-EMPTY" in again.stderr) == (
+        size,
+        64,
+        2,
+        True,
+    )
+
+
+def test_list_tells_when_a_job_is_expected_to_start(yard: Yard) -> None:
+    yard.worker()
+    yard.submit(f"touch {yard.told}/on; sleep 60", time_limit=3600.0)
+    until(yard.marks)
+    later = yard.submit("true", name="later")
+    rows = yard.call("hub", "list").stdout.splitlines()
+    assert [row for row in rows if later.id in row and "QUEUED" in row and ("expected in 59m" in row or "expected in 1h00m" in row)] != []
+    found = yard.json("hub", "list")["jobs"][-1]
+    assert (found["id"], found["name"], found["asked"]["command"], 3000 < found["expected_wait"] <= 3600) == (
+        later.id,
+        "later",
+        ["true"],
+        True,
+    )
+
+
+def test_workers_tell_what_they_have_and_do(yard: Yard) -> None:
+    yard.worker("--gpus", "2", "--gpu-type", "H100", "--vram-gb", "80", "--tag", "eu", "--cpus", "8", "--memory-gb", "64", "--slots", "3")
+    until(yard.alive)
+    text = yard.call("hub", "workers").stdout
+    assert text.splitlines()[1].split(None, 3) == ["w", "here", "0/3", "2 H100 (80 GB), 8 CPUs, 64 GB, tags eu"]
+    found = yard.json("hub", "workers")["workers"][0]
+    assert (found["alive"], [card["index"] for card in found["gpus"]], found["tags"]) == (True, ["0", "1"], ["eu"])
+
+
+def test_cancel_retry_and_drain_say_what_they_did(yard: Yard) -> None:
+    job = yard.submit("true")
+    said = [yard.call("hub", *words).stdout for words in (("cancel", job.id, "--reason", "no"), ("retry", job.id))]
+    assert said == [f"{job.id} is over: CANCELLED\n", f"{job.id} is queued again\n"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error"),
+    [
+        (("hub", "watch", "job-none"), 3, "E-NO-JOB"),
+        (("hub", "logs", "x y"), 3, "E-NO-JOB"),
+        (("hub", "cancel", ""), 3, "E-NO-JOB"),
+        (("hub", "retry", "last"), 3, "E-NO-JOB"),
+        (("hub", "outputs", "last"), 3, "E-NO-JOB"),
+        (("hub", "drain", "nobody"), 3, "E-NO-WORKER"),
+        (("hub", "submit"), 2, "E-USAGE"),
+        (("hub", "submit", "--time-limit", "soon", "--", "true"), 2, "E-SUBMIT"),
+        (("hub", "submit", "--env", "NOT_SET_HERE", "--", "true"), 2, "E-SUBMIT"),
+        (("hub", "submit", "--priority", "1000", "--", "true"), 2, "E-SUBMIT"),
+        (("hub", "submit", "--output", "/etc/*", "--", "true"), 2, "E-SUBMIT"),
+        (("hub", "submit", "--needs", "job-none", "--", "true"), 3, "E-NO-JOB"),
+        (("hub", "submit", "--workdir", "no/such", "--", "true"), 2, "E-NO-FOLDER"),
+        (("worker", "start", "--name", "a/b"), 2, "E-WORKER-NAME"),
+        (("worker", "start", "--executor", "moon"), 2, "E-NO-EXECUTOR"),
+        (("worker", "start", "--gpus", "-1"), 2, "E-USAGE"),
+        (("hub", "list", "--hub", "/proc/no"), 2, "E-HUB-FOLDER"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_what_cannot_be_done_is_one_clear_error(yard: Yard, words: tuple[str, ...], code: int, error: str) -> None:
+    done = yard.call(*words, *(["--json"] if words[1:2] != ("submit",) else []))
+    found = json.loads(done.stdout)["error"]["code"] if done.stdout else error
+    assert (done.returncode, f"error[{error}]" in done.stderr, found, "Traceback" in done.stderr, "fix:" in done.stderr) == (
+        code,
+        True,
+        error,
+        False,
+        True,
+    )
+
+
+def test_more_gpus_than_any_worker_has_are_refused_with_what_they_have_unless_it_may_wait(yard: Yard) -> None:
+    yard.worker("--gpus", "2", "--gpu-type", "H100")
+    until(yard.alive)
+    refused = yard.call("hub", "submit", "--gpu-count", "8", "--no-code", "--", "true")
+    waiting = yard.call("hub", "submit", "--gpu-count", "8", "--no-code", "--wait", "--", "true")
+    assert (refused.returncode, "w has 2 H100" in refused.stderr, waiting.returncode, yard.jobs()[0].state) == (2, True, 0, JobState.QUEUED)
+
+
+def test_a_damaged_hub_is_said_to_be_damaged(yard: Yard) -> None:
+    yard.hub.mkdir()
+    (yard.hub / "hub.db").write_bytes(b"no database at all" * 100)
+    done = yard.call("hub", "list")
+    assert (done.returncode, "error[E-STORE]" in done.stderr) == (1, True)
