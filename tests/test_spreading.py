@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from commands import shell
 from overnight.app.spreading import executor_over_hub
-from overnight.errors import UsageError
+from overnight.errors import UnreachableError, UsageError
 from overnight.executors.hub import JOB, HubExecutor, wishes_of
 from overnight.models import JobState
 from overnight.settings import Settings
@@ -146,9 +147,45 @@ def test_a_job_that_was_about_to_be_queued_when_the_loop_died_is_queued_once(
     assert (status.state, (two.told / "runs").read_text(), len(two.jobs())) == (JobState.SUCCEEDED, "ran\n", 1)
 
 
+def test_a_study_that_is_stopped_takes_its_run_back_from_the_worker_and_goes_on_later(two: Yard) -> None:
+    night = gated(two)
+    loop = night.spawn(night.command("run"))
+    night.waiting()
+    night.call("stop", "--now")
+    loop.wait(60)
+    until(lambda: two.jobs()[0].state.over)
+    stopped = two.jobs()[0].state
+    night.open_gate()
+    rows = run(night, "--budget", "0")
+    assert (stopped, [row["value"] for row in rows], night.faults(rows)) == (JobState.CANCELLED, [1.0, 0.4], [])
+
+
+class Silent:
+    """A hub that does not answer."""
+
+    def __getattr__(self, verb: str) -> Any:
+        def ask(*_: Any, **__: Any) -> Any:
+            raise UnreachableError("E-HUB", f"{verb}: no answer")
+
+        return ask
+
+
+def test_while_the_hub_does_not_answer_nothing_is_taken_for_dead(two: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERNIGHT_HUB", str(two.hub))
+    with made(tmp_path) as executor:
+        executor.submit(shell(f"until [ -e {two.told}/go ]; do sleep 0.01; done"))
+        until(lambda: executor.poll("job.1").state is JobState.RUNNING)
+        reach, executor._reach = executor._reach, replace(executor._reach, desk=Silent())
+        executor.cancel("job.1", "meanwhile")
+        silent = executor.poll("job.1").state
+        executor._reach = reach
+        status = executor.poll("job.1", 30)
+    assert (silent, status.state, status.cause) == (JobState.RUNNING, JobState.CANCELLED, "cancelled: meanwhile")
+
+
 def test_a_study_without_a_worker_is_refused_with_the_command_that_starts_one(yard: Yard) -> None:
     done = spread(yard).call("run", "--budget", "1")
-    assert (done.code, "error[E-NO-WORKER]" in done.err, "fix:   overnight worker start\n" in done.err) == (2, True, True)
+    assert (done.code, "error[E-NO-WORKERS]" in done.err, "fix:   overnight worker start\n" in done.err) == (2, True, True)
 
 
 def test_a_study_that_no_worker_fits_is_refused_with_what_there_is(two: Yard) -> None:

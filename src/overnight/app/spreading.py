@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from overnight.app import hub as hubs
-from overnight.app.data import data_paths
+from overnight.app.data import data_paths, env_names
 from overnight.environment import for_run
 from overnight.executors.hub import HubExecutor, Packed, Reach, wishes_of
 from overnight.models import JobSpec
@@ -25,7 +25,8 @@ def executor_over_hub(root: Path, words: Sequence[str], settings: Settings, envi
     with contextlib.ExitStack() as stack:
         found = stack.enter_context(hubs.reached(Path(wishes.hub).expanduser() if wishes.hub else None, environ))
         parcels = stack.enter_context(contextlib.closing(Parcels(found.place.code)))
-        env, turn = for_run(environ), threading.Lock()
+        named = {*settings.pass_env, *env_names(settings.data)}  # these travel, whatever workers have
+        env, turn = {name: value for name, value in for_run(environ).items() if name not in named}, threading.Lock()
         reach = Reach(
             found.desk,
             lambda folder: _packed(found, (parcels, turn), folder),

@@ -117,7 +117,7 @@ class HubExecutor:
         self._finalizer = weakref.finalize(self, reach.close)
 
     def check(self, seconds: float, gpus: int) -> None:
-        """Refuse what no worker could run. Raises ``UsageError`` (E-NO-WORKER, E-NO-FIT), ``UnreachableError``."""
+        """Refuse what no worker could run. Raises ``UsageError`` (E-NO-WORKERS, E-NO-FIT), ``UnreachableError``."""
         if self._wishes.wait:
             return
         wishes = self._wishes
@@ -129,7 +129,7 @@ class HubExecutor:
         start = f"overnight worker start{f' --gpus {gpus}' if gpus else ''}{''.join(f' --tag {tag}' for tag in wishes.tags)}"
         if not machines:
             raise UsageError(
-                "E-NO-WORKER",
+                "E-NO-WORKERS",
                 "no worker is at work for this hub",
                 why="runs would wait for ever; --executor-args=--wait lets them",
                 fix=start,
