@@ -30,7 +30,6 @@ from overnight.queue import coding, fit
 from overnight.queue.words import HubJob, Query, Stream, Submission, Wish
 
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
-_LOOK = 0.2  # seconds between two questions, unless the hub rings
 _DOWN = 300.0  # seconds for which a hub that does not answer is asked again to take a job
 _AGAIN = 5.0  # seconds between two looks whether a class of machine is still there
 _PINNED = "@class"  # at the end of the key of a job that waits for a class of machine
@@ -62,6 +61,7 @@ class Reach:
     pack: Callable[[Path], Packed]  # keeps a folder as it is, where the hub's workers can fetch it
     outputs: Callable[[HubJob], Path]  # the folder with what a job has left, fetched if need be
     wait: Callable[[float], object]  # sleeps until something has happened at the hub, not longer
+    look: float  # seconds between two questions about a job of which nothing is heard
     close: Callable[[], object]
     env: Mapping[str, str]  # variables of this machine, which workers have of their own
 
@@ -147,7 +147,8 @@ class HubExecutor:
                     return
                 if not (folder / ORDER).exists():
                     files.replace(folder, ORDER, coding.written(self._patient(lambda: self._submission(spec, files.token(folder)))))
-                self._patient(lambda: self._ordered(folder))
+                with contextlib.suppress(UnreachableError):  # then whoever polls it orders it
+                    self._ordered(folder)
             except UsageError as exc:  # it is the job that cannot be: too much code, say
                 files.conclude(folder, JobStatus(JobState.FAILED, f"{exc.message}" + (f" ({exc.why})" if exc.why else "")))
             except OSError as exc:
@@ -167,7 +168,7 @@ class HubExecutor:
             left = until - time.monotonic()
             if status.state.over or left <= 0:
                 return status
-            self._reach.wait(min(left, _LOOK))
+            self._reach.wait(min(left, self._reach.look))
 
     def tail(self, job: str, offset: int) -> tuple[list[MetricPoint], int]:
         """Metric points of the latest attempt since ``offset``, all of them if that was of an earlier one, and the next offset.
@@ -272,6 +273,8 @@ class HubExecutor:
                 return JobStatus(JobState.LOST, f"there is no job {job}" if not folder.exists() else "it was never queued")
             try:
                 self._heard[job] = self._told(folder)
+            except UsageError as exc:  # what was ordered while the hub did not answer
+                return files.conclude(folder, JobStatus(JobState.FAILED, exc.message))
             except NotFoundError:
                 return files.conclude(folder, JobStatus(JobState.LOST, "the hub does not know it any more"))
             except (UnreachableError, StorageError) as exc:  # the hub's disk, or the way there: nothing is taken for dead
