@@ -21,6 +21,7 @@ from overnight.app import joining, serving, watching
 from overnight.errors import NotAllowedError, NotFoundError, OvernightError
 from overnight.models import JobState
 from overnight.queue.words import HubJob, Query, Stream, Submission
+from overnight.testing import repository
 from relays import free_port, until
 
 TRAIN = """
@@ -115,6 +116,19 @@ def test_a_job_of_the_laptop_runs_on_the_worker_with_the_laptops_code(world: Wor
     assert (told["state"], told["worker"], told["metrics"], (project / "brought" / "weights.bin").read_bytes() == b"w" * 700_000) == (
         "SUCCEEDED", "gpu-1", {"loss": 0.3}, True,
     )  # fmt: skip
+
+
+def test_a_study_of_the_laptop_runs_on_the_worker_and_its_artefact_is_measured_on_the_laptop(world: World, tmp_path: Path) -> None:
+    train = "import pathlib\npathlib.Path('w').write_text('0.25')\nLR = 0.1\nprint('@loss=1')\n"
+    judge = "import sys\nprint('@loss=' + open(sys.argv[1]).read())\n"
+    project = repository(tmp_path / "repository", {"train.py": train, "judge.py": judge})
+    words = ("--metric", "loss", "--direction", "minimize", "--budget", "2", "--slots", "2", "--baseline-runs", "1", "--gpus-per-run", "1")
+    exam = ("--evaluate", f"{sys.executable} -I -S judge.py {{artifact}}", "--artifact", "w", "--editable", "train.py")
+    program = ("--", sys.executable, "-I", "-S", "train.py")
+    world.laptop.run("run", "--executor", "hub", "--unsafe-no-sandbox", *words, *exam, *program, cwd=project)
+    rows = json.loads(world.laptop.run("ls", "--json", cwd=project))
+    jobs = [job for job in world.laptop.json("hub", "list", "--all")["jobs"] if job["asked"].get("outputs") == ["w"]]
+    assert ([(row["value"], row["sandbox"]) for row in rows], {job["worker"] for job in jobs}) == ([(0.25, "bubblewrap")] * 3, {"gpu-1"})
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from overnight.folders import remove
 from overnight.models import JobSpec, JobState, JobStatus
 from overnight.protocols import Executor, Hub
 from overnight.queue import coding
-from overnight.queue.words import CHUNK, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream
+from overnight.queue.words import CHUNK, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream, input_of
 
 _SOON, _LATE = 0.002, 0.05  # seconds between two looks at what a job prints
 _PAUSES = (0.2, 30.0)  # seconds before the hub is told again: at first, and at most
@@ -38,6 +38,8 @@ class Hands:
     bring_back: Callable[[HubJob, Path], tuple[Output, ...]]  # what a job has left; raises ``OvernightError``
     wrap: Callable[[JobSpec], JobSpec]
     env: Mapping[str, str]
+    kind: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a job on these GPUs
+    confined: str = ""  # what ``wrap`` puts around jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,10 @@ class Attempt:
         inside = os.path.normpath(folder / asked.folder)
         return JobSpec(
             id=self.name, argv=argv, cwd=inside, env={**self._hands.env, **asked.env, **own, **cards},
-            writable=(str(folder),) if inside != str(folder) else (), readable=tuple(entry.partition("=")[2] or entry for entry in asked.inputs),
-            time_limit=asked.time_limit, memory_limit=int(asked.memory_gb * 1e9), gpus=self.job.gpus, metric=asked.metric,
+            writable=(str(folder),) if inside != str(folder) else (),
+            readable=tuple(path for _, path in map(input_of, (*asked.inputs, *asked.extras)) if os.path.exists(path)),
+            time_limit=asked.time_limit, grace=asked.grace, memory_limit=int(asked.memory_gb * 1e9), process_limit=asked.process_limit,
+            disk_limit=asked.disk_limit, log_head=asked.log_limit, gpus=self.job.gpus, metric=asked.metric,
             lease=str(self._place.lease) if asked.on_lost is OnLost.STOP else "",
         )  # fmt: skip
 
@@ -182,7 +186,12 @@ class Attempt:
         except OvernightError as exc:
             state = JobState.FAILED if status.state is JobState.SUCCEEDED else status.state
             status = replace(status, state=state, cause="; ".join(filter(None, (status.cause, f"its outputs are lost: {exc.message}"))))
-        end = Ended(replace(status, pid=0), outputs)
+        end = Ended(
+            replace(
+                status, pid=0, worker=status.worker or self._hands.kind(self.job.gpus), confined=status.confined or self._hands.confined
+            ),
+            outputs,
+        )
         with contextlib.suppress(StorageError):  # the job folder says the same; only what was brought back is looked at again
             _write(self._place.spool / f"{self.name}.json", coding.written(end).encode(), synced=True)
         return end

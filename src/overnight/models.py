@@ -144,6 +144,7 @@ class JobSpec:
     lease: str = ""  # a file that says until when the command may run (``jobs.lease_text``); empty = for ever
     durable: bool = True  # its end is on the disk before it is told; a proposer's is not, for it can be asked again
     metric: str = ""  # the goal metric: exempt from the cap on metric names
+    worker: str = ""  # class of machine that it is to run on, where one can be chosen; empty = any
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ class JobStatus:
     end: str = ""  # the last 16 kB of its output, once it is over
     taken: bool = False  # LOST because its place was given to somebody else: no fault of the job, which may be run again and again
     worker: str = ""  # class of the machine, where the executor knows it better than the loop
+    confined: str = ""  # what stood around it (``Confined.word``), where the executor knows it better than the loop
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
 
 
@@ -277,6 +279,7 @@ class Run:
     worker: str = ""  # class of machine
     throughput: float = 0.0  # what it said of its own speed; 0 = nothing
     looks_again: bool = False  # made after the decision, not to select
+    confined: str = ""  # what stood around it (``Confined.word``); empty = what stands around the study's runs
 
 
 @dataclass(frozen=True, slots=True)

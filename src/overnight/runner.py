@@ -39,6 +39,7 @@ class Place:
     scope: Scope
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
     worker: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a run on these GPUs
+    asks: str = ""  # the class of machine that runs are to go to, where one can be chosen; empty = any
 
 
 class Runner:
@@ -56,6 +57,11 @@ class Runner:
     def job(self, study: Study, number: int, attempt: int) -> str:
         """The job's id, by which it is found again after a restart."""
         return f"{study.tag}-{number}.{attempt}"
+
+    def on(self, worker: str) -> Runner:
+        """The same, whose runs go to this class of machine where one can be chosen."""
+        doors = (self._executor, self._workspace, self._store)
+        return Runner(doors, replace(self._place, asks=worker), self._examiner, self._clock)
 
     def worker(self, gpus: tuple[str, ...]) -> str:
         """The class of machine that a run on these GPUs belongs to."""
@@ -111,6 +117,7 @@ class Runner:
             log_head=settings.log_limit,
             gpus=gpus,
             metric=study.metric,
+            worker=self._place.asks,
         )
         try:
             self._executor.submit(self._place.wrap(spec))
@@ -176,6 +183,7 @@ class Runner:
             memory_gb=memory_gb(status),
             worker=status.worker or self.worker(gpus),
             throughput=throughput(status),
+            confined=status.confined,
             crash_kind=crash.kind if crash else "",
             cause=crash.cause if crash else status.cause,
             metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),

@@ -111,15 +111,18 @@ class Settings:
         "texts", (), "GPUs to use, by index; each slot gets its own share. Not set = all that are found.", '["0", "1"]'
     )
     executor: str = _setting(
-        "text", "local", "Where runs go: local (this machine), slurm or ray. Proposers and the loop itself stay here.", '"slurm"'
+        "text",
+        "local",
+        "Where runs go: local (this machine), hub (its workers), slurm or ray. Proposers and the loop itself stay here.",
+        '"slurm"',
     )
     executor_args: str = _setting(
         "text",
         "",
-        "Further words for the executor: those of sbatch for slurm, --address and --num-gpus for ray.",
+        "Further words for the executor: those of sbatch for slurm, --address and --num-gpus for ray, --tag, --gpu-type, --vram-gb and --hub for hub.",
         '"--partition=gpu --cpus-per-task=8"',
     )
-    gpus_per_run: int = _setting("count", 0, "How many GPUs each run is to get of a cluster (executor slurm or ray).", "1")
+    gpus_per_run: int = _setting("count", 0, "How many GPUs each run is to get of a cluster (executor hub, slurm or ray).", "1")
     ahead: bool = _setting("flag", True, "Prepare proposals while experiments run, so that no slot waits.", "true")
     tag: str = _setting("text", "", "Name of the study; its branch is autoresearch/<tag>. Not set = today, as in nov21.", '"nov21"')
     branch_prefix: str = _setting("text", "autoresearch/", "What the branch's name begins with.", '"autoresearch/"')

@@ -21,7 +21,7 @@ from overnight.judge import Action, Verdict
 from overnight.judge.noise import outliers
 from overnight.knowledge import Knowledge
 from overnight.ledger import Ledger
-from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study, Trust
+from overnight.models import Confined, Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study, Trust
 from overnight.referee import Referee, Ruling
 from overnight.runner import Runner
 from overnight.store import Store
@@ -77,13 +77,19 @@ def summed(runs: Sequence[Run], study: Study, *, baseline: bool = False) -> dict
     return {
         "value": value,
         "trust": _trust(study),
-        "confined": int(study.confined),
+        "confined": int(_walls(study, runs)),
         "seconds": sum(run.seconds for run in runs),
         "memory_gb": max((run.memory_gb for run in runs), default=0.0),
         "crash_kind": crashed.crash_kind if crashed else "",
         "cause": crashed.cause if crashed else "",
         "metrics": json.dumps(dict(runs[-1].metrics)) if runs else "{}",
     }
+
+
+def _walls(study: Study, runs: Sequence[Run]) -> Confined:
+    """The weakest of what stood around the runs."""
+    stood = {run.confined or study.confined.word for run in runs} or {study.confined.word}
+    return next(each for each in (Confined.NONE, Confined.LANDLOCK, Confined.BUBBLEWRAP) if each.word in stood)
 
 
 def repair_of(crashed: Experiment) -> Wish:
@@ -134,7 +140,8 @@ class Steps:
         store, study = self._parts.store, self.study
         if not any(run.seed == wanted.seed and wanted.worker in ("", run.worker) for run in store.runs(study.id, wanted.number)):
             try:
-                if not self._parts.runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
+                runner = self._parts.runner.on(wanted.worker) if wanted.worker else self._parts.runner
+                if not runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
                     return None
             except JobError as exc:
                 return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,11 +13,38 @@ from typing import Any
 import pytest
 
 from commands import ENV, PATIENCE, processes, python, run, shell, until
+from overnight.app.spreading import executor_over_hub
 from overnight.executors import EXECUTORS
 from overnight.models import JobState
 from overnight.protocols import Executor
+from overnight.settings import Settings
+from yards import Yard, end
 
 Make = Callable[[], Executor]
+_ITS_OWN = "a worker has variables, folders and walls of its own"
+_WITH_A_WORKER = {
+    "test_the_command_gets_exactly_the_environment_of_its_spec": _ITS_OWN,
+    "test_the_command_runs_in_the_folder_of_its_spec": _ITS_OWN,
+    "test_the_wrapper_is_executed_with_the_command_as_its_arguments": _ITS_OWN,
+    "test_a_script_whose_interpreter_is_missing_is_told_apart_from_a_missing_script": "in a folder that it brings; tried in test_spreading",
+    "test_a_file_that_cannot_be_executed_is_a_failure_that_names_it": "one word alone is a line for a worker's shell",
+    "test_a_missing_command_is_a_failure_that_names_it": "it is looked for by the worker, which names itself as well",
+    "test_a_missing_folder_is_a_failure_that_names_it": "it is missing before anything is queued; tried in test_spreading",
+    "test_standard_input_is_the_file_that_the_spec_names": "files of this machine are not there; runs have none",
+}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A hub with a worker without walls, which all tests share."""
+    folder = tmp_path_factory.mktemp("hub")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERNIGHT_HUB", str(folder / "hub"))
+        patch.setenv("OVERNIGHT_WORKER_ROOM", "0")
+        yard = Yard(folder)
+        process = yard.worker("--slots", "8")
+        yield
+        end(process)
 
 
 @pytest.fixture(params=sorted(EXECUTORS))
@@ -24,11 +52,16 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Makes executors that share one place, as a loop does that is started again."""
     if request.param != "local":
         request.getfixturevalue(request.param)
+    if request.param == "hub" and (why := _WITH_A_WORKER.get(request.node.originalname)):
+        pytest.skip(why)
     module, _, name = EXECUTORS[request.param].partition(":")
     made: list[Any] = []
 
     def new() -> Executor:
-        made.append(getattr(importlib.import_module(module), name)(tmp_path / "jobs"))
+        if request.param == "hub":
+            made.append(executor_over_hub(tmp_path / "jobs", (), Settings(), os.environ))
+        else:
+            made.append(getattr(importlib.import_module(module), name)(tmp_path / "jobs"))
         return made[-1]  # type: ignore[no-any-return]
 
     yield new

@@ -130,10 +130,13 @@ def settings_for(workdir: Path, options: Mapping[str, object], environ: Mapping[
 
 
 def check_executor(name: str) -> None:
-    """Refuse an executor that there is not. Raises ``UsageError`` (E-NO-EXECUTOR)."""
-    if name not in EXECUTORS:
+    """Refuse an executor that there is not, or that brings nothing back. Raises ``UsageError`` (E-NO-EXECUTOR)."""
+    known = [row for row in EXECUTORS if row != "hub"]
+    if name == "hub":
+        raise UsageError("E-NO-EXECUTOR", "the hub is an executor of studies alone", fix="overnight dag run pipeline.yaml --executor local")
+    if name not in known:
         raise UsageError(
-            "E-NO-EXECUTOR", f"there is no executor '{name}'{nearest(name, EXECUTORS)}", why=f"there are {', '.join(EXECUTORS)}", fix="overnight dag run pipeline.yaml --executor local"
+            "E-NO-EXECUTOR", f"there is no executor '{name}'{nearest(name, known)}", why=f"there are {', '.join(known)}", fix="overnight dag run pipeline.yaml --executor local"
         )  # fmt: skip
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from overnight import sandbox
 from overnight.app.data import data_links, data_paths, named_paths
+from overnight.app.spreading import readable
 from overnight.app.where import devices
 from overnight.models import Confined, JobSpec, Study
 from overnight.proposers.agents import AGENTS, pair_of
@@ -37,8 +39,12 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
     Raises ``UsageError`` (E-NO-SANDBOX) with what mends it and the flag that overrides.
     """
     settings = study.settings
+    elsewhere: Wrap | None = None
+    if settings.executor == "hub":  # its workers have walls of their own
+        named = named_data(workspace, study.base_commit, Path(environ.get("HOME") or "/nonexistent"))
+        elsewhere = partial(readable, settings, named, environ)
     if settings.unsafe_no_sandbox:
-        return Around(_as_it_is, _as_it_is, _as_it_is, Confined.NONE)
+        return Around(elsewhere or _as_it_is, _as_it_is, _as_it_is, Confined.NONE)
     run = _around_runs(settings, workspace, study.base_commit, state / "walls", (environ, env))
     exam = replace(
         run,
@@ -53,7 +59,9 @@ def around(study: Study, workspace: Workspace, state: Path, environ: Mapping[str
     run, exam, agent = (replace(walls, by=by) for walls in (run, exam, agent))
     agent = _standing_agent(agent, settings)
     kind = Confined.LANDLOCK if by is By.LANDLOCK else Confined.BUBBLEWRAP
-    return Around(lambda spec: confined(run, spec), lambda spec: confined(exam, spec), lambda spec: confined(agent, spec), kind)
+    return Around(
+        elsewhere or (lambda spec: confined(run, spec)), lambda spec: confined(exam, spec), lambda spec: confined(agent, spec), kind
+    )
 
 
 def _around_runs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -19,23 +20,39 @@ _DEVICES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-caps", "kfd",
 
 def executor_at(state: Path, settings: Settings | None = None) -> Executor:
     """Where runs go by the settings; without settings this machine. Job folders lie below ``state``. Raises ``UsageError``."""
-    name = settings.executor if settings else "local"
+    if settings is None:
+        return executor_named("local", state / "jobs")
+    if settings.executor == "hub":
+        from overnight.app.spreading import executor_over_hub
+
+        return executor_over_hub(state / "jobs", words_of(settings.executor_args), settings, os.environ)
+    return executor_named(settings.executor, state / "jobs", settings.executor_args)
+
+
+def executor_named(name: str, root: Path, args: str = "", verb: str = "overnight run") -> Executor:
+    """The executor of a row, or of a plugin, with its job folders in ``root``; ``args`` are its own words. Raises ``UsageError``."""
     if name not in EXECUTORS and ":" not in name:
         raise UsageError(
-            "E-NO-EXECUTOR", f"there is no executor '{name}'{nearest(name, EXECUTORS)}", why=f"known: {', '.join(sorted(EXECUTORS))}",
-            fix="overnight run --executor local",
+            "E-NO-EXECUTOR", f"there is no executor '{name[:80]}'{nearest(name, EXECUTORS)}", why=f"known: {', '.join(sorted(EXECUTORS))}",
+            fix=f"{verb} --executor local",
         )  # fmt: skip
-    if settings is None or name == "local":
-        if settings is not None and settings.executor_args:
-            raise UsageError("E-EXECUTOR-ARGS", "the local executor takes no words", fix="overnight run --executor slurm --executor-args …")
-        here: Executor = _made(name)(state / "jobs")
+    if name == "hub":
+        raise UsageError("E-NO-EXECUTOR", "the hub is an executor of studies alone", fix=f"{verb} --executor local")
+    if name == "local":
+        if args:
+            raise UsageError("E-EXECUTOR-ARGS", "the local executor takes no words", fix=f"{verb} --executor slurm --executor-args …")
+        here: Executor = _made(name)(root)
         return here
+    there: Executor = _made(name)(root, words_of(args))
+    return there
+
+
+def words_of(args: str) -> tuple[str, ...]:
+    """The words of ``executor_args``. Raises ``UsageError``."""
     try:
-        words = tuple(shlex.split(settings.executor_args))
+        return tuple(shlex.split(args))
     except ValueError as exc:
         raise UsageError("E-EXECUTOR-ARGS", f"executor_args cannot be read: {exc}", fix="close its quotes") from exc
-    there: Executor = _made(name)(state / "jobs", words)
-    return there
 
 
 def check(settings: Settings, state: Path) -> None:
@@ -52,18 +69,26 @@ def check(settings: Settings, state: Path) -> None:
         return
     if named:
         raise UsageError(
-            "E-GPUS", f"gpus names cards of this machine, and runs go to {settings.executor}", why="there the cluster hands cards out",
+            "E-GPUS", f"gpus names cards of this machine, and runs go to {settings.executor}", why="there cards are handed out",
             fix=f"overnight run --executor {settings.executor} --gpus-per-run {len(named)}",
         )  # fmt: skip
     executor = executor_at(state, settings)
-    if isinstance(executor, Cluster):
-        executor.check(settings.limit, settings.gpus_per_run)
+    try:
+        if isinstance(executor, Cluster):
+            executor.check(settings.limit, settings.gpus_per_run)
+    finally:
+        getattr(executor, "close", lambda: None)()
 
 
 def devices(settings: Settings) -> tuple[Path, ...]:
     """Device files that walls let through on a machine that is not known yet; which of them a run may use is held there by the cluster."""
     asks = settings.gpus_per_run or any(word in settings.executor_args.lower() for word in ("gpu", "gres"))
-    return tuple(Path("/dev", name) for name in _DEVICES) if settings.executor != "local" and asks else ()
+    return devices_elsewhere() if settings.executor not in ("local", "hub") and asks else ()
+
+
+def devices_elsewhere() -> tuple[Path, ...]:
+    """Every device file that a GPU of another machine may have."""
+    return tuple(Path("/dev", name) for name in _DEVICES)
 
 
 def _made(name: str) -> Callable[..., Any]:

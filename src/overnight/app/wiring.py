@@ -54,7 +54,7 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     runs = executor if settings.executor == "local" else executor_at(place.state, settings)
     walls = walls_for(options, place.state, study, workspace)
     study = replace(study, confined=walls.confined)
-    if walls.confined is Confined.LANDLOCK:
+    if walls.confined is Confined.LANDLOCK and settings.executor != "hub":
         listen("note", None, "no namespaces can be made here: runs are confined by Landlock, which holds less (overnight doctor says why)")
     elif walls.confined is Confined.NONE:
         listen("note", None, "no walls stand around runs and proposers (--unsafe-no-sandbox): every row says so")
@@ -113,7 +113,8 @@ def runner_for(
         walls.run,
         gpus.models(options.environ.get("CUDA_VISIBLE_DEVICES")),
     )
-    examiner = _examiner(study, executor, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
+    near = executor_at(state) if settings.executor == "hub" else executor  # the hold-out never leaves this machine
+    examiner = _examiner(study, near, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
     return Runner((executor, workspace, store), runs, examiner, time.time)
 
 

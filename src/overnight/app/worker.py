@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import gpus, sandbox
 from overnight.app import hub as hubs
+from overnight.app.where import devices_elsewhere, executor_named
 from overnight.attempt import Hands
 from overnight.doorbell import Doorbell
 from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
-from overnight.executors import EXECUTORS
-from overnight.models import JobSpec
+from overnight.models import Confined, JobSpec
 from overnight.outputs import bring_back
-from overnight.protocols import Executor
 from overnight.queue.words import Card, HubJob, Machine, Output, input_of, is_worker_name
-from overnight.sandbox import Walls, confined, interpreters, stand
+from overnight.sandbox import By, Walls, confined, interpreters, stand
 from overnight.worker import ROOM, Around, Worker, place_at
 from overnight.workspace.parcels import Parcels
 
@@ -39,6 +37,7 @@ class Wanted:
     memory_gb: float | None = None
     tags: tuple[str, ...] = ()
     executor: str = "local"
+    executor_args: str = ""
     network: bool = False
     unsafe: bool = False
 
@@ -51,13 +50,13 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
         name = stack.enter_context(_named(place, _called(reached, wanted)))
         own = place_at(place.worker(name))
         machine = machine_of(name, wanted, dict(reached.environ))
-        wrap = _walls(place, reached, wanted)
-        executor = _executor(wanted.executor, own.jobs)
+        wrap, around = _walls(place, reached, wanted, machine)
+        executor = executor_named(wanted.executor, own.jobs, wanted.executor_args, "overnight worker start")
         stack.callback(getattr(executor, "close", lambda: None))
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         hands = Hands(
             reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, job, folder), wrap,
-            for_run(reached.environ),
+            for_run(reached.environ), lambda given: class_of(machine, given), around.word,
         )  # fmt: skip
         bell = stack.enter_context(Doorbell(place.wake, "stop"))
         yield Worker(machine, hands, own, Around(hubs.clock, hubs.boot(), bell.wait, say, room=_room(reached)))
@@ -79,6 +78,12 @@ def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
     )  # fmt: skip
 
 
+def class_of(machine: Machine, given: Sequence[str]) -> str:
+    """The class of machine of a job that was given these GPUs: their models, else the processor."""
+    names = {card.index: card.name for card in machine.cards}
+    return " + ".join(names.get(index) or f"GPU {index}" for index in given) or gpus.processor()
+
+
 def lay_out(parcels: Parcels, job: HubJob, folder: Path) -> None:
     """The code of a job in a new folder, with its inputs linked. Raises ``JobError``, ``NotFoundError``, ``StorageError``."""
     asked = job.submission
@@ -86,9 +91,11 @@ def lay_out(parcels: Parcels, job: HubJob, folder: Path) -> None:
         parcels.export(asked.code, folder)
     try:
         (folder / asked.folder).mkdir(parents=True, exist_ok=True)
-        for entry in asked.inputs:
+        for entry in (*asked.inputs, *asked.extras):
             name, path = input_of(entry)
             if not os.path.exists(path):
+                if entry in asked.extras:
+                    continue
                 raise JobError("E-NO-INPUT", f"there is no {path}", why="it is an input of the job", fix=f"ls -ld {path}")
             if name:
                 _link(folder, name, path)
@@ -147,35 +154,23 @@ def _outputs(reached: hubs.Reached, job: HubJob, folder: Path) -> tuple[Output, 
     return found
 
 
-def _executor(name: str, root: Path) -> Executor:
-    if name not in EXECUTORS:
-        raise UsageError(
-            "E-NO-EXECUTOR",
-            f"there is no executor {name}",
-            why=f"known: {', '.join(EXECUTORS)}",
-            fix="overnight worker start --executor local",
-        )
-    module, _, kind = EXECUTORS[name].partition(":")
-    made: Executor = getattr(importlib.import_module(module), kind)(root)
-    return made
-
-
-def _walls(place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted) -> Callable[[JobSpec], JobSpec]:
-    """What puts a job behind its walls, proven to stand. Raises ``UsageError`` (E-NO-SANDBOX)."""
+def _walls(place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted, machine: Machine) -> tuple[Callable[[JobSpec], JobSpec], Confined]:
+    """What puts a job behind its walls, proven to stand, and which ones. Raises ``UsageError`` (E-NO-SANDBOX)."""
     if wanted.unsafe:
-        return lambda spec: spec
+        return lambda spec: spec, Confined.NONE
     keep = place.folder / "walls"
     env = for_run(reached.environ)
     home = Path(reached.environ.get("HOME") or "/nonexistent")
     walls = Walls(
-        keep=keep, readable=tuple(interpreters(env, ("/bin/sh",), place.folder)), hidden=(place.folder,), network=wanted.network, home=home
+        keep=keep, readable=tuple(interpreters(env, ("/bin/sh",), place.folder)), hidden=(place.folder,),
+        devices=devices_elsewhere() if machine.cards and wanted.executor != "local" else (), network=wanted.network, home=home,
     )  # fmt: skip
     walls = stand(walls)
 
     def wrap(spec: JobSpec) -> JobSpec:
         return confined(replace(walls, readable=tuple(interpreters(spec.env, spec.argv, Path(spec.cwd)))), spec)
 
-    return wrap
+    return wrap, Confined.LANDLOCK if walls.by is By.LANDLOCK else Confined.BUBBLEWRAP
 
 
 def confined_by(wanted: Wanted) -> str:

@@ -88,7 +88,7 @@ def waits(wishes: Iterable[Wish], standings: Sequence[Standing], seconds: Mappin
 def _taken(wish: Wish, offer: Offer) -> tuple[str, ...] | None:
     """The GPUs that the job would get of what is free; None if it does not fit."""
     machine = offer.machine
-    if offer.slots < 1 or not set(wish.tags) <= set(machine.tags):
+    if offer.slots < 1 or not set(wish.tags) <= {*machine.tags, machine.kind}:  # its class counts as a tag
         return None
     # A worker that does not tell its processors or memory has enough of them.
     if (machine.cpus and wish.cpus > offer.cpus) or (machine.memory_gb and wish.memory_gb > offer.memory_gb):

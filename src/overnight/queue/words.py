@@ -21,8 +21,11 @@ LOSSES = 10  # attempts that may be lost before a job is given up: it may be wha
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _TEXTS = {"name": 200, "exp_id": 200, "gpu_type": 100, "pipeline": 200, "submission_key": 200, "metric": 256, "code": 64, "folder": 4096}
-_LISTS = {"command": 4096, "tags": 64, "needs": 1024, "inputs": 256, "outputs": 256}
-_NUMBERS = {"gpu_count": 1024, "retries": 1000, "cpus": 4096, "vram_gb": 1e6, "memory_gb": 1e6, "time_limit": 1e9}
+_LISTS = {"command": 4096, "tags": 64, "needs": 1024, "inputs": 256, "extras": 256, "outputs": 256}
+_NUMBERS = {
+    "gpu_count": 1024, "retries": 1000, "cpus": 4096, "vram_gb": 1e6, "memory_gb": 1e6, "time_limit": 1e9, "grace": 3600, "process_limit": 1e7,
+    "disk_limit": 1e15, "log_limit": 1e15,
+}  # fmt: skip
 _BYTES = 128 * 2**10  # of command and variables together
 
 
@@ -62,10 +65,15 @@ class Submission:
     memory_gb: float = 0.0
     needs: tuple[str, ...] = ()  # jobs that must have succeeded before
     inputs: tuple[str, ...] = ()  # paths on the worker's machine that it may read: PATH, or NAME=PATH, linked into its folder as NAME
+    extras: tuple[str, ...] = ()  # as ``inputs``, but passed over where they are not there
     outputs: tuple[str, ...] = ()  # globs below its folder; what they match is brought back
     pipeline: str = ""
     submission_key: str = ""  # the same key again is the same job
     metric: str = ""  # the goal metric
+    grace: float = 1.5  # seconds between the request to end and the end
+    process_limit: int = 0
+    disk_limit: int = 0  # bytes
+    log_limit: int = 64 * 2**20  # bytes of its output that are kept from the beginning
     on_lost: OnLost = OnLost.STOP
     wait: bool = False  # stays queued although no worker could run it
 
@@ -89,7 +97,8 @@ def _text_trouble(asked: Submission) -> str:
         return "folder must lie below the code"
     if any(not glob or glob.startswith("/") or ".." in glob.split("/") or glob.count("*") > 8 for glob in asked.outputs):
         return "outputs are globs below the folder of the job, with at most 8 stars"
-    return next((f"input {entry!r} must lead to an absolute path" for entry in asked.inputs if not input_of(entry)[1].startswith("/")), "")
+    paths = (*asked.inputs, *asked.extras)
+    return next((f"input {entry!r} must lead to an absolute path" for entry in paths if not input_of(entry)[1].startswith("/")), "")
 
 
 def _number_trouble(asked: Submission) -> str:
@@ -255,6 +264,7 @@ class Part:
     data: bytes
     state: JobState  # of the job, read before the data
     last: bool  # the attempt is over and this was all of it
+    status: JobStatus | None = None  # how the attempt ended, with the empty part after its last
 
     @property
     def next(self) -> int:

@@ -217,4 +217,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER note_vector_stale AFTER UPDATE OF text ON note BEGIN DELETE FROM note_vector WHERE note = old.id; END;
     CREATE TRIGGER note_vector_gone AFTER DELETE ON note BEGIN DELETE FROM note_vector WHERE note = old.id; END;
     """,
+    """
+    ALTER TABLE job ADD COLUMN confined TEXT NOT NULL DEFAULT '';  -- what stood around it, where that need not be what the study's machine has
+    """,
 )

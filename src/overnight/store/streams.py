@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from overnight.models import JobState
+from overnight.models import JobState, JobStatus
 from overnight.queue import coding
 from overnight.queue.words import STREAM_LIMIT, Chunk, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
 from overnight.store.connection import Connection
@@ -68,7 +68,8 @@ class Streams(Connection):
         since = max(0, min(since, size))
         data = self._read((job, row["attempt"], stream), since, min(size, since + _PIECE))
         over = row["state"] != "RUNNING" and since + len(data) >= size
-        return Part(row["attempt"], since, data, JobState(row["job_state"]), over)
+        status = coding.read(JobStatus, row["status"], lenient=True) if over and not data and row["status"] else None
+        return Part(row["attempt"], since, data, JobState(row["job_state"]), over, status)
 
     def _read(self, key: tuple[str, int, str], since: int, end: int) -> bytes:
         if since >= end:

@@ -67,14 +67,14 @@ class Parcels:
 
     # --- where the code is -----------------------------------------------------------------------------------------
 
-    def pack(self, workdir: Path) -> Code:
+    def pack(self, workdir: Path, *, whole: bool = False) -> Code:
         """Keep ``workdir`` as it is now: of a git checkout all of it but what is ignored, else all but what tools leave behind.
 
-        Links out of it are told, not followed. Raises ``UsageError`` (E-NO-FOLDER, E-CODE-TOO-LARGE, E-UNSAFE-NAME), ``StorageError``.
+        ``whole``: the folder alone, and all that lies in it. Links out of it are told, not followed. Raises ``UsageError`` (E-NO-FOLDER, E-CODE-TOO-LARGE, E-UNSAFE-NAME), ``StorageError``.
         """
         if not workdir.is_dir():
             raise UsageError("E-NO-FOLDER", f"{workdir} is no folder", why="it was to be the job's code", fix=f"ls -ld {workdir}")
-        top, names = self._names(workdir.resolve())
+        top, names = (workdir.resolve(), sorted(_walk(workdir.resolve(), "", ()))) if whole else self._names(workdir.resolve())
         kinds = _kinds(top, names)
         targets = {name: os.readlink(top / name) for name, found in kinds.items() if stat.S_ISLNK(found.st_mode)}
         links = {name: targets.pop(name) for name in escaping_links(targets)}
@@ -298,17 +298,17 @@ def _parts(top: Path, name: str) -> Iterable[str]:
     return _walk(place, f"{name.rstrip('/')}/") if place.is_dir() and not place.is_symlink() else (name,)
 
 
-def _walk(folder: Path, above: str) -> Iterator[str]:
+def _walk(folder: Path, above: str, but: Sequence[str] = _LEFT_OUT) -> Iterator[str]:
     """The files and links below a folder that is no checkout."""
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as exc:
         raise UsageError("E-NO-FOLDER", f"{folder} cannot be read: {exc.strerror}", fix=f"ls -ld {folder}") from exc
     for entry in found:
-        if entry.name in _LEFT_OUT or entry.name.endswith(".pyc"):
+        if entry.name in but or (but and entry.name.endswith(".pyc")):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{above}{entry.name}/")
+            yield from _walk(Path(entry.path), f"{above}{entry.name}/", but)
         elif entry.is_symlink() or entry.is_file():
             yield above + entry.name
 
