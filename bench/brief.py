@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import random
 import resource
@@ -99,6 +100,28 @@ def _spent(what: Callable[[], object], times: int, who: int = resource.RUSAGE_SE
     return f"{statistics.median(found):7.2f} ms   worst {max(found):7.2f} ms"
 
 
+def _by_meaning(state: Path) -> None:
+    """The same searches with an embedding model of 256 dimensions, made of the words above and of chance."""
+    if importlib.util.find_spec("model2vec") is None:
+        return
+    import numpy as np
+    from model2vec import StaticModel
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from overnight.semantic import Meaning
+
+    words = ["[UNK]", "[PAD]", *_WORDS]
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))  # noqa: S106 - a token of the vocabulary
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    vectors = np.random.default_rng(0).standard_normal((len(words), 256)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Store(state / "overnight.db")) as store:
+        StaticModel(vectors, tokenizer).save_pretrained(folder)
+        knowledge = Knowledge(store, Redactor({}), meaning=Meaning(Path(folder)))
+        print("vectors of all notes       ", _spent(lambda: [knowledge.search("warmup", 10) for _ in range(6)], 1))
+        for query in _QUERIES[2:4]:
+            print(f"by meaning {query[:20]!r:<23}", _spent(lambda query=query: knowledge.search(query, 10), 20))  # type: ignore[misc] # binds the query
+
+
 def _measure(state: Path) -> None:
     environ = dict(os.environ)
     with learned.opened(state.parent, state, environ, write=True) as found:
@@ -111,6 +134,7 @@ def _measure(state: Path) -> None:
         for query in _QUERIES:
             print(f"search {query[:24]!r:<27}", _spent(lambda query=query: found.knowledge.search(query, 10), 20))  # type: ignore[misc] # binds the query
         print("bytes of a brief           ", len(brief.told(found, "improve", state.parent).text.encode()))
+    _by_meaning(state)
     with contextlib.closing(Store(state / "overnight.db")) as store:
         knowledge, now = Knowledge(store, Redactor({})), time.time()
         latest = store.experiments(study.id, last=200)

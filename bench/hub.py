@@ -81,7 +81,7 @@ def cycles(folder: Path, count: int, queued: int) -> tuple[float, float]:
         for _ in range(count):
             found.desk.submit(Submission(("true",)))
         submits = count / (time.perf_counter() - begun)
-        with found.desk._queue._write(synced=False) as db:  # noqa: SLF001 - a quick way to a long queue
+        with found.desk._queue._write(synced=False) as db:  # type: ignore[attr-defined]  # noqa: SLF001 - a quick way to a long queue
             db.execute(
                 "INSERT INTO job (id, owner, submission, likeness, state, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit, exp_id, pipeline, submitted)"
                 " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?)"

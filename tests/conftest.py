@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clusters import ray, slurm  # noqa: F401 - fixtures
 from overnight.store import Store
 from yards import LEASE, Yard, end
 

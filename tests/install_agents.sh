@@ -6,7 +6,7 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/overnight-tests/agents"
 mkdir -p "$cache/bin"
 cd "$cache" || exit 1
 for package in opencode-ai@1.18.33 @earendil-works/pi-coding-agent@0.74.2 @google/gemini-cli@0.61.0 @qwen-code/qwen-code@0.24.4 \
-    @github/copilot@1.0.102 cline@3.0.65; do
+    @github/copilot@1.0.102 cline@3.0.65 @agentclientprotocol/claude-agent-acp@0.49.0 @agentclientprotocol/codex-acp@2.6.0; do
     mark="npm-$(echo "$package" | tr '/@' '__').made"
     [ -e "$mark" ] || { npm install --no-audit --no-fund --silent --prefix "$cache/npm" "$package" >&2 && touch "$mark"; }
 done

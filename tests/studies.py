@@ -77,10 +77,10 @@ class Study:
         )
         return [sys.executable, "-m", "overnight", verb, *whole]
 
-    def call(self, verb: str, *words: str) -> Done:
+    def call(self, verb: str, *words: str, seconds: float = PATIENCE) -> Done:
         """The command, to its end."""
         done = subprocess.run(
-            self.command(verb, *words), cwd=self.root, env=self.env, capture_output=True, text=True, timeout=PATIENCE, check=False
+            self.command(verb, *words), cwd=self.root, env=self.env, capture_output=True, text=True, timeout=seconds, check=False
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

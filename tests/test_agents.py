@@ -387,3 +387,8 @@ def test_tokens_without_money_are_priced_by_the_list() -> None:
     assert (prices.estimated(report, "gpt-5") > 0, prices.estimated(report, "openai/gpt-5") == prices.estimated(report, "gpt-5"), prices.estimated(report, "no-such")) == (
         True, True, 0.0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("said", ["exceeded retry limit, last status: 429 Too Many Requests", "I tried.\nError: 429 rate limit\nCheck it."])
+def test_an_agent_that_reports_its_models_refusal_as_an_answer_is_understood(bench: Bench, said: str) -> None:
+    assert bench.fails(result(said)).code == "E-AGENT-RATE"

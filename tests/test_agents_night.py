@@ -101,3 +101,27 @@ def test_the_doctor_says_what_is_wrong_with_an_agent(tmp_path: Path) -> None:
     study = night(tmp_path, result("Not logged in · Please run /login", is_error=True))
     done = study.call("doctor", "--metric", "loss", "--agent", "claude", "--unsafe-no-sandbox")
     assert (done.code, "error[E-AGENT-LOGIN]" in done.err, "claude /login" in done.err) == (1, True, True)
+
+
+def test_what_init_finds_on_the_path_proposes_in_the_first_night(tmp_path: Path) -> None:
+    study = night(tmp_path, "edit('train.py', 'print(\"@loss=0.5\")\\n')\n" + result(), "--budget", "1")
+    place = study.words.index("--proposer")
+    del study.words[place : place + 2]
+    made = study.call("init")
+    place = study.words.index("--proposer-command")
+    del study.words[place : place + 2]
+    study.before.update(study.checkout())
+    done = study.call("run")
+    assert (made.code, "agent         claude (found on PATH)" in made.out, done.code, study.rows()[1]["proposer"]) == (0, True, 0, "claude")
+
+
+@pytest.mark.parametrize(("words", "proposer"), [((), "command"), (("--proposer", "claude"), "claude")])
+def test_a_command_on_the_command_line_goes_before_the_proposers_of_the_file(words: tuple[str, ...], proposer: str, tmp_path: Path) -> None:
+    study = night(tmp_path, "edit('train.py', 'print(\"@loss=0.5\")\\n')\n" + result(), "--budget", "1", *words)
+    if not words:
+        place = study.words.index("--proposer")
+        del study.words[place : place + 2]
+    (study.root / "overnight.toml").write_text('proposer = ["claude", "optuna"]\n')
+    study.before.update(study.checkout())
+    done = study.call("run")
+    assert (done.code, study.rows()[1]["proposer"]) == (0, proposer), done

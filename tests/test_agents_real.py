@@ -24,7 +24,7 @@ from overnight.errors import ProposalError
 from overnight.executors.local import LocalExecutor
 from overnight.models import Idea, JobSpec
 from overnight.proposers.agent import AgentProposer, Wants
-from overnight.proposers.agents import AGENTS
+from overnight.proposers.agents import AGENTS, find, lacks
 from overnight.sandbox import Inside, Walls, check, confined
 from studies import ended  # noqa: F401 - a fixture that every test gets
 
@@ -32,6 +32,7 @@ pytestmark = pytest.mark.timeout(900)  # the first test may have to fetch the pr
 PACKAGES = ("claude-agent-sdk==0.2.187", "openai-codex==0.163.0")
 PROGRAMS = {"claude": "claude_agent_sdk/_bundled/claude", "codex": "codex_cli_bin/bin/codex"}
 MORE = ("gemini", "opencode", "pi", "qwen", "copilot", "cline", "aider", "mini-swe-agent")  # where they are on PATH
+SPEAKING = tuple(name for name, row in AGENTS.items() if row.acp is not None)
 MODELS = {
     "claude": "claude-sonnet-4-5",
     "codex": "gpt-5.5",
@@ -110,7 +111,7 @@ class Real:
                 def wrap(spec: JobSpec) -> JobSpec:
                     return confined(walls, spec) if stands else spec
 
-                wants = Wants(MODELS.get(self.name, "m"), ARGUMENTS.get(self.name, ""), time_limit)
+                wants = Wants(MODELS.get(self.name.removesuffix("-acp"), "m"), ARGUMENTS.get(self.name, ""), time_limit)
                 proposer = AgentProposer(AGENTS[self.name], wants, executor, (env, wrap, stands))
                 made = request(self.folder)
                 idea = proposer.ask(made)
@@ -188,26 +189,52 @@ def test_its_shell_sees_neither_the_persons_home_nor_another_server(real: Real, 
         assert (idea.hypothesis, text, other.seen) == ("I looked around", "LR = 0.3\n0\n", [])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MORE)
-def test_every_other_agent_that_is_on_the_path_makes_an_edit(name: str, tmp_path: Path) -> None:
-    if not any(shutil.which(program) for program in AGENTS[name].programs):
+OTHERS: dict[str, tuple[list[Step], set[str]]] = {
+    "401": ([Fail(401)], {"E-AGENT-LOGIN"}),
+    "429": ([Fail(429)], {"E-AGENT-RATE"}),
+    "no edit": ([Say("All is well.")], {"E-NO-EDIT"}),
+    "a protected file": ([Read("prepare.py"), Edit("prepare.py", "x = 1", "x = 2"), Say("done")], {"E-WRONG-FILE"}),
+    "hang": ([Hang()], {"E-PROPOSER-SLOW"}),
+}
+BY_SHELL: dict[str, list[Step]] = {  # for who has no tool but a shell
+    "good": [Shell("sed -i s/0.1/0.2/ train.py"), Shell(SUBMIT), Say("done")],
+    "no edit": [Shell(SUBMIT), Say("done")],
+    "a protected file": [Shell("sed -i s/1/2/ prepare.py"), Shell(SUBMIT), Say("done")],
+}
+
+
+def other(name: str, folder: Path) -> Real:
+    """An agent that is on PATH, with its library where it speaks the protocol; skips the test where it is not."""
+    if lacks(AGENTS[name], find(AGENTS[name], os.environ)):
         pytest.skip(f"{name} is not installed")
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    steps: Sequence[Step] = GOOD
-    if name == "mini-swe-agent":
-        steps = (Shell("sed -i s/0.1/0.2/ train.py"), Shell(SUBMIT), Say("done"))
-    idea, text = Real(name, tmp_path, folder).ask(steps, 170.0)
+    (folder / "bin").mkdir()
+    return Real(name, folder, folder / "bin")
+
+
+def steps_for(name: str, case: str, steps: Sequence[Step]) -> Sequence[Step]:
+    return BY_SHELL.get(case, steps) if name == "mini-swe-agent" else steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*MORE, *SPEAKING])
+def test_every_other_agent_that_is_on_the_path_makes_an_edit(name: str, tmp_path: Path) -> None:
+    idea, text = other(name, tmp_path).ask(steps_for(name, "good", GOOD), 170.0)
     assert (text, idea.proposer, idea.tokens > 0) == (SOURCE.replace("0.1", "0.2"), name, True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MORE)
-def test_every_other_agent_that_is_on_the_path_tells_that_it_is_not_logged_in(name: str, tmp_path: Path) -> None:
-    if not any(shutil.which(program) for program in AGENTS[name].programs):
-        pytest.skip(f"{name} is not installed")
-    (tmp_path / "bin").mkdir()
+@pytest.mark.parametrize("name", [*MORE, *SPEAKING])
+def test_every_other_agent_rides_out_a_model_that_is_overloaded_twice(name: str, tmp_path: Path) -> None:
+    good = steps_for(name, "good", GOOD)
+    _, text = other(name, tmp_path).ask([good[0], Fail(529, times=2), *good[1:]], 170.0)
+    assert text == SOURCE.replace("0.1", "0.2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("name", [*MORE, *SPEAKING])
+def test_every_other_agents_troubles_are_told_apart(name: str, case: str, tmp_path: Path) -> None:
+    steps, codes = OTHERS[case]
     with pytest.raises(ProposalError) as caught:
-        Real(name, tmp_path, tmp_path / "bin").ask([Fail(401)], 170.0)
-    assert caught.value.code in ("E-AGENT-LOGIN", "E-PROPOSER-SLOW")
+        other(name, tmp_path).ask(steps_for(name, case, steps), 12.0 if case == "hang" else 60.0)
+    assert caught.value.code in codes | ({"E-PROPOSER-SLOW"} if case in ("401", "429") else set()), (caught.value.message, caught.value.why)

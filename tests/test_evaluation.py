@@ -80,6 +80,15 @@ def test_the_evaluators_number_alone_counts_whatever_the_run_says_of_itself(tmp_
 
 
 @needs_bubblewrap
+def test_what_the_run_says_of_itself_is_shown_as_its_claim_beside_a_measured_value(tmp_path: Path) -> None:
+    _rows(tmp_path / "r", "sed -i 's/^X = .*/X = 0.6/' train.py; echo better", *_EVALUATED)
+    shown = dict(line.strip().partition(" ")[::2] for line in _overnight(tmp_path / "r", "show", "2").stdout.splitlines())
+    assert (shown["result"].split()[0], shown["claimed"].strip(), "metrics" in shown) == (
+        "0.9", "acc 0.99 (printed by the run; none of it counts)", False,
+    )  # fmt: skip
+
+
+@needs_bubblewrap
 def test_a_tracked_holdout_is_in_no_run_and_in_no_copy(tmp_path: Path) -> None:
     look = "import os, json\njson.dump({'x': 100.0 if os.path.exists('label.txt') else 0.5}, open('model.json', 'w'))\n"
     agent = "test -e label.txt && echo 'X = 1' > train.py; sed -i 's/0.5/0.6/' train.py; echo looked"
@@ -191,3 +200,12 @@ def test_the_library_speaks_for_both_sides_and_a_predictor_that_ends_is_no_score
     done = _overnight(tmp_path / "study", "run", *words, *_BLIND, "--", *_PYTHON.split(), "train.py")
     rows = json.loads(_overnight(tmp_path / "study", "ls", "--json").stdout)
     assert _told(rows) == [(1.0, "blind", "keep"), (None, "blind", "crash")], done.stdout + done.stderr
+
+
+def test_who_says_a_number_and_what_stood_around_its_run_is_in_every_list_and_summary(tmp_path: Path) -> None:
+    _rows(tmp_path / "r", "sed -i 's/^X = .*/X = 0.6/; s/0.99/0.995/' train.py; echo better", "--unsafe-no-sandbox")
+    listed = _overnight(tmp_path / "r", "ls").stdout.splitlines()[1:]
+    best = next(line for line in _overnight(tmp_path / "r", "status").stdout.splitlines() if line.startswith("BEST"))
+    assert ([(" self " in line, "[no sandbox]" in line) for line in listed], best.endswith("self-reported  no sandbox")) == (
+        [(True, True)] * 2, True,
+    )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clocks import SLEPT, jumping
 from disks import STOP, holders, mounted
 from studies import Done, Study, ended, study, until  # noqa: F401 - ended is used by every test
 
@@ -97,6 +97,7 @@ FAULTS = {
     "clock set back a day": Fault(needs="clock", within="echo -86400 > $OUT/clock"),
     "clock set forward a day": Fault(needs="clock", within="echo 86400 > $OUT/clock"),
     "clock set forward ten years": Fault(needs="clock", within="echo 315360000 > $OUT/clock"),
+    "asleep for an hour": Fault(needs="clock", within=f"echo {SLEPT} > $OUT/clock"),
     "clock at the beginning of time": Fault(needs="clock", start="echo -9999999999 > $OUT/clock"),
     "locale C": Fault(start="export LC_ALL=C"),
     "no such locale": Fault(start="export LC_ALL=tlh_QO.KOI8-Q LANG=none"),
@@ -123,7 +124,7 @@ FAULTS = {
 # Kin of others above: part of the long form.
 MORE = {
     "disk full from the start", "no file may grow", "24 open files", "HOME is missing", "TMPDIR is a device", "stdin closed", "stdout closed", "all output full",
-    "clock set forward a day", "clock at the beginning of time", "no such locale", "old lock on a ref", "results.tsv is a folder", "results.tsv is gone",
+    "clock set forward a day", "asleep for an hour", "clock at the beginning of time", "no such locale", "old lock on a ref", "results.tsv is a folder", "results.tsv is gone",
     "results.tsv cannot be written", "database is garbage", "database is a folder", "job folders are a file", "the lock is a folder", "git is not there",
 }  # fmt: skip
 
@@ -139,43 +140,6 @@ def placed(fault: Fault, folder: Path) -> Iterator[None]:
         elif fault.needs == "ext4":
             stack.enter_context(mounted(folder / "ext4", "ext4", ""))
         yield
-
-
-CLOCK = """\
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
-static long shift(void) {
-    long found = 0;
-    FILE *file = fopen(getenv("CLOCK"), "r");
-    if (file) { if (fscanf(file, "%ld", &found) != 1) found = 0; fclose(file); }
-    return found;
-}
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
-    int code = real(clock, now);
-    if (clock == CLOCK_REALTIME) now->tv_sec = now->tv_sec + shift() > 0 ? now->tv_sec + shift() : 0;
-    return code;
-}
-time_t time(time_t *into) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (into) *into = now.tv_sec;
-    return now.tv_sec;
-}
-"""
-
-
-def with_clock(found: Study) -> Study:
-    """The study with a clock that is as wrong as ``out/clock`` says, for the loop and all that it starts with its environment."""
-    if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler to make a wrong clock with")
-    (found.out / "clock.c").write_text(CLOCK)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", "clock.so", "clock.c", "-ldl"], cwd=found.out, check=True)
-    return replace(found, env={**found.env, "LD_PRELOAD": str(found.out / "clock.so"), "CLOCK": str(found.out / "clock")})
 
 
 @contextmanager
@@ -196,7 +160,7 @@ def test_a_fault_ends_the_loop_with_one_error_or_is_ridden_out_and_the_study_goe
     with placed(fault, tmp_path):
         found = study(tmp_path, {2: BETTER + fault.within} if fault.within else {}, "--budget", str(BUDGET))
         found.env.update({"OVERNIGHT_STATE": str(tmp_path / fault.state / "state")} if fault.state else {})
-        hit = with_clock(found) if fault.needs == "clock" else found
+        hit = replace(found, env={**found.env, **jumping(found.out)}) if fault.needs == "clock" else found
         with ExitStack() as stack:
             if fault.needs in ("first", "read-only .overnight"):
                 found.call("run", "--budget", "1")

@@ -54,7 +54,15 @@ def queue(store: Store, study: Study) -> list[str]:
 
 
 def proposed(store: Store, study: Study, told: Told, rejected: str = "") -> int:
-    proposal = Proposal(1, Operator.IMPROVE, Idea("x", "agent"), {"train.py": b"LR = 2\n"}, rejected, told=told.notes, takes=told.idea)
+    proposal = Proposal(
+        1,
+        Operator.IMPROVE,
+        Idea("x", "agent"),
+        {"train.py": b"LR = 2\n"},
+        rejected,
+        told=told.notes,
+        takes=(told.idea,) if told.idea else (),
+    )
     return store.propose(study.id, proposal, 1, 0.0).number
 
 
@@ -107,7 +115,7 @@ def test_a_step_that_has_a_task_of_its_own_takes_no_idea(
     study: Study, add: Callable[..., int], briefer: Briefer, operator: Operator
 ) -> None:
     idea = add("a")
-    other = briefer.write(study, Occasion(operator, 1, crashed=1 if operator is Operator.REPAIR else 0, other=1))
+    other = briefer.write(study, Occasion(operator, 1, crashed=1 if operator is Operator.REPAIR else 0, others=(1,)))
     assert (other.idea, briefer.write(study, IMPROVE).idea) == (0, idea)
 
 

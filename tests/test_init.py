@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from overnight import config
 from overnight.app import init, program
-from overnight.app.detect import AGENTS, Findings, look
+from overnight.app.detect import Findings, look
 from overnight.errors import StorageError, UsageError
 from overnight.gpus import Gpu
-from overnight.settings import Settings, table
+from overnight.proposers.agents import AGENTS
+from overnight.settings import Settings, proposer_shares, table
 
 _GPT = {
     "program.md": """# research
@@ -299,11 +300,18 @@ def test_a_guessed_direction_is_said_out_loud(tmp_path: Path) -> None:
     assert "acc  higher is better (a guess from its name: check it)" in init.describe(found)[3]
 
 
-def test_agents_are_offered_as_comments_in_toml_that_holds(tmp_path: Path) -> None:
-    text = init.config_text(_look(tmp_path, {"train.py": ""}, AGENTS))
-    offers = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# proposer_command =")]
-    assert len([tomllib.loads(line) for line in offers]) == len(AGENTS)
-    assert "proposer_command" not in tomllib.loads(text)
+def test_found_agents_are_the_proposers_with_the_embedded_search_behind_them(tmp_path: Path) -> None:
+    found = _look(tmp_path, {"train.py": ""}, ("mini", "codex", "claude"))
+    text = init.config_text(found)
+    assert tomllib.loads(text)["proposer"] == ["claude", "codex", "mini-swe-agent", "optuna"]
+    assert (proposer_shares(init.values(found)["proposer"])[0], "# proposer_command =" in text) == (("claude", 1.0), True)
+
+
+def test_without_an_agent_nothing_is_set_and_the_embedded_search_is_named(tmp_path: Path) -> None:
+    found = _look(tmp_path, {"train.py": ""})
+    assert ("proposer" in tomllib.loads(init.config_text(found)), init.describe(found)[-1].split()) == (
+        False, ["agent", "none", "on", "PATH", "optuna", "searches", "the", "constants,", "no", "key", "needed"],
+    )  # fmt: skip
 
 
 _TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
@@ -381,7 +389,7 @@ def test_the_findings_are_shown_in_aligned_columns(tmp_path: Path) -> None:
         "  metric        fitness  higher is better                     (found in program.md:17)",
         "  time limit    5 minutes a run, killed at 10 minutes         gpu 0: RTX 4090 24 GB",
         "  data          ships-aerial-images/data.yaml or $YOLO_DATA   (program.md:5)",
-        "  agent         claude (on PATH)                              also found: codex; to use it: proposer_command in overnight.toml",
+        "  agent         claude (found on PATH)                        also found: codex; optuna stands in while all are down",
     ]
 
 

@@ -167,7 +167,7 @@ def test_an_equal_result_with_less_code_is_kept() -> None:
     node, known = baseline(*(-1.0, 0.0, 1.0))
     known = replace(known, counts=(40.0, *known.counts[1:]))
     found = judge(candidate(0.3, 0.1, 0.4, 0.2, 0.3, lines=60), node, known, UP, Budget())
-    assert (found.action, found.cause.split(" (")[0]) == (Action.KEEP, "as good as #0 with 40 fewer lines of code")
+    assert (found.action, found.cause.split(":")[0]) == (Action.KEEP, "as good as #0 with 40 fewer lines of code")
 
 
 def test_memory_above_the_soft_limit_asks_for_a_larger_gain() -> None:
@@ -175,9 +175,32 @@ def test_memory_above_the_soft_limit_asks_for_a_larger_gain() -> None:
     assert [verdict(4.0, 4.0, 4.0, rules=rules, memory_gb=gb).kept for gb in (9.0, 25.0)] == [True, False]
 
 
-def test_the_cause_says_by_how_much_on_how_many_runs_and_how_sure() -> None:
-    found = verdict(9.0, 9.5, 9.1)
-    assert (found.cause.startswith("better than #0 by 9.2 ± "), "(3 runs each, same seeds), P = 1.00" in found.cause) == (True, True)
+@pytest.mark.parametrize(
+    ("values", "follows"),
+    [
+        ((9.0, 9.5, 9.1), "sure enough to keep"),
+        ((2.8,), "likely enough to keep, not confirmed"),
+        ((1.6,), "not sure enough to keep"),
+        ((-9.0,), "too unlikely to keep"),
+    ],
+)
+def test_every_cause_tells_what_was_measured_what_is_expected_with_luck_allowed_for_and_what_follows(
+    values: tuple[float, ...], follows: str
+) -> None:
+    node, known = baseline(-1.0, 0.0, 1.0)
+    found = judge(candidate(*values), node, known, UP, Budget(runs_left=0))
+    runs = "3 runs each" if len(values) == 3 else "1 against 3 runs"
+    expected = (
+        f"{'better' if found.seen > 0 else 'worse'} than #0 by {abs(found.seen):.3g} ± {found.seen_var**0.5:.2g} measured ({runs}, same seeds); "
+        f"allowing for luck a gain of {found.gain:.2g} is expected, P = {found.p:.2f} that it is better; {follows}"
+    )
+    assert expected == found.cause
+
+
+def test_a_likely_gain_that_is_not_worth_its_code_says_so() -> None:
+    node, known = baseline(-1.0, 0.0, 1.0)
+    found = judge(candidate(4.0, 4.0, 4.0, lines=900), node, known, UP, Budget(runs_left=0))
+    assert (found.kept, found.cause.rpartition("; ")[2]) == (False, "not worth its 800 more lines of code")
 
 
 def test_an_unknown_machine_asks_for_a_run_of_the_incumbent_there() -> None:

@@ -19,10 +19,18 @@ _ROOT = Path(overnight.__file__).parent
 
 _WORDS = {
     "", "models", "settings", "kinds", "errors", "metrics", "decide", "judge", "crashes", "brief", "pace", "constants", "printed", "printable", "notes", "operators",
-    "environment", "jobs", "protocols", "queue", "redact",
+    "environment", "jobs", "protocols", "redact", "goals", "suggestions", "plans", "commissions", "queue", "dag",
 }  # fmt: skip
-_DOORS = {"config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "doorbell", "outputs"}  # fmt: skip
+_DOORS = {
+    "config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "semantic", "doorbell", "hub", "outputs", "leavings", "yamls",
+}  # fmt: skip
 _WORK = {
+    "asking",
+    "planning",
+    "checks",
+    "implementing",
+    "conducting",
+    "handing",
     "knowledge",
     "briefing",
     "auditing",
@@ -39,6 +47,7 @@ _WORK = {
     "desk",
     "worker",
     "attempt",
+    "node",
 }
 _FACES = {"cli", "__main__"}
 _DOUBLES = {"testing", "exam"}  # shipped for tests and users; no room needs it
@@ -53,33 +62,39 @@ _MAY_IMPORT = {
 _CROSSINGS: dict[tuple[str, str], str] = {}
 
 _PURE = {
-    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "functools", "hashlib", "itertools", "json", "math", "re", "typing", "unicodedata",
+    "__future__", "ast", "base64", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "functools", "hashlib", "itertools", "json", "math", "re", "typing", "unicodedata", "html",
     "urllib", "warnings",
 }  # fmt: skip
 _IMPURE = {
+    ("", "importlib"): "what is offered to Python is loaded when it is used",
     ("constants", "random"): "the type of a source of chance, which is an argument",
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",
-    ("", "importlib"): "loads what users call from Python when they do",
     ("judge.policies", "random"): "chance with a seed that is an argument",
+    ("dag.kinds", "pathlib"): "the parts of a path, which is not looked at",
     ("protocols", "pathlib"): "the type of a field",
 }
 
 _PACKAGES = {
-    "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search"}, "httpx2": {"proposers.llm"},
-    "genai_prices": {"proposers.prices"},
+    "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search", "semantic"}, "model2vec": {"semantic"}, "httpx2": {"proposers.llm"},
+    "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
+    "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"}, "pynvml": {"gpus.nvml"}, "yaml": {"yamls"},
 }  # fmt: skip
 
 _STARTS_PROCESSES = {
     "supervisor": "training processes",
-    "executors": "the supervisor",
+    "executors": "the supervisor, and the commands of Slurm",
+    "node": "the supervisor, in its own place",
     "workspace": "git",
     "sandbox": "bubblewrap, and the probe that proves its walls",
     "blind": "examiner and predictor, as a program under a supervisor",
-    "gpus": "nvidia-smi",
+    "gpus.smi": "nvidia-smi",
+    "hub": "nats-server, which a relay is made of",
     "folders": "rm, for trees deeper than Python can walk",
     "app.agents": "agents, for their versions",
     "app.control": "the loop itself, in the background",
+    "app.relay": "the relay itself, in the background",
+    "app.dag": "the conductor of a pipeline, in the background",
     "app.demo": "git, to make the demo's new repository",
     "testing": "git, to make repositories for tests",
 }

@@ -196,9 +196,14 @@ def test_a_line_that_says_more_than_the_goal_is_not_read(line: str) -> None:
     assert values(line, "val_bpb") == []
 
 
-@pytest.mark.parametrize("end", ["", "   ", "done.", "== end ==", "key:", "12: 3"])
-def test_a_summary_block_ends_at_a_blank_line_or_another_shape(end: str) -> None:
+@pytest.mark.parametrize("end", ["done.", "== end ==", "key:", "12: 3"])
+def test_a_summary_block_ends_at_a_line_of_another_shape(end: str) -> None:
     assert values(f"a: 0\n  --- \na: 1\n  b : x\nb: 2\n---\nc: text 3\nd: 4\n{end}\ne: 5\n") == [("a", 1.0), ("d", 4.0)]
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\t", "\n\n", "\r"])
+def test_blank_lines_part_a_summary_block_and_do_not_end_it(blank: str) -> None:
+    assert values(f"a: 0\n---\n{blank}\na: 1\n{blank}\nb: 2\n") == [("a", 1.0), ("b", 2.0)]
 
 
 def test_a_summary_block_with_windows_line_ends_is_one_block() -> None:

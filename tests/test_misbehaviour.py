@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,9 @@ AGENTS = {
     "an edit outside the scope": ("echo 'size = 9' > prepare.py\n" + experiment("print('@loss=0.5')"), rejected("changed protected files: prepare.py")),
     "the editable file is gone": ("rm train.py\necho 'the idea'", rejected("train.py is missing")),
     "the editable file is a link": ("mv train.py other.py\nln -s other.py train.py\necho 'the idea'", rejected("train.py is a symbolic link")),
+    "the editable file is a hard link": ("ln -f prepare.py train.py\necho 'the idea'", rejected("train.py is a hard link to another file; changed protected files: prepare.py")),
+    "the editable file is a folder": ("rm train.py\nmkdir train.py\necho 'the idea'", rejected("train.py is a folder")),
+    "the editable file is huge": ("head -c 1100000 /dev/zero > train.py\necho 'the idea'", rejected("train.py is larger than 1 MiB")),
     "the editable file is a pipe": ("rm train.py\nmkfifo train.py\necho 'the idea'", rejected("train.py is a named pipe")),
     "the whole copy is gone": ('rm -rf "$PWD"\necho "the idea"', rejected("the copy cannot be read: No such file or directory")),
     "10 MB of output": ("head -c 10000000 /dev/zero | tr '\\0' 'y'\necho\n" + experiment("print('@loss=0.5')"), keep(0.5)),
@@ -105,7 +110,7 @@ def test_an_agent_that_misbehaves_gets_its_row_and_the_next_experiment_works(tmp
     script, expected = AGENTS[name]
     found = study(tmp_path, {1: script}, "--budget", "2")
     done = found.call("run")
-    assert (done.code, outcome(found)) == (0, expected), done
+    assert (done.code, outcome(found), "exp-002" in found.runs()) == (0, expected, expected[0] == "keep"), done
 
 
 def asked(found: Study, call: int) -> str:
@@ -211,6 +216,36 @@ def test_files_that_are_not_editable_are_not_carried_and_the_row_says_so(tmp_pat
     done = found.call("run")
     rows = [(row["decision"], row["value"]) for row in found.rows()]
     assert (rows, found.faults()) == ([("keep", 1.0), ("keep", 0.5)], []), done
+
+
+EVIL = "import sys\nprint('@loss=0.0', flush=True)\nsys.exit(0)\n"
+LOADED_BY_ITSELF = ("json.py", "sitecustomize.py", "usercustomize.py", "evil.pth", "json/__init__.py", "python3", "__pycache__/json.pyc")
+
+
+def test_what_python_would_load_by_itself_has_no_effect_from_proposal_checkout_or_earlier_run(tmp_path: Path) -> None:
+    plant = "".join(f"mkdir -p $(dirname {name}); cp $OUT/evil {name}; chmod +x {name}\n" for name in LOADED_BY_ITSELF)
+    honest = "import json\nprint('@loss=' + json.dumps({value}))\n"
+    leaving = honest + f"import subprocess\nsubprocess.run(['sh', '-c', {plant!r}], check=True)\n"
+    run = f'echo "$OVERNIGHT_EXPERIMENT_ID" >> "$OUT/runs"\nexec {shlex.quote(sys.executable)} train.py\n'
+    steps = {1: plant + experiment(leaving.format(value=0.5)), 2: plant + experiment(honest.format(value=0.4))}
+    found = study(
+        tmp_path,
+        steps,
+        "--budget",
+        "2",
+        "--pass-env",
+        "OUT",
+        files={"run.sh": run, "train.py": honest.format(value=1.0), ".gitignore": "json.py\nsitecustomize.py\n"},
+    )
+    found.env["PYTHONSAFEPATH"] = "1"  # for us, who are started as a module in the checkout; runs do not get it
+    (found.out / "evil").write_text(EVIL)
+    for name in ("json.py", "sitecustomize.py", "evil.pth"):
+        (found.root / name).write_text(EVIL)
+    found.before.clear()
+    found.before.update(found.checkout())
+    done = found.call("run")
+    rows = [(row["decision"], row["value"]) for row in found.rows()]
+    assert (done.code, rows, found.faults()) == (0, [("keep", 1.0), ("keep", 0.5), ("keep", 0.4)], []), done
 
 
 def test_a_study_whose_agent_never_answers_ends_by_its_budget(tmp_path: Path) -> None:

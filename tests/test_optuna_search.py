@@ -19,7 +19,7 @@ import overnight
 from overnight import constants, settings
 from overnight.errors import ProposalError
 from overnight.models import Decision, Direction, Experiment, Idea, Operator, Stage, Study
-from overnight.proposers.optuna_search import OptunaProposer, _distribution
+from overnight.proposers.optuna_search import BEST, LATEST, OptunaProposer, _distribution
 from overnight.protocols import Request
 
 TEMPLATE = Path(overnight.__file__).parent / "templates" / "nanodigits"
@@ -264,7 +264,7 @@ def test_what_tpe_is_shown_does_not_grow_with_the_night(copy: Path) -> None:
     for number in range(1000):
         state = {"params": {"train.py:LR": 0.01 + number / 1100}, "code": "x"}
         proposer.tell(settled(number, abs(500.0 - number), state), no_files)
-    shown = proposer._shown()
+    shown = proposer._shown(BEST, LATEST)
     assert (len(shown), min(point.value or 0 for point in shown), shown[-1].value) == (300, 0, 499)
     assert proposer.ask(request(copy)).proposer == "optuna"
 

@@ -20,7 +20,7 @@ from overnight.sandbox.passage import _is_direct, addresses, hosts
 
 # Says for each "name:port" of its arguments what came of a word sent there.
 TRY = """\
-import json, socket, sys
+import errno, json, socket, sys
 found = {}
 for pair in sys.argv[1:]:
     name, _, port = pair.rpartition(":")
@@ -30,7 +30,7 @@ for pair in sys.argv[1:]:
             made.shutdown(socket.SHUT_WR)
             found[pair] = made.makefile().read()
     except OSError as exc:
-        found[pair] = type(exc).__name__
+        found[pair] = "" if exc.errno == errno.ENOTCONN else type(exc).__name__  # it was taken, and closed before the word was sent
 print("FOUND " + json.dumps(found))
 """
 
@@ -40,7 +40,7 @@ class Echo:
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.taken = 0
-        self._socket = socket.create_server((address, 0))
+        self._socket = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
         self.port = self._socket.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -111,6 +111,46 @@ def test_a_name_is_found_at_an_address_of_its_own(walls: Walls, echo: Echo, tmp_
         echo = Echo("0.0.0.0")  # noqa: S104 - the address by which the machine knows its own name
         name = f"{socket.gethostname()}:{echo.port}"
     assert tried(walls, tmp_path, ("api.example.com:443", name), name) == {name: "HELLO\n"}
+
+
+def has_version_6() -> bool:
+    """Whether this machine speaks version 6 of the protocol, on its loopback at least."""
+    try:
+        Echo("::1").close()
+    except OSError:
+        return False
+    return True
+
+
+needs_version_6 = pytest.mark.skipif(not has_version_6(), reason="no IPv6 here")
+
+
+@needs_version_6
+def test_a_host_named_by_its_address_of_version_6_answers_and_another_port_of_it_does_not(walls: Walls, tmp_path: Path) -> None:
+    server, other = Echo("::1"), Echo("::1")
+    mine, theirs = f"::1:{server.port}", f"::1:{other.port}"
+    found = tried(walls, tmp_path, (mine,), mine, theirs, f"127.0.0.1:{server.port}")
+    server.close()
+    other.close()
+    assert (found, other.taken) == (
+        {mine: "HELLO\n", theirs: "ConnectionRefusedError", f"127.0.0.1:{server.port}": "ConnectionRefusedError"},
+        0,
+    )
+
+
+@needs_version_6
+def test_a_server_that_listens_on_version_6_alone_is_reached_by_its_name(walls: Walls, tmp_path: Path) -> None:
+    server = Echo("::1")
+    found = tried(walls, tmp_path, (f"localhost:{server.port}",), f"localhost:{server.port}")
+    server.close()
+    assert found == {f"localhost:{server.port}": "HELLO\n"}
+
+
+@needs_version_6
+def test_a_far_address_of_version_6_is_taken_by_the_passage_and_by_nobody_else(walls: Walls, tmp_path: Path) -> None:
+    near, far = "2001:db8::1:443", "2001:db8::2:443"  # of the block for documents: nobody has them
+    found = tried(walls, tmp_path, (near,), near, far)
+    assert (found[near] in ("", "ConnectionResetError"), found[far]) == (True, "OSError")
 
 
 def test_no_address_beyond_the_open_ones_can_be_reached(walls: Walls, echo: Echo, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,16 @@ case $OVERNIGHT_OPERATOR-$n in
   *) echo "print('@loss=0.$((600 - n))')" > train.py; echo 'worse' ;;
 esac
 """
+# Depends on nothing but what is left of the budget.
+COUNTING = """\
+left=$(sed -n 's/.*Budget left: \\([0-9]*\\) experiments.*/\\1/p' "$OVERNIGHT_BRIEF")
+case $left in
+  *[37]) echo "raise SystemExit($left)" > train.py ;;
+  *) echo "print('@loss=0.$((left + 100))')" > train.py ;;
+esac
+echo "left $left"
+"""
+
 ROWS = [
     (1, None, "baseline", "keep", 1.0, "baseline", "baseline"),
     (2, 1, "improve", "keep", 0.5, "halved", "better than #1 by 0.5"),
@@ -101,23 +112,37 @@ def test_a_loop_that_is_killed_goes_on_with_the_same_numbers_and_results(tmp_pat
     assert (code, done.code, outcome(found)) == (-signal.SIGKILL, 0, (ROWS, RUNS, [])), done
 
 
+@pytest.mark.parametrize("point", ["submitted", "before the job is started"])
+def test_a_loop_that_is_killed_at_one_point_five_times_does_not_hold_it_against_the_experiment(tmp_path: Path, point: str) -> None:
+    found = steady(tmp_path)
+    when, _, place = POINTS[point]
+    codes = [killed(found, *POINTS[point])] + [killed(found, when, 1, place.partition("=")[0]) for _ in range(4)]
+    done = found.call("run")
+    assert (codes, done.code, outcome(found)) == ([-signal.SIGKILL] * 5, 0, (ROWS, RUNS, [])), done
+
+
+@pytest.mark.parametrize("slots", ["1", "2"])
+def test_every_result_that_is_printed_stands_below_the_name_of_its_experiment(tmp_path: Path, slots: str) -> None:
+    found = study(tmp_path, {}, "--budget", "3", "--slots", slots, agent=COUNTING)
+    killed(found, "after", 2, STORE + "decide")
+    done = found.call("run")
+    names, told = re.compile(r"\[loop\] (?:Baseline|Cycle (\d+))"), {}
+    blocks = re.split(r"\n(?=\[loop\])", done.out)
+    for block in blocks:
+        results = re.findall(r"^  Result: (\S+)", block, re.MULTILINE)
+        if results:
+            name = names.match(block)
+            told[int(name[1] or 0) + 1 if name else 0] = results
+    rows = {row["number"]: f"@loss={row['value']:.4g}" if row["value"] else row["decision"] for row in found.rows()[1:]}
+    assert told == {number: [result] for number, result in rows.items()}, done.out
+
+
 def test_a_crash_that_was_to_be_repaired_is_repaired_after_a_stop(tmp_path: Path) -> None:
     found = steady(tmp_path)
     killed(found, "after", 3, STORE + "advance=applied")
     found.call("run", "--budget", "2")  # nothing left to do
     found.call("run")
     assert outcome(found) == (ROWS, RUNS, [])
-
-
-# Depends on nothing but what is left of the budget.
-COUNTING = """\
-left=$(sed -n 's/.*Budget left: \\([0-9]*\\) experiments.*/\\1/p' "$OVERNIGHT_BRIEF")
-case $left in
-  *[37]) echo "raise SystemExit($left)" > train.py ;;
-  *) echo "print('@loss=0.$((left + 100))')" > train.py ;;
-esac
-echo "left $left"
-"""
 
 
 def killed_after(found: Study, turn: int, seconds: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import struct
 import subprocess
 from pathlib import Path
@@ -171,3 +172,22 @@ def test_only_the_devices_of_the_assigned_gpus_are_given(tmp_path: Path) -> None
         (cards / place / "information").write_text(f"GPU UUID: \t GPU-{minor}\nDevice Minor: \t {minor}\n", encoding="ascii")
     given = [[path.name for path in sandbox.gpu_devices(gpus, dev, cards)] for gpus in ((), ("0",), ("2", "GPU-0"))]
     assert given == [[], ["nvidiactl", "nvidia-uvm", "nvidia2"], ["nvidiactl", "nvidia-uvm", "nvidia0", "nvidia1"]]
+
+
+def test_a_socket_that_appears_in_a_folder_which_was_just_looked_at_is_seen(tmp_path: Path) -> None:
+    before = home.sockets(tmp_path)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "s"))
+        assert (before, home.sockets(tmp_path)) == ([], [tmp_path / "s"])
+
+
+def test_a_folder_that_has_not_changed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.sockets(Path("/usr"))
+    read: list[str] = []
+
+    def noted(folder: str, _most: int) -> tuple[list[str], list[str]]:
+        read.append(folder)
+        return [], []
+
+    monkeypatch.setattr(home, "_read", noted)
+    assert (home.sockets(Path("/usr")), "/usr" in read) == (before, False)

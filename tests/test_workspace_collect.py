@@ -280,3 +280,21 @@ def test_a_pattern_that_leaves_the_repository_is_refused(pattern: str) -> None:
 )
 def test_only_folders_that_a_pattern_reaches_are_looked_into(pattern: str, folder: str, expected: bool) -> None:
     assert Scope((pattern,)).reaches(folder) is expected
+
+
+def test_new_folders_below_an_editable_folder_are_carried(copy: Path, collect: Callable[..., Collected]) -> None:
+    (copy / "src" / "more").mkdir()
+    (copy / "src" / "more" / "new.py").write_bytes(b"new")
+    assert collect(Scope(("src/",))).files["src/more/new.py"] == b"new"
+
+
+@pytest.mark.parametrize("name", [".git", ".GIT", ".Git"])
+def test_what_git_would_refuse_to_hold_is_not_carried(copy: Path, collect: Callable[..., Collected], name: str) -> None:
+    (copy / "src" / name).mkdir()
+    (copy / "src" / name / "config").write_bytes(b"[core]\n")
+    assert [path for path in collect(Scope(("src/", "**/config"))).files if "git" in path.lower()] == []
+
+
+def test_a_file_that_is_named_may_be_missing_where_the_scope_says_so(copy: Path, collect: Callable[..., Collected]) -> None:
+    (copy / "train.py").unlink()
+    assert (collect(Scope(("train.py",), optional=True)).rejected, collect(Scope(("train.py",))).rejected) == ("", "train.py is missing")

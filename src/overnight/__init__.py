@@ -6,11 +6,12 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-_API = {"Job": "overnight.app.api", "hub_submit": "overnight.app.api"}
+_API = {  # what is offered to Python, loaded when used
+    "DagRun": "overnight.app.dag_handle", "Job": "overnight.app.api", "dag_from_yaml": "overnight.app.dag_handle", "hub_submit": "overnight.app.api",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """What users call is loaded when they do."""
     if name in _API:
         return getattr(importlib.import_module(_API[name]), name)
     raise AttributeError(f"module 'overnight' has no attribute {name!r}")

@@ -62,6 +62,7 @@ class Attempt:
         self.held = Held(job.id, job.attempt)
         self.name = f"{job.id}.{job.attempt}"
         self.trouble: OvernightError | None = None  # of this machine, which other jobs would meet as well
+        self.fate = "let go"  # in words, once ``live`` has returned
         self._worker = worker
         self._hands = hands
         self._place = place
@@ -90,7 +91,9 @@ class Attempt:
             end = self._known_end() or self._ended()
             if end is not None:
                 self._deliver(end)
+                self.fate = f"Status: {end.status.state}" + (f" ({end.status.cause})" if end.status.cause else "")
         except FencedError:
+            self.fate = "let go: its lease was lost"
             self.stop("its lease was lost", fenced=True)
             while not self._hands.executor.poll(self.name, 1.0).state.over:
                 pass

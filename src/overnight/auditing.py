@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from overnight.judge import Action, Budget
 from overnight.judge.audit import ANCHOR, CONFIRMED, Keep, audit_due, audit_plan, audit_seed, refuted, word
+from overnight.judge.wording import believed
 from overnight.ledger import Ledger
 from overnight.models import Decision, Experiment, Idea, Operator, Proposal, Study
 from overnight.referee import Referee
@@ -71,18 +72,26 @@ def look_again(store: Store, referee: Referee, ledger: Ledger, study: Study, now
 def _cause(cause: str, now: tuple[float, float], failed: list[bool], *, compared: bool) -> str:
     """The cause of the decision, and after it what looking again has given."""
     count = len(failed)
-    said = f"; re-tested {count} {'times' if count > 1 else 'time'}" + (f": {word(*now)}, P = {now[0]:.2f}" if compared else "")
+    said = f"; re-tested {count} {'times' if count > 1 else 'time'}"
+    said += f": {word(*now)}, by now {believed(now[1], now[0])}" if compared else ""
     return cause.partition("; re-tested ")[0] + said + (f", {sum(failed)} of them failed" if any(failed) else "")
 
 
 class Auditor:
-    """Decides what is run again, and what follows. Called under the lock that orders decisions."""
+    """Decides what is run again, and what follows. Called under the lock that orders decisions, but for ``done``."""
 
     def __init__(self, store: Store, referee: Referee, thinker: Thinker) -> None:
         self._store = store
         self._referee = referee
         self._thinker = thinker
         self._runs = self._checks = self._audited_at = self._anchored_at = self._planned_at = -1
+        self._open: set[Check] = (
+            set()
+        )  # planned and not done: until they are, nothing more is planned, for their seeds would be taken again
+
+    def done(self, check: Check) -> None:
+        """A planned run has ended, one way or the other."""
+        self._open.discard(check)
 
     def ran(self, *, again: bool) -> None:
         """One more run has ended."""
@@ -91,8 +100,8 @@ class Auditor:
 
     @property
     def nothing_new(self) -> bool:
-        """Whether no run has ended since the last plan."""
-        return 0 <= self._runs == self._planned_at
+        """Whether there is nothing to plan for: what was planned is under way, or no run has ended since."""
+        return bool(self._open) or 0 <= self._runs == self._planned_at
 
     def plan(self, study: Study, runs_left: float, now: float, *, last: bool = False) -> list[Check]:
         """What to run again now; nothing most of the time. ``last``: no experiment follows, the end is near."""
@@ -100,9 +109,13 @@ class Auditor:
             self._runs, self._checks = self._store.finished_runs(study.id)
             self._audited_at = self._anchored_at = self._store.last_audit(study.id)
         self._planned_at = self._runs
+        found = self._due(study, Budget(runs_left), now, last=last)
+        self._open.update(found)
+        return found
+
+    def _due(self, study: Study, budget: Budget, now: float, *, last: bool) -> list[Check]:
         known = self._referee.known
         anchors = self._anchor(study)
-        budget = Budget(runs_left)
         if not known.usable or not (audit_due(self._runs, self._audited_at, budget) or (last and self._runs > self._audited_at)):
             return anchors
         self._audited_at = self._runs

@@ -34,7 +34,7 @@ class Occasion:
     operator: Operator
     parent: int
     crashed: int = 0
-    other: int = 0  # the second win of a combination
+    others: tuple[int, ...] = ()  # what is to be combined, perhaps with the parent itself among it
     in_flight: tuple[str, ...] = ()
     budget_left: str = ""
     output: str = ""  # end of the crashed run's output
@@ -91,14 +91,14 @@ class Briefer:
         recent = [item for item in store.experiments(study.id, last=_RECENT) if item.decision]
         kept = store.experiments(study.id, last=_KEPT, kept=True)
         files = store.files(study.id, occasion.parent)
-        other = store.experiment(study.id, occasion.other) if occasion.other else None
+        others = [store.experiment(study.id, number) for number in occasion.others]
         crashed = store.experiment(study.id, occasion.crashed) if occasion.crashed else None
         return Situation(
             study=study, operator=occasion.operator, parent=store.experiment(study.id, occasion.parent), best=best, baseline=store.baseline(study.id),
             recent=recent, kept=kept, in_flight=occasion.in_flight, program=self._program(study), editable=sorted(files), budget_left=occasion.budget_left,
             crashed=crashed, log_tail=tail(occasion.output.encode("utf-8", "replace")), ladder=store.ladder(study.id), sigma=store.sigma(study.id),
-            other=other, patch=self._patch(study, other) if other else "", sampler=self._sampler(files) if self._sampler else "",
-            recalled=self._recalled(study, _words(study, idea, crashed or other, best, recent), recent), asked=idea,
+            others=[(item, self._patch(study, item)) for item in others], sampler=self._sampler(files) if self._sampler else "",
+            recalled=self._recalled(study, _words(study, idea, crashed or next(iter(others[::-1]), None), best, recent), recent), asked=idea,
             ideas=[item for item in store.ideas(study.id, "open") if idea is None or item.id != idea.id], vetoed=store.ideas(study.id, "vetoed"),
         )  # fmt: skip
 

@@ -34,7 +34,8 @@ class Edit:
         """What brings it back after a restart: its words and the files that it changes, in Latin-1, which holds any byte."""
         files = self.proposal.files
         changed = {path: content.decode("latin-1") for path, content in files.items() if parent.get(path) != content}
-        return {"text": self.proposal.idea.hypothesis, "files": changed, "gone": [path for path in parent if path not in files]}
+        told = {"told": list(self.proposal.told), "takes": list(self.proposal.takes)}
+        return {"text": self.proposal.idea.hypothesis, "files": changed, "gone": [path for path in parent if path not in files], **told}
 
 
 class Chooser:
@@ -53,6 +54,8 @@ class Chooser:
         self.waves = self._policy == "wave"
         self._patience, self._least = study.settings.plateau, study.settings.min_delta
         self._seed = study.settings.seed
+        self._lean: int | None = None  # lines of code of what was simplified last, else of the baseline
+        self._leaner: int | None = None  # the same before the latest wish to simplify
         self._held: list[Proposal] = []
         self._union: Mapping[str, bytes] = {}  # the parent with all that is held, merged
         first = store.baseline(study.id)
@@ -76,15 +79,35 @@ class Chooser:
             if kept and isinstance(item.state.get("takes_back"), int):
                 self._leaves.pop(int(str(item.state["takes_back"])), None)
             return
+        self._weigh(item, kept=kept)
         level = item.value if item.believed is None else item.believed
         if item.decision is Decision.CRASH or level is not None:
             mean = self._sign * level if level is not None and item.decision is not Decision.CRASH else -math.inf
             depth = self._leaves[item.repairs].repairs + 1 if item.repairs in self._leaves else 0
             self._leaves[item.number] = Leaf(
-                item.number, item.parent, mean, item.believed_sd or 0.0, kept=kept and not item.reverted, near=item.near, repairs=depth
+                item.number,
+                item.parent,
+                mean,
+                item.believed_sd or 0.0,
+                kept=kept and not item.reverted,
+                near=item.near,
+                repairs=depth,
+                lines=item.lines,
             )
         if len(self._leaves) > _LEAVES:
             self._forget()
+
+    def _weigh(self, item: Experiment, *, kept: bool) -> None:
+        """Learn how long the code was when somebody last tried to make it shorter; a row without an answer is no try."""
+        if item.operator is Operator.BASELINE:
+            self._lean = item.lines
+        elif item.operator is Operator.SIMPLIFY and item.proposer != "none":
+            before = self._leaves.get(item.parent)
+            self._lean = item.lines if kept or before is None else before.lines
+
+    def not_simplified(self) -> None:
+        """Say that nobody could be asked to simplify: the wish comes again."""
+        self._lean = self._leaner
 
     def _forget(self) -> None:
         """Leave out what no policy would choose: the worst that were not kept, and among equals the oldest."""
@@ -98,16 +121,19 @@ class Chooser:
         leaves = tuple(self._leaves[number] for number in sorted(self._leaves))
         if not leaves:
             return Task("improve", tip)
-        state = State(leaves, tip, self._discards, flying=tuple(flying), asked=self._asked, seed=self._seed)
+        state = State(leaves, tip, self._discards, flying=tuple(flying), asked=self._asked, seed=self._seed,
+                      lean=self._lean if self._thinker.reads_briefs else None)  # fmt: skip
         self._asked += 1
         task = ask("greedy" if self._policy == "wave" else self._policy, state, 1)[0]
+        if task.step == "simplify":
+            self._leaner, self._lean = self._lean, self._leaves[tip].lines
         for number in task.others if task.step == "combine" else ():
             self._leaves[number] = replace(self._leaves[number], near=False)  # tried once, whatever comes of it
         return task
 
     def carried(self, proposal: Proposal, tip: int) -> bool:
         """Whether a proposal made from an earlier best is to be carried over to the present one."""
-        if self._policy not in FOLLOWS or proposal.operator is not Operator.IMPROVE:
+        if self._policy not in FOLLOWS or proposal.operator not in (Operator.IMPROVE, Operator.SIMPLIFY):
             return False
         at = self._leaves.get(tip)
         while at is not None and at.number != proposal.parent:
@@ -174,7 +200,9 @@ class Chooser:
             text = f"wave: {' + '.join(edits[at].idea.hypothesis for at in row)}"
             told = {"wave": {"row": place, "size": len(edits), "seed": seed, "edits": list(row)}}
             idea = Idea(hypothesis=text[:300], proposer="wave", seconds=0.0, state=told)
-            made.append(Proposal(parent=edits[0].parent, operator=Operator.WAVE, idea=idea, files=files))
+            notes = tuple(dict.fromkeys(note for at in row for note in edits[at].told))
+            # Each row holds the edit of its own place: what becomes of that edit's idea is told of this row.
+            made.append(Proposal(edits[0].parent, Operator.WAVE, idea, files, told=notes, takes=edits[place].takes))
         for place, edit in enumerate(edits):  # what thinking took and cost is booked once, on the first rows
             at = place % len(made)
             idea = made[at].idea

@@ -21,6 +21,7 @@ STATUS = "status.json"  # replaced atomically; absent until the supervisor is ab
 CANCEL = "cancel"  # its presence asks for the end, its content is the reason
 GROUP = "cgroup"  # the control group of a job with limits, one path a line; absent where there is none
 LOCK = "lock"  # flocked by the supervisor for its whole life; holds process id and start of the command
+NODE = "node.json"  # which machine of a cluster has the job, by whose allocation; made once, never replaced
 WAKE = "SIGUSR1"  # the signal that tells a supervisor to look for the request to end
 TOKEN = "OVERNIGHT_JOB"  # noqa: S105 - a variable by which a job's processes are found again, no secret
 

@@ -9,12 +9,16 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from overnight.errors import StorageError
+from overnight.errors import NotFoundError, StorageError
 from overnight.models import Decision, Experiment, Operator, Study
-from overnight.notes import Hit, Note, Source, Tie, lesson, text
+from overnight.notes import Hit, Note, NoteKind, Source, Tie, fused, lesson, text
+from overnight.printable import one_line
 from overnight.redact import Redactor
+from overnight.semantic import Meaning
 from overnight.store import Store
 from overnight.store.shared import Shared
+
+_AT_ONCE = 4_000  # notes that a search makes vectors for, where they are missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,14 @@ class Knowledge:
     """The notes of one record. Safe to use from several threads."""
 
     def __init__(
-        self, store: Store, secrets: Redactor, elsewhere: Elsewhere | None = None, say: Callable[[str], None] = lambda _text: None
+        self,
+        store: Store,
+        secrets: Redactor,
+        elsewhere: Elsewhere | None = None,
+        say: Callable[[str], None] = lambda _text: None,
+        meaning: Meaning | None = None,
     ) -> None:
+        self._meaning = meaning
         self._store = store
         self._secrets = secrets
         self._elsewhere = elsewhere
@@ -87,9 +97,29 @@ class Knowledge:
             self._say(f"notes go to this project alone from now on: {exc.message}")
 
     def search(self, query: str, limit: int, *, telling: bool = False, without: Collection[tuple[str, int]] = ()) -> list[Hit]:
-        """Notes that hold words of ``query``, those of this project before others. Anything may stand in ``query``."""
+        """Notes that hold words of ``query``, or mean much the same; those of this project before others. Anything may stand in ``query``."""
         found = self._store.search_notes(query, limit, telling=telling, without=without)
+        if self._meaning is not None and query.strip():
+            found = fused(found, self._near(self._meaning, query, limit, without), limit)
         if self._elsewhere is not None and len(found) < 2 * limit:
             with contextlib.suppress(StorageError):
                 found += self._elsewhere.shared.search(query, max(2, limit // 3), but=self._elsewhere.origin, telling=telling)
         return found
+
+    def _near(self, meaning: Meaning, query: str, limit: int, without: Collection[tuple[str, int]]) -> list[Hit]:
+        """Notes of this project that mean much the same as ``query``."""
+        missing = self._store.without_vector(meaning.name, _AT_ONCE)
+        if missing:
+            made = list(zip((note for note, _ in missing), meaning.vectors([text for _, text in missing]), strict=True))
+            meaning.shelve((0, note, vector) for note, vector in made)
+            with contextlib.suppress(StorageError):  # where the record is open for reading alone
+                self._store.keep_vectors(meaning.name, made)
+        meaning.shelve(self._store.vectors(meaning.name, meaning.seen))
+        found = []
+        for number, _ in meaning.nearest(query, limit + len(without)):
+            with contextlib.suppress(NotFoundError):
+                note = self._store.note(number)
+                told = note.kind is not NoteKind.REMARK and (note.tag, note.experiment) in without
+                if note.retracted is None and not told:
+                    found.append(Hit(note, one_line(note.text, 160), 0.0))
+        return found[:limit]

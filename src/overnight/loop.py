@@ -17,10 +17,11 @@ from overnight.choosing import Chooser
 from overnight.decide import code_lines
 from overnight.errors import OvernightError, ProposalError
 from overnight.models import Experiment, Idea, Operator, Proposal, Stage, Study
+from overnight.operators import SPOKEN
 from overnight.pace import Pace, Patience
-from overnight.steps import Parts, Steps
+from overnight.steps import Parts, Steps, repair_of
 from overnight.store import Store
-from overnight.thinking import Talk, Wish
+from overnight.thinking import ASKS_AN_AGENT, Talk, Wish
 
 
 def run_cycle(steps: Steps, experiment: Experiment, slot: int) -> Experiment | None:
@@ -84,7 +85,7 @@ class Loop:
         self._resume = deque(self._store.unfinished(study.id))
         self._checks = deque(Check(*found) for found in self._store.open_checks(study.id))
         self._ready: deque[Proposal] = deque()
-        self._repairs = deque(self._steps.unmended())
+        self._wishes = deque(self._steps.unmended())  # what is thought about before anything that the policy wants
         self._running: dict[Future[Experiment | None], tuple[int, Experiment, float]] = {}  # slot, what, since when
         self._thinking: dict[Future[Proposal], Wish] = {}
         self._asked = 0
@@ -190,8 +191,8 @@ class Loop:
             experiment = self._number(self._ready.popleft())
             if experiment is not None:
                 self._submit(cycles, experiment, slots.popleft())
-        while self._repairs and self._pace.room(len(self._ready) + len(self._thinking)):
-            self._think(thoughts, self._repairs.popleft())
+        while self._wishes and self._pace.room(len(self._ready) + len(self._thinking)):
+            self._think(thoughts, self._wishes.popleft())
         ages = [self._elapsed() - begun for _, _, begun in self._running.values()]
         while (
             len(self._ready) + len(self._thinking) < max(self._pace.wanted(len(slots), ages), hunger)
@@ -266,6 +267,7 @@ class Loop:
             same = self._store.same_files(self.study.id, proposal.files)
             if same and (stale or proposal.operator is Operator.COMBINE):
                 self._parts.listen("note", None, f"a proposal was passed over: same files as #{same}")
+                self._store.hand_over_ideas(self.study.id, same, proposal.takes)
                 return None
             if same:
                 proposal = replace(proposal, rejected=f"same files as #{same}, which was tried already")
@@ -284,11 +286,11 @@ class Loop:
         best, baseline = self._store.bar(self.study.id), self._store.baseline(self.study.id)
         return best[0] if best else baseline.number if baseline else 0
 
-    def _think(self, thoughts: ThreadPoolExecutor, crashed: Experiment | None) -> None:
+    def _think(self, thoughts: ThreadPoolExecutor, wanted: Wish | None) -> None:
         self._asked += 1
         name = f"{int(self._parts.clock() * 1000):x}-{self._asked}"
-        output = self._parts.runner.output(self.study, crashed.number) if crashed else ""
-        wish = Wish(name, Operator.REPAIR, crashed.parent, crashed.number) if crashed else self._wish(name)
+        wish = replace(wanted, id=name) if wanted else self._wish(name)
+        output = self._parts.runner.output(self.study, wish.crashed) if wish.crashed else ""
         running = (item.description for _, item, _ in self._running.values() if item.description)
         flying = (*running, *(item.idea.hypothesis for item in (*self._ready, *self._chooser.held)))
         talk = Talk(flying, self._pace.left(self._elapsed()), output, lambda: bool(self._halted or self._stop or self._end))
@@ -302,9 +304,8 @@ class Loop:
         task = self._chooser.next(self._tip(), flying + [item.parent for _, item, _ in self._running.values() if item.description])
         if task.step == "debug":
             broken = self._store.experiment(self.study.id, task.parent)
-            return Wish(name, Operator.REPAIR, broken.parent, broken.number)
-        operators = {"draft": Operator.DRAFT, "combine": Operator.COMBINE}
-        return Wish(name, operators.get(task.step, Operator.IMPROVE), task.parent, others=task.others)
+            return replace(repair_of(broken), id=name)
+        return Wish(name, SPOKEN.get(task.step, Operator.IMPROVE), task.parent, others=task.others)
 
     # --- taking in what is done ----------------------------------------------------------------------------------
 
@@ -320,8 +321,7 @@ class Loop:
                 raise OvernightError("E-BASELINE", f"the baseline did not work: {experiment.cause}")
             after = self._steps.after(experiment)
             self._end = self._end or after.goal
-            if after.repair:
-                self._repairs.append(experiment)
+            self._wishes.extend(after.wishes)
             self._end = self._end or self._chooser.plateau(self._steps.sigma)
             if self._pace.room(0):  # before whatever else is being thought about
                 self._ready.extendleft(reversed(after.combined))
@@ -344,7 +344,9 @@ class Loop:
 
     def _no_proposal(self, wish: Wish, error: ProposalError) -> None:
         """Ride it out: say it, wait longer each time, and now and then write it down as a row."""
-        if error.code == "E-CANCELLED" or (wish.operator is Operator.REPAIR and not error.outage):
+        if wish.operator is Operator.SIMPLIFY and error.outage and error.wait:  # the proposer is down; what it cannot do is not asked again
+            self._chooser.not_simplified()
+        if error.code == "E-CANCELLED" or (wish.operator in (Operator.REPAIR, *ASKS_AN_AGENT) and not error.outage):
             return
         if error.code == "E-SPACE-EXHAUSTED" and self._chooser.held:
             self._ready.extend(self._chooser.release())

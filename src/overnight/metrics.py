@@ -1,7 +1,8 @@
 """The numbers in what a run prints: bytes in, (name, value, step) out.
 
-Four forms are read, without any SDK: ``@key=value``; ``key: value`` lines (all of them in a summary block after a ``---`` line, the
-goal metric anywhere); ``METRIC key=value``; one JSON object per line. A number is a strict ASCII one, never what ``float()`` takes.
+Four forms are read, without any SDK: ``@key=value``; ``key: value`` lines (all of them in a summary block, which a ``---`` line opens
+and a line of another shape ends, blank ones aside; the goal metric anywhere); ``METRIC key=value``; one JSON object per line. A number is
+a strict ASCII one, never what ``float()`` takes.
 
 Pure, and of the standard library alone: the supervisor loads this file by itself, so it must not import any other room, and it
 must not know what a metric is good for. Nothing that a run prints makes it raise, and what it holds is bounded.
@@ -132,6 +133,8 @@ class Scanner:
         if text == b"---":
             self._block = True
             return
+        if not text:
+            return  # groups of a summary are often set apart
         if self._block or self._lone in line:
             shape = self._colon.match(line)
             in_block = self._block = self._block and shape is not None

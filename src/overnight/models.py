@@ -140,7 +140,7 @@ class JobSpec:
     disk_limit: int = 0
     log_head: int = 64 * 2**20
     log_tail: int = 4 * 2**20
-    gpus: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()  # where a cluster hands them out, their number counts and not their names
     lease: str = ""  # a file that says until when the command may run (``jobs.lease_text``); empty = for ever
     durable: bool = True  # its end is on the disk before it is told; a proposer's is not, for it can be asked again
     metric: str = ""  # the goal metric: exempt from the cap on metric names
@@ -163,6 +163,8 @@ class JobStatus:
     log_bytes: int = 0  # printed, not kept
     survivors: int = 0  # processes that had outlived the command and were ended
     end: str = ""  # the last 16 kB of its output, once it is over
+    taken: bool = False  # LOST because its place was given to somebody else: no fault of the job, which may be run again and again
+    worker: str = ""  # class of the machine, where the executor knows it better than the loop
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
 
 
@@ -209,7 +211,7 @@ class Proposal:
     repairs: int = 0  # the experiment it mends; 0 = none
     notes: tuple[str, ...] = ()  # what the scope check wants to be known, e.g. files not carried
     told: tuple[int, ...] = ()  # ids of the notes that stood in its brief
-    takes: int = 0  # id of the queued idea that its brief asked for; 0 = none
+    takes: tuple[int, ...] = ()  # ids of the queued ideas that its brief asked for
 
 
 @dataclass(frozen=True, slots=True)

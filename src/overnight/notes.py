@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from overnight.models import Decision, Experiment, Operator, Study
@@ -133,6 +133,18 @@ class Hit:
     project: str = ""  # another one, where it comes from the user's own store
 
 
+def fused(by_words: Sequence[Hit], by_meaning: Sequence[Hit], most: int) -> list[Hit]:
+    """Two rankings as one: each hit counts by its places alone, reciprocal rank fusion with k = 60 (Cormack, Clarke and Buettcher 2009)."""
+    scores: dict[int, float] = {}
+    hits: dict[int, Hit] = {}
+    for ranking in (by_words, by_meaning):
+        for place, hit in enumerate(ranking, 1):
+            scores[hit.note.id] = scores.get(hit.note.id, 0.0) + 1 / (60 + place)
+            hits.setdefault(hit.note.id, hit)
+    ranked = sorted(hits.values(), key=lambda hit: (-scores[hit.note.id], hit.note.id))
+    return [replace(hit, score=scores[hit.note.id]) for hit in ranked[:most]]
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """A settled experiment as a note that is to be written. ``change`` and ``values`` name what it did; empty = nothing comparable."""
@@ -157,6 +169,8 @@ class QueuedIdea:
     state: str = "open"
     experiment: int = 0
     tries: int = 0  # proposals that took it
+    rank: int = 0  # above 0: an agent's, behind all of a person's
+    detail: str = ""  # what the agent said of it; JSON
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from overnight.models import Experiment, Operator
 
 SPOKEN = {
@@ -13,8 +15,8 @@ SPOKEN = {
 }
 
 
-def todo(operator: Operator, parent: Experiment, best: Experiment | None, other: Experiment | None) -> str:
-    """The task in a few sentences; ``other`` is the second win of a combination."""
+def todo(operator: Operator, parent: Experiment, best: Experiment | None, others: Sequence[Experiment] = ()) -> str:
+    """The task in a few sentences; ``others`` are what is to be combined, perhaps with ``parent`` itself among them."""
     if operator is Operator.REPAIR:
         return (
             "The files in the current folder hold a change that crashed. Mend it: make the idea work, or drop the part that cannot. "
@@ -25,12 +27,8 @@ def todo(operator: Operator, parent: Experiment, best: Experiment | None, other:
             "The files in the current folder are the baseline. Make a fresh attempt: take an approach that differs from everything tried so far, "
             "as ONE coherent change that you expect to improve the metric."
         )
-    if operator is Operator.COMBINE and other is not None:
-        return (
-            f"The files in the current folder are experiment #{parent.number}. Experiment #{other.number} improved on an earlier version by another "
-            "change, shown below as a patch. Bring that change into these files, so that both gains stay. Where the two touch the same lines, "
-            "keep the meaning of both; where they exclude each other, keep what you expect to matter more and say so. Add no idea of your own."
-        )
+    if operator is Operator.COMBINE and others:
+        return _combine(parent, [item.number for item in others if item.number != parent.number])
     if operator is Operator.SIMPLIFY:
         return (
             f"The files in the current folder are {_version(parent, best)}. Make them simpler without making the metric worse: take out "
@@ -43,6 +41,24 @@ def todo(operator: Operator, parent: Experiment, best: Experiment | None, other:
             "Make ONE change that you expect to improve the metric."
         )
     return f"The files in the current folder are {_version(parent, best)}. Make ONE change that you expect to improve the metric."
+
+
+def _combine(parent: Experiment, missing: Sequence[int]) -> str:
+    named = " and ".join(f"#{number}" for number in missing)
+    if len(missing) == 1:
+        said = (
+            f"Experiment {named} improved on an earlier version by another change, shown below as a patch. Bring that change into these files, "
+            "so that both gains stay."
+        )
+    else:
+        said = (
+            f"Experiments {named} each came close to an improvement by a change of its own, shown below as patches. Bring all of these changes "
+            "into these files, so that their gains add up."
+        )
+    return (
+        f"The files in the current folder are experiment #{parent.number}. {said} Where changes touch the same lines, keep the meaning of each; "
+        "where they exclude each other, keep what you expect to matter more and say so. Add no idea of your own."
+    )
 
 
 def _version(parent: Experiment, best: Experiment | None) -> str:

@@ -43,7 +43,7 @@ class Pace:
         self._cost += experiment.cost
         if experiment.seconds:
             self._train = experiment.seconds if not self._train else 0.7 * self._train + 0.3 * experiment.seconds
-        if experiment.operator in (Operator.IMPROVE, Operator.REPAIR):
+        if experiment.operator in (Operator.IMPROVE, Operator.REPAIR, Operator.SIMPLIFY):
             self._think = experiment.think_seconds if not self._think else 0.7 * self._think + 0.3 * experiment.think_seconds
 
     def ran(self, elapsed: float) -> float:

@@ -58,8 +58,21 @@ class Proposer(Protocol):
 class Searcher(Protocol):
     """What a proposer may also be: one that knows numbers which help others. A proposer with ``reads_briefs = False`` is given no brief."""
 
+    def tell(self, experiment: Experiment, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """Learn from a settled experiment, whoever proposed it; see ``Proposer``."""
+        ...
+
     def state(self, files: Mapping[str, bytes]) -> str:
         """What it knows of the editable files of a version, as Markdown for a brief; empty if nothing. Changes nothing."""
+        ...
+
+
+@runtime_checkable
+class Cluster(Protocol):
+    """What an executor may also be: one that asks others for room."""
+
+    def check(self, seconds: float, gpus: int) -> None:
+        """Refuse what would never be given to a job of so many seconds with so many GPUs. Raises ``UsageError``, ``UnreachableError``."""
         ...
 
 

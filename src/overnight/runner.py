@@ -68,17 +68,23 @@ class Runner:
         False if ``stop`` gave a reason: then the run is put back. Raises ``JobError``, ``StorageError``, ``GitError``.
         """
         while True:
-            attempt = self._store.open_attempt(study.id, number, seed) or self._start(study, number, seed, gpus, again=again)
+            left = self._store.open_attempt(study.id, number, seed)
+            attempt = left or self._start(study, number, seed, gpus, again=again)
             job = self.job(study, number, attempt)
             status, reason = self._wait(study, number, job, stop, again=again)
-            if status.state is JobState.CANCELLED and reason and not reason.startswith(EARLY):
+            if (status.state is JobState.CANCELLED or status.taken) and reason and not reason.startswith(EARLY):
                 self._put_back(study, number, attempt, f"put back: {reason}")
                 return False
             if status.state is JobState.CANCELLED and reason:
                 status = replace(status, state=JobState.FAILED, cause=reason)
-            if status.state is not JobState.LOST or self._store.attempts(study.id, number, seed) >= _LOST_LIMIT:
-                return self._record((study, number, attempt), status, gpus, stop)
-            self._put_back(study, number, attempt, status.cause or "its supervisor died")
+            if left and status.state is JobState.LOST and not status.started:  # no fault of the experiment: it is not counted as an attempt
+                self._put_back(study, number, attempt, "put back: its loop ended before it was started")
+            elif status.taken:  # is not counted: a run may be preempted the whole night
+                self._put_back(study, number, attempt, f"put back: {status.cause}")
+            elif status.state is JobState.LOST and self._store.attempts(study.id, number, seed) < _LOST_LIMIT:
+                self._put_back(study, number, attempt, status.cause or "its supervisor died")
+            elif (recorded := self._record((study, number, attempt), status, gpus, stop)) is not None:
+                return recorded
 
     def _start(self, study: Study, number: int, seed: int, gpus: tuple[str, ...], *, again: bool) -> int:
         settings = study.settings
@@ -136,7 +142,8 @@ class Runner:
     def _forget(self, study: Study, number: int, attempt: int) -> None:
         remove(self._place.folder / self.job(study, number, attempt))
 
-    def _record(self, run: tuple[Study, int, int], status: JobStatus, gpus: tuple[str, ...], stop: Callable[[], str]) -> bool:
+    def _record(self, run: tuple[Study, int, int], status: JobStatus, gpus: tuple[str, ...], stop: Callable[[], str]) -> bool | None:
+        """Whether the run's end is written down; None if it has to be run again."""
         study, number, attempt = run
         job = self.job(study, number, attempt)
         points: list[MetricPoint] = []
@@ -151,6 +158,9 @@ class Runner:
             if exam.state is JobState.CANCELLED and stop():
                 self._put_back(study, number, attempt, "put back during the evaluation")
                 return False
+            if exam.taken:
+                self._put_back(study, number, attempt, f"put back during the evaluation: {exam.cause}")
+                return None
             if self._examiner.looks_twice and self._store.experiment(study.id, number).decision is None:
                 self._examiner.keep_artifact(self._place.folder / job, self._aside(study, number))
             reported = value
@@ -164,7 +174,7 @@ class Runner:
             value=value,
             reported=reported,
             memory_gb=memory_gb(status),
-            worker=self.worker(gpus),
+            worker=status.worker or self.worker(gpus),
             throughput=throughput(status),
             crash_kind=crash.kind if crash else "",
             cause=crash.cause if crash else status.cause,

@@ -37,6 +37,12 @@ class Settings:
     command: tuple[str, ...] = _setting(
         "command", (), "What runs one experiment: one text for the shell, or a list; {seed} is replaced.", '"uv run train.py"'
     )
+    pipeline: str = _setting(
+        "text", "", "A pipeline in place of a command: the file in the repository; each run of it is one experiment.", '"pipeline.yaml"'
+    )
+    metric_node: str = _setting(
+        "text", "", "The node of the pipeline whose numbers count; not set = the last one in the file.", '"evaluate"'
+    )
     editable: tuple[str, ...] = _setting(
         "texts", ("train.py",), "Files (or patterns) that a proposal may change; everything else is protected.", '["train.py"]'
     )
@@ -61,7 +67,7 @@ class Settings:
     proposer: tuple[str, ...] = _setting(
         "texts",
         (),
-        "Who proposes: an agent (claude, codex, gemini, opencode, pi, qwen, aider, mini-swe-agent, copilot, cline), llm (a plain model), optuna "
+        "Who proposes: an agent (claude, codex, gemini, opencode, pi, qwen, aider, mini-swe-agent, copilot, cline; claude-acp and others by the Agent Client Protocol), llm (a plain model), optuna "
         "(search over the constants, no key needed) or command. Of several, the next steps in while the one before is down; claude:3 is a share. "
         "Not set = command if there is a proposer_command, else optuna.",
         '["claude", "optuna"]',
@@ -94,10 +100,26 @@ class Settings:
         "Where notes go: project, or user (also into your own store, where the briefs of your other projects find them).",
         '"user"',
     )
+    semantic_model: str = _setting(
+        "text",
+        "",
+        "Folder of an embedding model (model2vec) by which notes are also found that mean the same in other words; nothing is fetched.",
+        '"~/models/potion-base-8M"',
+    )
     slots: int = _setting("positive", 1, "How many experiments run at once.", "1")
     gpus: tuple[str, ...] = _setting(
         "texts", (), "GPUs to use, by index; each slot gets its own share. Not set = all that are found.", '["0", "1"]'
     )
+    executor: str = _setting(
+        "text", "local", "Where runs go: local (this machine), slurm or ray. Proposers and the loop itself stay here.", '"slurm"'
+    )
+    executor_args: str = _setting(
+        "text",
+        "",
+        "Further words for the executor: those of sbatch for slurm, --address and --num-gpus for ray.",
+        '"--partition=gpu --cpus-per-task=8"',
+    )
+    gpus_per_run: int = _setting("count", 0, "How many GPUs each run is to get of a cluster (executor slurm or ray).", "1")
     ahead: bool = _setting("flag", True, "Prepare proposals while experiments run, so that no slot waits.", "true")
     tag: str = _setting("text", "", "Name of the study; its branch is autoresearch/<tag>. Not set = today, as in nov21.", '"nov21"')
     branch_prefix: str = _setting("text", "autoresearch/", "What the branch's name begins with.", '"autoresearch/"')

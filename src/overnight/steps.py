@@ -25,7 +25,7 @@ from overnight.models import Decision, Direction, Experiment, Operator, Proposal
 from overnight.referee import Referee, Ruling
 from overnight.runner import Runner
 from overnight.store import Store
-from overnight.thinking import Thinker
+from overnight.thinking import Thinker, Wish
 from overnight.waving import Waves
 
 
@@ -50,8 +50,8 @@ class After:
     """What follows from a settled experiment."""
 
     goal: str = ""  # why the study has reached its end
-    repair: bool = False
     combined: tuple[Proposal, ...] = ()
+    wishes: tuple[Wish, ...] = ()  # what somebody has to think about: a repair, two wins that conflict; without an id
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,11 @@ def summed(runs: Sequence[Run], study: Study, *, baseline: bool = False) -> dict
         "cause": crashed.cause if crashed else "",
         "metrics": json.dumps(dict(runs[-1].metrics)) if runs else "{}",
     }
+
+
+def repair_of(crashed: Experiment) -> Wish:
+    """A wish, without an id, that a crash be mended."""
+    return Wish("", Operator.REPAIR, crashed.parent, crashed.number)
 
 
 def _trust(study: Study) -> Trust:
@@ -249,6 +254,12 @@ class Steps:
 
     def check(self, wanted: Check, slot: int) -> None:
         """Run a settled experiment once more, or adopt such a run; its row follows, and what has to be undone waits in ``undoing``."""
+        try:
+            self._check(wanted, slot)
+        finally:
+            self.auditor.done(wanted)
+
+    def _check(self, wanted: Check, slot: int) -> None:
         store, study = self._parts.store, self.study
         if not any(run.seed == wanted.seed and run.value is not None for run in store.runs(study.id, wanted.number)):
             try:
@@ -299,12 +310,13 @@ class Steps:
         if best is None:
             return After()
         goal = self.goal_reached()
-        more = (
+        more: tuple[Proposal | Wish, ...] = (
             self.waves.follow(self.study, experiment, best[0])
             if experiment.operator is Operator.WAVE
             else self._combined(experiment, best[0])
         )
-        return After(goal, self._repairable(experiment), () if goal else more)
+        wishes = (*([repair_of(experiment)] if self._repairable(experiment) else []), *(item for item in more if isinstance(item, Wish)))
+        return After(goal, tuple(item for item in more if isinstance(item, Proposal)) if not goal else (), wishes)
 
     def goal_reached(self) -> str:
         """The reason to end when the best value is at least as good as the target, else empty."""
@@ -316,7 +328,7 @@ class Steps:
             return ""
         return f"goal reached: {self.study.metric} {best[1]:.6g} (#{best[0]})"
 
-    def _combined(self, experiment: Experiment, best: int) -> tuple[Proposal, ...]:
+    def _combined(self, experiment: Experiment, best: int) -> tuple[Proposal | Wish, ...]:
         """A win over its own parent, while another experiment had become the best: both, merged."""
         other = self._before if best == experiment.number else best
         if experiment.operator in (Operator.WAVE, Operator.REVERT) or self.study.settings.policy not in FOLLOWS:
@@ -329,12 +341,12 @@ class Steps:
         made = self._parts.thinker.combined(self.study, experiment, self._parts.store.experiment(self.study.id, other), best)
         return (made,) if made is not None else ()
 
-    def unmended(self) -> list[Experiment]:
-        """The latest crashes whose repair an earlier loop did not live to see."""
+    def unmended(self) -> list[Wish]:
+        """Repairs of the latest crashes that an earlier loop did not live to see."""
         latest = self._parts.store.experiments(self.study.id, last=self.study.settings.slots)
         mended = {item.repairs for item in latest}
         settled = [item for item in latest if item.stage is Stage.APPLIED and item.operator is not Operator.BASELINE]
-        return [item for item in settled if item.number not in mended and self._repairable(item)]
+        return [repair_of(item) for item in settled if item.number not in mended and self._repairable(item)]
 
     def _repairable(self, experiment: Experiment) -> bool:
         """A dumb mistake, not yet mended often enough, and not the very mistake that the last repair was asked to mend."""

@@ -22,6 +22,8 @@ from overnight.store import Store
 from overnight.workspace import Scope, Workspace
 
 NO_BRIEF = Told("", (), 0)  # for a proposer that reads none
+ASKS_AN_AGENT = frozenset({Operator.COMBINE, Operator.SIMPLIFY})  # steps that are nothing without their brief
+_CLASHING = 2  # changes that are shown to whoever is to bring them together
 NO_CHANGE = "no change: the proposer edited nothing"
 
 
@@ -33,7 +35,7 @@ class Wish:
     operator: Operator
     parent: int
     crashed: int = 0
-    others: tuple[int, ...] = ()  # what is to be merged into ``parent``; nobody is asked then
+    others: tuple[int, ...] = ()  # what is to be combined: near-misses on ``parent``, or a win that does not merge with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Thinker:
         self._scope = scope
         self._folder, self._secrets = where
         self._briefs = Briefer(store, knowledge, workspace.root, proposer.state if isinstance(proposer, Searcher) else None)
-        self._reads = getattr(proposer, "reads_briefs", True)
+        self.reads_briefs = bool(getattr(proposer, "reads_briefs", True))
 
     def sweep(self) -> None:
         """Remove the copies of an earlier loop."""
@@ -66,16 +68,20 @@ class Thinker:
 
     def think(self, study: Study, wish: Wish, talk: Talk) -> Proposal:
         """One proposal, perhaps marked as rejected; raises ``ProposalError`` when there is none."""
-        if wish.operator is Operator.COMBINE:
-            return self._mixed(study, wish)
-        occasion = Occasion(wish.operator, wish.parent, wish.crashed, 0, talk.in_flight, talk.budget_left, talk.output)
-        told = self._briefs.write(study, occasion) if self._reads else NO_BRIEF
+        if wish.operator is Operator.COMBINE and wish.parent not in wish.others and (merged := self._mixed(study, wish)):
+            return merged
+        if wish.operator in ASKS_AN_AGENT and not self.reads_briefs:
+            raise ProposalError("E-CANCELLED", f"{self._proposer.name} reads no brief: it is not asked to {wish.operator}")
+        occasion = Occasion(
+            wish.operator, wish.parent, wish.crashed, wish.others[:_CLASHING], talk.in_flight, talk.budget_left, talk.output
+        )
+        told = self._briefs.write(study, occasion) if self.reads_briefs else NO_BRIEF
         try:
             proposal = self._asked(study, wish, talk, told.text)
         except BaseException:
             self._briefs.give_back(told.idea)
             raise
-        return replace(proposal, told=told.notes, takes=told.idea)
+        return replace(proposal, told=told.notes, takes=(told.idea,) if told.idea else ())
 
     def _asked(self, study: Study, wish: Wish, talk: Talk, brief: str) -> Proposal:
         parent = self._store.experiment(study.id, wish.parent)
@@ -150,8 +156,11 @@ class Thinker:
         """The changes of both sides to ``base``; None on a conflict."""
         return self._workspace.merge(base, ours, theirs)
 
-    def _mixed(self, study: Study, wish: Wish) -> Proposal:
-        """The near-misses ``wish.others`` merged into ``wish.parent``, those that fit; raises ``ProposalError`` (E-CANCELLED) if that is nothing new."""
+    def _mixed(self, study: Study, wish: Wish) -> Proposal | None:
+        """The near-misses ``wish.others`` merged into ``wish.parent``, those that fit; None if they conflict.
+
+        Raises ``ProposalError`` (E-CANCELLED) if that is nothing new.
+        """
         ground = self._store.files(study.id, wish.parent)
         files = ground
         taken: list[Experiment] = []
@@ -160,15 +169,23 @@ class Thinker:
             merged = self.merge_files(self._store.files(study.id, item.parent), files, self._store.files(study.id, number))
             if merged is not None and merged != files:
                 files, taken = merged, [*taken, item]
-        if len(taken) < 2 or self._store.same_files(study.id, files):
-            raise ProposalError("E-CANCELLED", "the near-misses do not go together")
+        if len(taken) < 2:
+            return None
+        if self._store.same_files(study.id, files):
+            raise ProposalError("E-CANCELLED", "the near-misses were tried together already")
         text = f"combine near-misses: {' + '.join(f'#{item.number} ({item.description})' for item in taken)}"
         return Proposal(parent=wish.parent, operator=Operator.COMBINE, idea=Idea(hypothesis=text[:300], proposer="merge"), files=files)
 
-    def combined(self, study: Study, one: Experiment, other: Experiment, tip: int) -> Proposal | None:
-        """``one``, a win over its own parent, merged with ``other``, as a proposal on ``tip``; None if that gives nothing new."""
+    def combined(self, study: Study, one: Experiment, other: Experiment, tip: int) -> Proposal | Wish | None:
+        """``one``, a win over its own parent, merged with ``other``, as a proposal on ``tip``; None if that gives nothing new.
+
+        Where they conflict, a wish without an id: whoever reads briefs may bring them together.
+        """
         merged = self.merge(study, one.parent, other.number, self._store.files(study.id, one.number))
-        if merged is None or self._store.same_files(study.id, merged):
+        if merged is None:
+            missing = one if tip == other.number else other
+            return Wish("", Operator.COMBINE, tip, others=(tip, missing.number)) if self.reads_briefs else None
+        if self._store.same_files(study.id, merged):
             return None
         text = f"combine #{other.number} ({other.description}) with #{one.number} ({one.description})"
         return Proposal(parent=tip, operator=Operator.COMBINE, idea=Idea(hypothesis=text[:300], proposer="merge"), files=merged)

@@ -32,6 +32,16 @@ class Row:
     edits: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """One edit of a wave as the record has it."""
+
+    text: str
+    files: dict[str, bytes]  # the parent's, with the edit in them
+    told: tuple[int, ...]
+    takes: tuple[int, ...]
+
+
 def row_of(item: Experiment) -> Row | None:
     """The place of an experiment in its wave."""
     told: Any = item.state.get("wave")
@@ -122,31 +132,38 @@ class Waves:
         self._told.add(row.first)
         found, edits = self._outcome(study, row), self._edits(study, row, item.parent)
         if found is None:
-            return tuple(_single(item.parent, text, files) for text, files in edits)
-        if not found.subset or any(other.decision is Decision.KEEP for other in rows):
+            return tuple(_single(item.parent, edit) for edit in edits)
+        for other in rows:
+            if other.decision is Decision.KEEP and (held := row_of(other)) is not None:
+                self._store.hand_over_ideas(study.id, other.number, [idea for at in held.edits for idea in edits[at].takes])
+                return ()
+        if not found.subset:
             return ()
         ground = self._store.files(study.id, item.parent)
-        files = crossed(self._thinker, ground, [edits[at][1] for at in found.subset])
+        chosen = [edits[at] for at in found.subset]
+        files = crossed(self._thinker, ground, [edit.files for edit in chosen])
         if files is not None and best != item.parent:
             files = self._thinker.merge(study, item.parent, best, files)
         if files is None:
             return ()
-        text = f"what the wave #{row.first} to #{row.first + row.size - 1} supports: {' + '.join(edits[at][0] for at in found.subset)}"
+        text = f"what the wave #{row.first} to #{row.first + row.size - 1} supports: {' + '.join(edit.text for edit in chosen)}"
         state = {"wave_gain": [found.gain, found.var]} if best == item.parent else {}
         idea = Idea(hypothesis=text[:300], proposer="wave", state=state)
-        return (Proposal(parent=best, operator=Operator.COMBINE, idea=idea, files=files),)
+        notes = tuple(dict.fromkeys(note for edit in chosen for note in edit.told))
+        ideas = tuple(idea for edit in chosen for idea in edit.takes)
+        return (Proposal(best, Operator.COMBINE, idea, files, told=notes, takes=ideas),)
 
-    def _edits(self, study: Study, row: Row, parent: int) -> list[tuple[str, dict[str, bytes]]]:
-        """The wave's edits: words, and the parent's files with the edit in them."""
+    def _edits(self, study: Study, row: Row, parent: int) -> list[_Edit]:
+        """The wave's edits."""
         ground = self._store.files(study.id, parent)
         told = self._store.event_of(study.id, row.first, "wave")
         found = []
         for edit in told.get("edits", []):
             changed = {path: text.encode("latin-1") for path, text in edit["files"].items()}
             rest = {path: content for path, content in ground.items() if path not in edit["gone"]}
-            found.append((str(edit["text"]), {**rest, **changed}))
+            found.append(_Edit(str(edit["text"]), {**rest, **changed}, tuple(edit.get("told", ())), tuple(edit.get("takes", ()))))
         return found
 
 
-def _single(parent: int, text: str, files: dict[str, bytes]) -> Proposal:
-    return Proposal(parent=parent, operator=Operator.IMPROVE, idea=Idea(hypothesis=text, proposer=ALONE), files=files)
+def _single(parent: int, edit: _Edit) -> Proposal:
+    return Proposal(parent, Operator.IMPROVE, Idea(hypothesis=edit.text, proposer=ALONE), edit.files, told=edit.told, takes=edit.takes)

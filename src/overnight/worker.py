@@ -181,7 +181,7 @@ class Worker:
             if attempt.trouble is not None:
                 self._say_once(attempt.trouble)
                 self._not_before = self._around.clock() + _AGAIN
-            self._around.say(f"[{attempt.job.id}] let go")
+            self._around.say(f"[{attempt.job.id}] {attempt.fate}")
             self._freed.set()
 
     # --- leases --------------------------------------------------------------------------------------------------------

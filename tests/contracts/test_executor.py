@@ -22,6 +22,8 @@ Make = Callable[[], Executor]
 @pytest.fixture(params=sorted(EXECUTORS))
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Makes executors that share one place, as a loop does that is started again."""
+    if request.param != "local":
+        request.getfixturevalue(request.param)
     module, _, name = EXECUTORS[request.param].partition(":")
     made: list[Any] = []
 
@@ -226,7 +228,7 @@ def test_jobs_of_several_threads_run_side_by_side(executor: Executor) -> None:
 def test_a_later_executor_finds_what_an_earlier_one_started(make: Make, tmp_path: Path) -> None:
     make().submit(shell(f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 4"))
     later = make()
-    assert later.poll("job.1", 0.1).state == JobState.RUNNING
+    assert until(lambda: later.poll("job.1", 0.1).state is JobState.RUNNING)
     (tmp_path / "go").touch()
     assert later.poll("job.1", PATIENCE).exit_code == 4
 

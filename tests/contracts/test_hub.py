@@ -1,4 +1,4 @@
-"""What every hub does with jobs and workers, however it is reached: in process, and with every word as bytes."""
+"""What every hub does with jobs and workers, however it is reached: in process, with every word as bytes, and over a real relay."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from hubs import LEASE, House, asked, cards, ended, everything, held, log, offer, one, state
+from overnight.app.serving import remote, serve
 from overnight.errors import NotFoundError, UsageError
+from overnight.hub.link import Link
 from overnight.models import JobState, JobStatus, MetricSummary
 from overnight.queue.wire import Remote, Role, Who, answer
 from overnight.queue.words import Chunk, Ended, Held, OnLost, Output, Query, Started, Stream, Submission
+from relays import relay
 
 QUEUED, RUNNING, DONE = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 
@@ -24,9 +27,20 @@ def house(tmp_path: Path) -> Iterator[House]:
     found.close()
 
 
-@pytest.fixture(params=["desk", "wire"])
+@pytest.fixture(scope="module")
+def line() -> Iterator[tuple[Link, Link]]:
+    """A hub's and a client's ends of a real relay."""
+    with relay() as found, found.hub() as hub, Link(found.joined("client", "laptop")) as client:
+        yield hub, client
+
+
+@pytest.fixture(params=["desk", "wire", "relay"])
 def hub(request: pytest.FixtureRequest, house: House) -> Any:
-    """The hub in process, or behind bytes; both stay what they are when the house is started again."""
+    """The hub in process, behind bytes, or behind a relay; all stay what they are when the house is started again."""
+    if request.param == "relay":
+        serving, asking = request.getfixturevalue("line")
+        serve(serving, lambda _who, data: answer(house.desk, Who("w", Role.OWNER), data))
+        return remote(asking)
     if request.param == "wire":
         return Remote(lambda data: answer(house.desk, Who("w", Role.OWNER), data))
 

@@ -17,7 +17,7 @@ from overnight.app.options import Options
 from overnight.errors import UsageError, nearest
 from overnight.printable import duration, one_line
 from overnight.proposers import PROPOSERS, prices
-from overnight.proposers.agents import AGENTS, Agent, find
+from overnight.proposers.agents import AGENTS, Agent, find, lacks
 from overnight.settings import Settings, proposer_shares
 
 _PATIENCE = 20.0  # seconds in which a program has to tell its version
@@ -44,7 +44,8 @@ def check_proposer(settings: Settings, environ: Mapping[str, str]) -> None:
     """Refuse a proposer that is not known or not there; one of several may be missing. Raises ``UsageError``."""
     wanted = names(settings)
     known = [*PROPOSERS, *AGENTS]
-    installed = [name for name, agent in AGENTS.items() if set(wanted) - set(PROPOSERS) and find(agent, environ)]
+    absent = {name: lacks(agent, find(agent, environ)) for name, agent in AGENTS.items() if set(wanted) - set(PROPOSERS)}
+    installed = [name for name, missing in absent.items() if not missing]
     told = f"known: {', '.join(known)}; installed agents: {', '.join(installed) or 'none'}"
     for name in wanted:
         if name not in known and (":" not in name or name.partition(":")[0] in known):
@@ -53,7 +54,7 @@ def check_proposer(settings: Settings, environ: Mapping[str, str]) -> None:
             )
     missing = [name for name in wanted if name in AGENTS and name not in installed]
     if missing and len(missing) == len(wanted):
-        raise UsageError("E-NO-AGENT", f"{missing[0]} is not installed", why=told, fix=AGENTS[missing[0]].install)
+        raise UsageError("E-NO-AGENT", f"{missing[0]} is not installed", why=told, fix=absent[missing[0]])
     silent = [name for name in wanted if name == "llm" or (name in AGENTS and not AGENTS[name].tells_money)]
     if settings.bounds.dollars and silent and not prices.known():
         why = f"{', '.join(silent)} tells tokens but no money, and the list of prices is not installed"
@@ -72,8 +73,9 @@ def check_proposer(settings: Settings, environ: Mapping[str, str]) -> None:
 
 def look(environ: Mapping[str, str]) -> list[Known]:
     """Every known agent; those that are installed are asked for their version, all at once."""
-    with ThreadPoolExecutor(len(AGENTS)) as pool:
-        return list(pool.map(lambda agent: _known(agent, environ), AGENTS.values()))
+    rows = [agent for agent in AGENTS.values() if agent.acp is None]
+    with ThreadPoolExecutor(len(rows)) as pool:
+        return list(pool.map(lambda agent: _known(agent, environ), rows))
 
 
 def _known(agent: Agent, environ: Mapping[str, str]) -> Known:
@@ -124,6 +126,9 @@ def lines(environ: Mapping[str, str]) -> Iterator[tuple[bool | None, str, str]]:
     absent = [item.name for item in found if not item.program]
     if absent:
         yield None, f"agents not installed: {', '.join(absent)}; the embedded search needs none", ""
+    speaking = [agent.name for agent in AGENTS.values() if agent.acp is not None and not lacks(agent, find(agent, environ))]
+    if speaking:
+        yield True, f"by the Agent Client Protocol also: {', '.join(speaking)}", ""
     if not prices.known():
         yield None, "no list of prices: agents that tell no money (codex, gemini, qwen, copilot, llm) count as $0", prices.INSTALL
 
@@ -131,6 +136,7 @@ def lines(environ: Mapping[str, str]) -> Iterator[tuple[bool | None, str, str]]:
 def prove(options: Options, name: str) -> str:
     """One proposal by ``name`` in a scratch copy, with nothing kept; what came of it, in words. Raises ``OvernightError``."""
     from overnight.app import prepare, walls, wiring
+    from overnight.app.where import executor_at
     from overnight.knowledge import Knowledge
     from overnight.models import Direction, Idea, Operator
     from overnight.redact import Redactor
@@ -150,7 +156,7 @@ def prove(options: Options, name: str) -> str:
         study = store.create_study("doctor", workspace.head(), direction, replace(settings, metric=metric), time.time())
         baseline = prepare.baseline(study, workspace)
         store.propose(study.id, baseline, prepare.lines(baseline), time.time())
-        executor = wiring.executor_at(scratch)
+        executor = executor_at(scratch)
         around = walls.around(study, workspace, scratch, options.environ, prepare.run_environment(settings, options.environ))
         proposer = wiring.proposer_for(study, executor, options.environ, around.proposer)
         scope = Scope(settings.editable, settings.protect)

@@ -15,6 +15,7 @@ from overnight.operators import SPOKEN
 from overnight.pace import Pace
 
 _LATEST = 200  # experiments among which a crash, a second win and the sampler's points are looked for
+_READ = 40  # of these, whose files are read for the sampler
 _TAIL = 64 * 1024  # bytes of a log that are read
 
 
@@ -32,7 +33,7 @@ def _occasion(found: learned.Known, operator: Operator, latest: list[Experiment]
     if baseline is None:
         raise NotFoundError("E-NO-BASELINE", "there is nothing to tell yet: the baseline has not begun", fix="overnight run")
     parent = bar[0] if bar and operator is not Operator.DRAFT else baseline.number
-    crashed = other = 0
+    crashed, others = 0, tuple[int, ...]()
     output = ""
     if operator is Operator.REPAIR:
         item = next((each for each in reversed(latest) if each.decision is Decision.CRASH), None)
@@ -42,10 +43,11 @@ def _occasion(found: learned.Known, operator: Operator, latest: list[Experiment]
             )
         parent, crashed, output = item.parent or baseline.number, item.number, _output(found, item)
     if operator is Operator.COMBINE:
-        other = _second_win(found, parent, latest)
+        own = (parent,) if parent != baseline.number else ()
+        others = (*own, _second_win(found, parent, latest))
     flying = tuple(item.description for item in store.unfinished(study.id))
     pace = Pace(study.settings, store.totals(study.id), store.ran_seconds(study.id), store.count(study.id))
-    return Occasion(operator, parent, crashed, other, flying, pace.left(0.0), output)
+    return Occasion(operator, parent, crashed, others, flying, pace.left(0.0), output)
 
 
 def _second_win(found: learned.Known, best: int, latest: list[Experiment]) -> int:
@@ -69,14 +71,19 @@ def _output(found: learned.Known, item: Experiment) -> str:
     return ""
 
 
-def _sampler(found: learned.Known, latest: list[Experiment]) -> Callable[[Mapping[str, bytes]], str] | None:
-    """What the search over the constants knows, where one has proposed lately."""
-    searched = [item for item in latest if item.decision and item.state.get("params") is not None]
-    if not searched:
-        return None
-    from overnight.app.wiring import sampler_of  # much is loaded with it
+def _sampler(found: learned.Known, latest: list[Experiment]) -> Callable[[Mapping[str, bytes]], str]:
+    """What a search over the constants knows; it is asked only when the brief is written."""
 
-    return sampler_of(found.study, searched)
+    def state(files: Mapping[str, bytes]) -> str:
+        from overnight.app.wiring import sampler_of  # much is loaded with it
+
+        searched = {
+            item.number for item in latest if "params" in item.state
+        }  # their points are in the record, others are read from their files
+        others = [item.number for item in latest if item.decision and item.number not in searched][-_READ:]
+        return sampler_of(found.study, found.store, [item for item in latest if item.number in searched or item.number in others])(files)
+
+    return state
 
 
 def _root(found: learned.Known, start: Path) -> Path:

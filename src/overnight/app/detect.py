@@ -17,10 +17,10 @@ from overnight.app.data import is_there
 from overnight.gpus import Gpu
 from overnight.kinds import parse_duration
 from overnight.printed import Printed, by_likelihood, call_name, goals, guess_direction, metric_names, parsed, printed
+from overnight.proposers.agents import AGENTS
 
 __all__ = ["Findings", "guess_direction", "look", "metric_names"]
 
-AGENTS = ("claude", "codex", "gemini", "opencode", "pi", "qwen", "aider", "mini", "copilot")
 _NOTABLE = ("prepare.py", "evaluate.py", "eval.py", "data.py", "dataset.py", "pyproject.toml", "requirements.txt")
 _READ, _PARSED = 2_000, 60  # how many tracked Python files are read and how many are parsed, shallow ones first: init must not take long
 _NETWORK = re.compile(
@@ -66,7 +66,7 @@ class Findings:
     time_limit: float = 0.0
     data: tuple[str, ...] = ()
     network: bool = False
-    agents: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()  # coding agents on PATH, by the names of the setting ``proposer``
     gpus: tuple[Gpu, ...] = ()
     program: bool = False  # there is a program.md
     why: Mapping[str, str] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def look(
         time_limit=parse_duration(said.time_limit.value) if said.time_limit else 0.0,
         data=data,
         network=bool(network_why),
-        agents=tuple(agent for agent in AGENTS if which(agent)),
+        agents=tuple(agent.name for agent in AGENTS.values() if agent.acp is None and any(map(which, agent.programs))),
         gpus=tuple(gpus),
         program=text is not None,
         why={name: reason for name, reason in why.items() if reason},

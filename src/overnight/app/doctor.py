@@ -48,6 +48,7 @@ class Noise:
     again: float | None = None  # how far two runs on one and the same seed were apart; None = that was not tried
     night: float = 8 * 3600.0  # seconds that there are
     slots: int = 1
+    experiments: int = 0  # that there may be; 0 = any number
 
     @property
     def believable(self) -> float:
@@ -92,9 +93,21 @@ def look(options: Options) -> Iterator[Finding]:
     except OvernightError as exc:
         yield Finding(False, exc.message, exc.fix)
         return
-    found = gpus.found(options.environ.get("CUDA_VISIBLE_DEVICES"))
-    yield Finding(None, "GPU: " + (", ".join(f"{gpu.index} {gpu.name}" for gpu in found) or "none found"))
+    yield from _cards(options)
     yield from (Finding(*line) for line in agents.lines(options.environ))
+
+
+def _cards(options: Options) -> Iterator[Finding]:
+    """The GPUs, who told of them, and which of them should not be used now."""
+    told = gpus.look()
+    seen = gpus.found(options.environ.get("CUDA_VISIBLE_DEVICES"), told.cards)
+    sizes = [f"{card.index} {card.name}" + (f", {card.memory_mb / 1024:.0f} GB" if card.memory_mb else "") for card in seen]
+    yield Finding(None, f"GPU: {'; '.join(sizes)} (by {told.by})" if sizes else "GPU: none found")
+    if told.trouble:
+        yield Finding(False, f"GPU: {told.trouble}", "nvidia-smi")
+    broken = [card for card in told.cards if card.trouble]
+    for line in gpus.offer([*seen, *broken])[1]:
+        yield Finding(None, line)
 
 
 def _walls(options: Options, settings: Settings, workspace: Workspace, base: str) -> Iterator[Finding]:
@@ -126,7 +139,7 @@ def _walls(options: Options, settings: Settings, workspace: Workspace, base: str
 def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Noise:
     """Run the baseline ``repeats`` times with different seeds, beside any study; raises ``OvernightError`` if it does not work."""
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-doctor-")))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-doctor-", dir=_shared(options))))
         workspace = stack.enter_context(Workspace.open(options.folder, scratch))
         store = stack.enter_context(contextlib.closing(Store(scratch / "overnight.db")))
         settings, _ = prepare.settle(options, workspace)
@@ -155,7 +168,18 @@ def measure(options: Options, repeats: int, said: Callable[[str], None]) -> Nois
     apart = values[:-1] if twice else values
     sd = statistics.stdev(apart) if len(apart) > 1 else math.nan
     again = abs(values[-1] - values[0]) if twice else None
-    return Noise(study.metric, values, seconds, sd, again, settings.bounds.seconds or 8 * 3600.0, settings.slots)
+    bounds = settings.bounds
+    night = bounds.seconds or (math.inf if bounds.experiments else 8 * 3600.0)
+    return Noise(study.metric, values, seconds, sd, again, night, settings.slots, bounds.experiments or 0)
+
+
+def _shared(options: Options) -> Path | None:
+    """Where a cluster's nodes see the runs too; None for any place of this machine."""
+    if prepare.resolved(options).settings.executor == "local":
+        return None
+    place = prepare.locate(options)
+    places.make(place)
+    return place.state
 
 
 def _seeds(first: int, repeats: int) -> list[int]:
@@ -195,10 +219,16 @@ def words(noise: Noise) -> list[str]:
             + ("much of the noise is not the seed's" if noise.again > noise.sd else "some of the noise is not the seed's")
             + " (OVERNIGHT_SEED is not used everywhere, or the hardware adds its own)"
         )
+    lines.append(f"a run takes {duration(noise.seconds)}: {_length(noise)}, if the proposer keeps up")
+    return lines
+
+
+def _length(noise: Noise) -> str:
+    """How many runs the night holds, or how long the experiments that it may have take."""
     runs = noise.slots * noise.night / max(noise.seconds, 0.01)
     where = f"{noise.slots} slots" if noise.slots > 1 else "one slot"
+    if noise.experiments and noise.experiments <= runs:
+        looks = ", up to a fourth more where it looks again at what seemed good" if noise.sd > 0 else ""
+        return f"{noise.experiments} experiments take about {duration(noise.experiments * noise.seconds / noise.slots)} on {where}{looks}"
     looks = ", of which up to a fifth look again at what seemed good" if noise.sd > 0 else ""
-    lines.append(
-        f"a run takes {duration(noise.seconds)}: about {runs:.0f} runs in {duration(noise.night)} on {where}{looks}, if the proposer keeps up"
-    )
-    return lines
+    return f"about {runs:.0f} runs in {duration(noise.night)} on {where}{looks}"

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from overnight import jobs
+from overnight.app.courier import NEAR, Courier
 from overnight.app.read import moment
+from overnight.config import user_file
 from overnight.desk import Bell, Desk
 from overnight.doorbell import Doorbell, ring
 from overnight.errors import NotFoundError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.queue import coding
 from overnight.queue.fit import described
+from overnight.queue.wire import Counter
 from overnight.queue.words import LEASE, HubJob, Now, Query, Stream, Submission, WorkerState
 from overnight.store.queue import Queue
 
@@ -58,10 +61,13 @@ class HubPlace:
 class Reached:
     """A hub that was reached: its desk, and how to wait until something has happened there."""
 
-    desk: Desk
-    place: HubPlace
+    desk: Counter
+    place: HubPlace  # the hub's own folder; of one behind a relay, what we keep of it
     wait: Any  # seconds -> sleeps, not longer
     environ: Mapping[str, str]
+    courier: Courier = NEAR
+    name: str = ""  # under which a worker has joined
+    admit: Callable[[str], object] = lambda _owner: None  # raises ``NotAllowedError`` for those whose jobs may not run here
 
 
 def locate(hub: Path | None, environ: Mapping[str, str]) -> HubPlace:
@@ -75,7 +81,17 @@ def locate(hub: Path | None, environ: Mapping[str, str]) -> HubPlace:
 
 @contextlib.contextmanager
 def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log") -> Iterator[Reached]:
-    """Open the hub, which is made when missing. Raises ``UsageError``, ``StorageError``."""
+    """Open the hub that is named, or the one behind the relay that was joined, or the user's own, which is made when missing.
+
+    ``waits_for`` is what its ``wait`` ends at: a worker waits for "claim". Raises ``UsageError``, ``StorageError``, ``UnreachableError``.
+    """
+    kind = "worker" if waits_for == "claim" else "client"
+    if hub is None and not environ.get("OVERNIGHT_HUB") and joined(environ, kind):
+        from overnight.app.serving import far
+
+        with far(environ, kind) as found:
+            yield found
+        return
     place = locate(hub, environ)
     try:
         place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,6 +104,12 @@ def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log"
     with contextlib.closing(Queue(place.database)) as queue, Doorbell(place.wake, waits_for) as bell:
         desk = Desk(queue, _now, Bell(lambda kind: ring(place.wake, kind), bell.wait), lease=lease_of(environ), era=boot())
         yield Reached(desk, place, bell.wait, environ)
+
+
+def joined(environ: Mapping[str, str], kind: str) -> bool:
+    """Whether this machine has joined a relay as a ``worker`` or ``client``."""
+    file = user_file(environ)
+    return bool(environ.get("OVERNIGHT_CREDENTIALS")) or (file is not None and (file.parent / f"{kind}.json").exists())
 
 
 def lease_of(environ: Mapping[str, str]) -> float:
@@ -136,6 +158,7 @@ def _with_code(found: Reached, asked: Submission, workdir: Path) -> Submission:
 
     with contextlib.closing(Parcels(found.place.code)) as parcels:
         code = parcels.pack(workdir)
+        found.courier.send_code(parcels, code.commit)
     below = f"{code.folder}/" if code.folder else ""
     inputs = []
     for entry in asked.inputs:
@@ -193,6 +216,7 @@ def fetch_outputs(found: Reached, job: HubJob, dest: Path) -> None:
     import shutil
 
     source = found.place.outputs(job)
+    found.courier.fetch_outputs(job, source)
     if not job.outputs or not source.is_dir():
         raise NotFoundError("E-NO-OUTPUTS", f"{job.id} has left nothing", why=f"it is {job.state}; it brings back: {' '.join(job.submission.outputs) or 'nothing'}", fix=f"overnight hub outputs {job.id}")  # fmt: skip
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):

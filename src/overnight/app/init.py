@@ -9,7 +9,6 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,31 +22,37 @@ from overnight.settings import Settings, convert, table
 
 _GROUPS = (
     ("What is sought", ("goal", "metric", "direction", "target", "budget", "min_delta", "pick")),
-    ("What runs", ("command", "editable", "protect", "data", "pass_env", "time_budget", "time_limit", "seed")),
+    ("What runs", ("command", "pipeline", "metric_node", "editable", "protect", "data", "pass_env", "time_budget", "time_limit", "seed")),
     (
         "Who proposes",
         (
             *("proposer", "proposer_mix", "proposer_model", "proposer_args", "proposer_hosts", "proposer_command", "proposer_time_limit"),
-            *("policy", "program", "knowledge", "repairs", "ahead"),
+            *("policy", "program", "knowledge", "semantic_model", "repairs", "ahead"),
         ),
     ),
     ("When to believe it", ("profile", "baseline_runs", "early_stop", "plateau")),
     ("Who measures", ("evaluate", "artifact", "holdout", "hidden_holdout", "predict", "evaluate_time_limit")),
-    ("Where it runs", ("slots", "gpus", "memory_soft", "memory_hard", "memory_limit", "process_limit", "disk_limit", "log_limit")),
+    (
+        "Where it runs",
+        (
+            "slots",
+            "gpus",
+            "executor",
+            "executor_args",
+            "gpus_per_run",
+            "memory_soft",
+            "memory_hard",
+            "memory_limit",
+            "process_limit",
+            "disk_limit",
+            "log_limit",
+        ),
+    ),
     ("Walls", ("sandbox_network", "caches", "unsafe_no_sandbox")),
     ("Names", ("tag", "branch_prefix", "tsv_metric_name")),
 )
-_AGENT_COMMANDS = {
-    "claude": "claude -p --permission-mode acceptEdits",
-    "codex": "codex exec --skip-git-repo-check -s workspace-write -",
-    "gemini": 'gemini -p "$(cat "$OVERNIGHT_BRIEF")" --skip-trust --approval-mode auto_edit',
-    "opencode": "opencode run --auto",
-    "pi": "pi -p --tools read,edit,write --no-session",
-    "qwen": "qwen --approval-mode auto-edit --bare",
-    "aider": 'aider --message-file "$OVERNIGHT_BRIEF" --yes-always --no-auto-commits --no-gitignore --no-check-update {editable}',
-    "mini": 'mini -t "$(cat "$OVERNIGHT_BRIEF")" -y --exit-immediately',
-    "copilot": 'copilot -p "$(cat "$OVERNIGHT_BRIEF")" --allow-tool write --deny-tool shell --no-ask-user',
-}
+
+_EMBEDDED = "optuna"  # needs no key and no program
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ def values(findings: Findings) -> dict[str, Any]:
         "metric": findings.metric,
         "direction": findings.direction,
         "command": findings.command,
+        "proposer": (*findings.agents, _EMBEDDED) if findings.agents else (),
         "editable": findings.editable,
         "data": findings.data,
         "time_budget": findings.time_budget,
@@ -161,13 +167,12 @@ def shown(name: str, value: Any) -> str:
 
 def _setting(name: str, found: dict[str, Any], findings: Findings) -> Iterator[str]:
     if name in found:
-        why = one_line(findings.why.get(name, ""))
+        why = one_line(
+            findings.why.get(name, "found on PATH; the next steps in while the one before is down" if name == "proposer" else "")
+        )
         if name == "direction" and findings.guessed:
             why += ": check it"
         yield f"{name} = {_toml(name, found[name])}" + (f"  # {why}" if why else "")
-        return
-    if name == "proposer_command" and findings.agents:
-        yield from (f"# {name} = {_toml(name, _agent_command(agent, findings))}" for agent in findings.agents)
         return
     why = (
         f"  # {one_line(findings.why['network'])} wants it: take the # at the start away"
@@ -175,10 +180,6 @@ def _setting(name: str, found: dict[str, Any], findings: Findings) -> Iterator[s
         else ""
     )
     yield f"# {name} = {table()[name]['example']}{why}"
-
-
-def _agent_command(agent: str, findings: Findings) -> str:
-    return _AGENT_COMMANDS[agent].replace("{editable}", shlex.join(findings.editable or Settings().editable))
 
 
 def _toml(name: str, value: Any) -> str:
@@ -282,9 +283,13 @@ def _rows(findings: Findings) -> Iterator[tuple[str, str, str]]:
         yield "network", "runs want it", f"({why['network']})   they have none unless sandbox_network = true in overnight.toml"
     if findings.agents:
         others = f"also found: {', '.join(findings.agents[1:])}; " if findings.agents[1:] else ""
-        yield "agent", f"{findings.agents[0]} (on PATH)", f"{others}to use it: proposer_command in overnight.toml"
+        yield (
+            "agent",
+            f"{findings.agents[0]} (found on PATH)",
+            f"{others}{_EMBEDDED} stands in while {'all are' if others else 'it is'} down",
+        )
     else:
-        yield "agent", "none on PATH", "optuna searches the constants, no key needed"
+        yield "agent", "none on PATH", f"{_EMBEDDED} searches the constants, no key needed"
 
 
 def _metric_row(findings: Findings) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from overnight.errors import OvernightError
 from overnight.knowledge import Elsewhere, Knowledge
 from overnight.models import Study
 from overnight.redact import Redactor
+from overnight.semantic import Meaning
 from overnight.store import Store
 from overnight.store.shared import Shared
 
@@ -62,7 +63,18 @@ def knowledge_of(
         else:
             if elsewhere is None:
                 say("notes stay in this project: there is no home folder for your own store")
-    return Knowledge(store, Redactor(environ), elsewhere, say)
+    return Knowledge(store, Redactor(environ), elsewhere, say, _meaning(study, place, say))
+
+
+def _meaning(study: Study, place: places.Place, say: Callable[[str], None]) -> Meaning | None:
+    """The embedding model that the study names; that it cannot be used is said and ends nothing."""
+    if not study.settings.semantic_model:
+        return None
+    try:
+        return Meaning((place.state.parent / Path(study.settings.semantic_model).expanduser()).absolute())
+    except OvernightError as exc:
+        say(f"notes are searched by their words alone: {exc.message}{f'; fix: {exc.fix}' if exc.fix else ''}")
+        return None
 
 
 def _opened(place: places.Place, environ: Mapping[str, str]) -> Elsewhere | None:

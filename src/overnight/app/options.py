@@ -16,3 +16,4 @@ class Options:
     environ: Mapping[str, str]
     config: Path | None = None
     state: Path | None = None
+    base: str = ""  # branch or commit that a fresh study starts from; empty = where HEAD is

@@ -152,9 +152,9 @@ def make(place: Place) -> None:
 
 
 @contextlib.contextmanager
-def held(place: Place) -> Iterator[None]:
-    """Hold the study's lock; it dies with the process. Raises ``BusyError`` naming who holds it."""
-    handle = os.open(place.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def held(place: Place, name: str = "lock") -> Iterator[None]:
+    """Hold the study's lock, or another one; it dies with the process. Raises ``BusyError`` naming who holds it."""
+    handle = os.open(place.state / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _take(handle, place)
         text = json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()})

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import config, constants, gpus
-from overnight.app import agents
+from overnight.app import agents, dag_study, where
 from overnight.app import place as places
 from overnight.app.data import check_data, env_names
 from overnight.app.detect import Findings
 from overnight.app.options import Options
-from overnight.app.start import findings
+from overnight.app.start import base_of, findings
 from overnight.decide import code_lines
 from overnight.environment import for_run
 from overnight.errors import NotFoundError, OvernightError, UsageError
@@ -66,8 +66,10 @@ def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]
     settings, notes = loaded.settings, list(loaded.warnings)
     if not any(part.strip() for part in settings.command):
         settings = replace(settings, command=())
-    base = workspace.head()
+    base = base_of(options, workspace)
     known = workspace.entries(base)
+    if settings.pipeline:
+        settings = replace(settings, command=dag_study.command(settings, workspace, base))
     if loaded.origin["editable"] == "default" and not set(settings.editable) & set(known):
         words = [word.removeprefix("./") for word in _words(settings.command)]
         scripts = [word for word in words if word.endswith(".py") and word in known]
@@ -75,7 +77,7 @@ def settle(options: Options, workspace: Workspace) -> tuple[Settings, list[str]]
             settings = replace(settings, editable=(scripts[-1],))
             notes.append(f"editable: {scripts[-1]} (the script of the command; change with --editable)")
     if not settings.command or not settings.metric:
-        settings = _completed(settings, findings(workspace), notes)
+        settings = _completed(settings, findings(workspace, base), notes)
     if not settings.command:
         raise UsageError(
             "E-NO-COMMAND",
@@ -171,7 +173,7 @@ def check(options: Options, settings: Settings, workspace: Workspace, base: str)
             fix="add the data, then run the same command again",
         )
     _check_command(settings.command, workspace, base, options)
-    gpus.check([part.strip() for item in settings.gpus for part in item.split(",")])
+    where.check(settings, locate(options).state)
     agents.check_proposer(settings, options.environ)
 
 
@@ -259,7 +261,7 @@ _BUILT_IN = {
 
 
 def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Workspace, store: Store, now: float) -> Prepared:
-    base = workspace.head()
+    base = base_of(options, workspace)
     settings = replace(settings, tag=settings.tag or today(now))
     _check_names(settings, workspace)
     check(options, settings, workspace, base)
@@ -269,7 +271,7 @@ def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Wo
         notes += [said] if said else []
     _check_constants(settings, workspace, base)
     branch = settings.branch_prefix + settings.tag
-    notes += _uncommitted(workspace, base, Scope(settings.editable, settings.protect))
+    notes += [] if options.base else _uncommitted(workspace, base, Scope(settings.editable, settings.protect))
     study = store.create_study(settings.tag, base, direction, settings, now)
     try:
         workspace.create_branch(branch, base)  # after the record, which can make it again
@@ -347,7 +349,14 @@ def _again(options: Options, known: Study, settings: Settings, notes: list[str],
         raise UsageError(
             "E-OTHER-STUDY", f"the study {known.tag} does not {settings.direction} {known.metric}", fix="overnight run --tag another-name"
         )
-    base = known.base_commit if measured or store.unfinished(known.id) else workspace.head()
+    settled = measured or bool(store.unfinished(known.id))
+    if options.base and settled and base_of(options, workspace) != known.base_commit:
+        raise UsageError(
+            "E-OTHER-STUDY",
+            f"the study {known.tag} starts from {known.base_commit[:7]}, not from {options.base}",
+            fix="overnight run --tag another-name",
+        )
+    base = known.base_commit if settled else base_of(options, workspace)
     check(options, settings, workspace, base)
     if not measured:
         _check_constants(settings, workspace, base)
@@ -355,7 +364,7 @@ def _again(options: Options, known: Study, settings: Settings, notes: list[str],
     if base != known.base_commit:
         workspace.move_branch(known.branch, base, known.base_commit)
         notes.append(f"the study starts anew from {base[:7]}: its first baseline did not work")
-    elif workspace.head() != base:
+    elif not options.base and workspace.head() != base:
         notes.append(f"the study goes on from its own base {base[:7]}; later commits of the checkout are not in it")
     study = replace(known, settings=settings, metric=settings.metric, direction=direction, base_commit=base)
     store.update_study(study)
@@ -379,7 +388,9 @@ def run_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str,
 
 
 def slot_gpus(settings: Settings, environ: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
-    """The GPUs of each slot: those named, else all that are found."""
+    """The GPUs of each slot: those named, else all that are found; of a cluster as many as each run is to get, by whatever name."""
+    if settings.executor != "local":
+        return (tuple(map(str, range(settings.gpus_per_run))),) * settings.slots
     named = [part.strip() for item in settings.gpus for part in item.split(",") if part.strip()]
     found = named or [str(gpu.index) for gpu in gpus.found(environ.get("CUDA_VISIBLE_DEVICES"))]
     return tuple(gpus.shares(found, settings.slots))

@@ -9,12 +9,24 @@ from overnight import gpus
 from overnight.app import init as writing
 from overnight.app import place as places
 from overnight.app.detect import Findings, look
+from overnight.app.options import Options
+from overnight.errors import NotFoundError
 from overnight.workspace import Workspace
 
 
-def findings(workspace: Workspace) -> Findings:
-    """What the commit at HEAD shows."""
-    base = workspace.head()
+def base_of(options: Options, workspace: Workspace) -> str:
+    """The commit that a fresh study starts from. Raises ``NotFoundError`` for a name that is none, ``UsageError`` as ``head`` does."""
+    if not options.base:
+        return workspace.head()
+    found = workspace.tip(f"refs/heads/{options.base}") or workspace.tip(options.base)
+    if found is None:
+        raise NotFoundError("E-NO-COMMIT", f"'{options.base}' is no branch and no commit", fix="git branch --list")
+    return found
+
+
+def findings(workspace: Workspace, base: str = "") -> Findings:
+    """What a commit shows, the one at HEAD if none is named."""
+    base = base or workspace.head()
     known = workspace.entries(base)
 
     def text(path: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from overnight import sandbox
 from overnight.app.data import data_links, data_paths, named_paths
+from overnight.app.where import devices
 from overnight.models import Confined, JobSpec, Study
 from overnight.proposers.agents import AGENTS, pair_of
 from overnight.sandbox import By, Inside, Probe, Walls, confined, interpreters, stand
@@ -67,6 +68,7 @@ def _around_runs(
         readable=(*interpreters(env, _argv(settings.command), workspace.root), *data),
         writable=tuple((workspace.root / Path(path).expanduser()).absolute() for path in settings.caches),
         hidden=(workspace.root, keep.parent, *_holdouts(settings, workspace)),
+        devices=devices(settings),
         network=settings.sandbox_network,
         home=home,
     )

@@ -19,9 +19,9 @@ from overnight.app.data import data_links
 from overnight.app.learned import knowledge_of
 from overnight.app.options import Options
 from overnight.app.walls import Around, around
+from overnight.app.where import executor_at
 from overnight.errors import StorageError, UsageError
 from overnight.evaluation import Exam, Examiner
-from overnight.executors import EXECUTORS
 from overnight.ledger import Ledger
 from overnight.loop import Loop
 from overnight.models import Confined, Experiment, JobSpec, Study
@@ -29,7 +29,8 @@ from overnight.proposers import PROPOSERS
 from overnight.proposers.agent import AgentProposer, Wants
 from overnight.proposers.agents import AGENTS, pair_of
 from overnight.proposers.chain import Chain
-from overnight.protocols import Executor, Proposer
+from overnight.proposers.informed import Informed
+from overnight.protocols import Executor, Proposer, Searcher
 from overnight.redact import Redactor
 from overnight.results import Table
 from overnight.runner import Place, Runner
@@ -40,6 +41,7 @@ from overnight.thinking import Thinker
 from overnight.workspace import Scope, Workspace
 
 Listen = Callable[[str, Experiment | None, str], None]
+_RECALLED = 500  # experiments that are told after a restart to a search which only informs
 _AGENT = re.compile(r"p.+-[0-9a-f]+-[0-9]+")  # name of a proposer's job; those of experiments end in .1, .2 ...
 
 
@@ -49,12 +51,15 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     settings = study.settings
     scope = Scope(settings.editable, settings.protect)
     executor = executor_at(place.state)
+    runs = executor if settings.executor == "local" else executor_at(place.state, settings)
     walls = walls_for(options, place.state, study, workspace)
     study = replace(study, confined=walls.confined)
     if walls.confined is Confined.LANDLOCK:
         listen("note", None, "no namespaces can be made here: runs are confined by Landlock, which holds less (overnight doctor says why)")
+    elif walls.confined is Confined.NONE:
+        listen("note", None, "no walls stand around runs and proposers (--unsafe-no-sandbox): every row says so")
     proposer = proposer_for(study, executor, options.environ, walls.proposer)
-    runner = runner_for(options, place.state, study, doors, (executor, walls))
+    runner = runner_for(options, place.state, study, doors, (runs, walls))
     knowledge = knowledge_of(store, study, place, options.environ, lambda text: listen("note", None, text))
     thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)), knowledge)
     ledger = Ledger(store, workspace, scope, tables(place, study, workspace), place.state / f"boot-{study.tag}")
@@ -82,12 +87,6 @@ def _end_agents(folder: Path, executor: Executor) -> None:
         executor.poll(name, 10.0)
 
 
-def executor_at(state: Path) -> Executor:
-    """Where jobs run: this machine."""
-    made: Executor = _load(EXECUTORS["local"])(state / "jobs")
-    return made
-
-
 def walls_for(options: Options, state: Path, study: Study, workspace: Workspace) -> Around:
     """The walls around everything that the study runs. Raises ``UsageError`` if they do not stand."""
     return around(study, workspace, state, options.environ, prepare.run_environment(study.settings, options.environ))
@@ -99,26 +98,23 @@ def runner_for(
     """What runs experiments of the study, with its exports and job folders below ``state``."""
     store, workspace = doors
     settings = study.settings
-    executor, walls = where or (executor_at(state), walls_for(options, state, study, workspace))
+    executor, walls = where or (executor_at(state, settings), walls_for(options, state, study, workspace))
     env = prepare.run_environment(settings, options.environ)
     links = data_links(settings.data, workspace.root, set(workspace.entries(study.base_commit)))
     argv = settings.command if len(settings.command) > 1 else ("/bin/sh", "-c", settings.command[0])
     if "/../" in argv[0]:  # behind walls there may be no folder to turn back from
         argv = (os.path.abspath(argv[0]), *argv[1:])
-    runs = Place(state / "runs", env, links, argv, Scope(settings.editable, settings.protect), walls.run, worker_class(options.environ))
+    runs = Place(
+        state / "runs",
+        env,
+        links,
+        argv,
+        Scope(settings.editable, settings.protect),
+        walls.run,
+        gpus.models(options.environ.get("CUDA_VISIBLE_DEVICES")),
+    )
     examiner = _examiner(study, executor, workspace, env, (state, walls.evaluator)) if settings.evaluate else None
     return Runner((executor, workspace, store), runs, examiner, time.time)
-
-
-def worker_class(environ: Mapping[str, str]) -> Callable[[tuple[str, ...]], str]:
-    """Names the class of machine of a run: the models of its GPUs, else the processor and how many cores are ours."""
-    cards = {gpu.index: gpu.name for gpu in gpus.found(environ.get("CUDA_VISIBLE_DEVICES"))}
-    processor = gpus.processor()
-
-    def named(wanted: tuple[str, ...]) -> str:
-        return " + ".join(cards.get(index, f"GPU {index}") for index in wanted) or processor
-
-    return named
 
 
 def _examiner(
@@ -188,12 +184,19 @@ def proposer_for(study: Study, executor: Executor, environ: Mapping[str, str], w
     settings = study.settings
     named = proposer_shares(settings.proposer) or [("command" if settings.proposer_command else "optuna", 1.0)]
     made = [(_one_proposer(name, study, executor, (environ, wrap)), share) for name, share in named]
-    if len(made) == 1:
-        return made[0][0]
     mix = settings.proposer_mix
     if mix == "order" and len({share for _, share in made}) > 1:
         mix = "shares"
-    return Chain(made, mix)
+    whole = made[0][0] if len(made) == 1 else Chain(made, mix)
+    if any(isinstance(proposer, Searcher) for proposer, _ in made):
+        return whole
+    return Informed(whole, _search(study))
+
+
+def _search(study: Study) -> Searcher:
+    """A search over the constants that learns from every run and proposes nothing: what it knows stands in briefs."""
+    found: Searcher = _load(PROPOSERS["optuna"])(seed=study.settings.seed, direction=study.direction)
+    return found
 
 
 def _one_proposer(name: str, study: Study, executor: Executor, where: tuple[Mapping[str, str], Callable[[JobSpec], JobSpec]]) -> Proposer:
@@ -214,16 +217,17 @@ def _one_proposer(name: str, study: Study, executor: Executor, where: tuple[Mapp
     return made
 
 
-def sampler_of(study: Study, known: Sequence[Experiment]) -> Callable[[Mapping[str, bytes]], str]:
-    """What the search over the constants says of some files, once it was told these settled experiments of its own."""
-    search = _load(PROPOSERS["optuna"])(seed=study.settings.seed, direction=study.direction)
+def sampler_of(study: Study, store: Store, known: Sequence[Experiment]) -> Callable[[Mapping[str, bytes]], str]:
+    """What the search over the constants says of some files, once it was told these experiments."""
+    search = _search(study)
     for experiment in known:
-        search.tell(experiment, dict)
-    told: Callable[[Mapping[str, bytes]], str] = search.state
-    return told
+        search.tell(experiment, lambda number=experiment.number: store.files(study.id, number))  # type: ignore[misc] # binds the number
+    return search.state
 
 
 def _recall(store: Store, study: Study, proposer: Proposer) -> None:
     """Tell a new proposer what earlier loops have learned, and what is on its way, lest it proposes that again."""
-    for experiment in store.experiments(study.id):
+    # A search that proposes must know every point, lest it proposes it again.
+    past = store.experiments(study.id, last=_RECALLED) if isinstance(proposer, Informed) else store.experiments(study.id)
+    for experiment in past:
         proposer.tell(experiment, lambda number=experiment.number: store.files(study.id, number))  # type: ignore[misc] # binds the number

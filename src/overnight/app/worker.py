@@ -48,7 +48,7 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
     """A worker of this machine for the hub, ready to run. Raises ``UsageError``, ``BusyError``, ``StorageError``."""
     place = reached.place
     with contextlib.ExitStack() as stack:
-        name = stack.enter_context(_named(place, wanted.name))
+        name = stack.enter_context(_named(place, _called(reached, wanted)))
         own = place_at(place.worker(name))
         machine = machine_of(name, wanted, dict(reached.environ))
         wrap = _walls(place, reached, wanted)
@@ -56,7 +56,7 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
         stack.callback(getattr(executor, "close", lambda: None))
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         hands = Hands(
-            reached.desk, executor, lambda job, folder: lay_out(parcels, job, folder), lambda job, folder: _outputs(place, job, folder), wrap,
+            reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, job, folder), wrap,
             for_run(reached.environ),
         )  # fmt: skip
         bell = stack.enter_context(Doorbell(place.wake, "stop"))
@@ -127,9 +127,24 @@ def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
         raise JobError("E-NO-COMMAND", f"command not found: {command[0]}", fix=f"which {command[0]}")
 
 
-def _outputs(place: hubs.HubPlace, job: HubJob, folder: Path) -> tuple[Output, ...]:
-    asked = job.submission
-    return bring_back(folder / asked.folder, asked.outputs, place.outputs(job))
+def _fetched(reached: hubs.Reached, parcels: Parcels, job: HubJob, folder: Path) -> None:
+    reached.admit(job.owner)
+    reached.courier.fetch_code(parcels, job)
+    lay_out(parcels, job, folder)
+
+
+def _called(reached: hubs.Reached, wanted: Wanted) -> str:
+    """What it is called: behind a relay as it has joined. Raises ``UsageError``."""
+    if reached.name and wanted.name not in ("", reached.name):
+        raise UsageError("E-WORKER-NAME", f"this worker has joined as {reached.name}", fix=f"overnight worker start --name {reached.name}")
+    return reached.name or wanted.name
+
+
+def _outputs(reached: hubs.Reached, job: HubJob, folder: Path) -> tuple[Output, ...]:
+    asked, place = job.submission, reached.place.outputs(job)
+    found = bring_back(folder / asked.folder, asked.outputs, place)
+    reached.courier.hand_in(job, found, place)
+    return found
 
 
 def _executor(name: str, root: Path) -> Executor:

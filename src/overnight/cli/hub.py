@@ -14,6 +14,7 @@ import click
 from overnight.app import hub as hubs
 from overnight.app import watching
 from overnight.cli.options import json_option
+from overnight.cli.serve import start
 from overnight.errors import NotFoundError, UsageError
 from overnight.kinds import parse_duration
 from overnight.models import JobState
@@ -315,3 +316,6 @@ def drain(folder: Path | None, as_json: bool, worker: str, undo: bool) -> None:
         if as_json
         else f"{worker} {'gets jobs again' if undo else 'gets nothing more'}"
     )
+
+
+hub.add_command(start)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from overnight.app import ideas, learned
+from overnight.app import ideas
 from overnight.cli.options import json_option, state_option
 from overnight.notes import QueuedIdea
 from overnight.printable import one_line
@@ -36,13 +36,13 @@ def add(text: str, pin: bool, state: Path | None, tag: str, as_json: bool) -> No
 @json_option
 def ls(everything: bool, state: Path | None, tag: str, as_json: bool) -> None:
     """The queue in the order in which it is taken."""
-    with learned.opened(Path.cwd(), state, os.environ, tag) as found:
+    with ideas.opened(Path.cwd(), state, os.environ, tag) as found:
         rows = ideas.listed(found, everything=everything)
     if as_json:
         click.echo(json.dumps({"schema": "overnight/ideas/1", "ideas": [ideas.idea_json(*row) for row in rows]}))
         return
     lines = [
-        f"{item.id:>5}  {'pinned' if item.pinned else '':<6}  {ideas.word(item, taken):<16}  {one_line(item.text, 300)}"
+        f"{item.id:>5}  {'pinned' if item.pinned else 'agent' if item.rank else '':<6}  {ideas.word(item, taken):<16}  {one_line(item.text, 300)}"
         for item, taken in rows
     ]
     click.echo("\n".join(lines) or "no ideas are queued")

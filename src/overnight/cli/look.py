@@ -16,7 +16,7 @@ import click
 from overnight.app import read
 from overnight.cli import plot, table
 from overnight.cli.options import json_option, options_of, place_options, state_option
-from overnight.models import Experiment
+from overnight.models import Experiment, Trust
 from overnight.printable import clean, duration, number, one_line
 
 
@@ -88,10 +88,12 @@ def _print(item: Experiment, found: read.Open, *, as_json: bool, hidden: read.Hi
         click.echo(json.dumps({**read.experiment_json(item), "jobs": jobs, **told}))
         return
     metrics = "  ".join(f"{name} {number(value)}" for name, value in list(item.metrics.items())[:12])
+    measured = item.trust is not Trust.SELF_REPORTED
+    claims = ("claimed", f"{metrics} (printed by the run; none of it counts)" if metrics else "") if measured else ("metrics", metrics)
     rows: Iterable[tuple[str, str]] = [
         ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}" + table.walls(item, "   {}")), ("cause", item.cause), ("believed", _believed(item)), ("hidden", _hidden(hidden)), ("let go on", item.spared), ("undone by", f"#{item.reverted}" if item.reverted else ""), ("parent", f"#{item.parent}" if item.parent else ""),
         ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer}{item.model and f', {item.model}'} ({duration(item.think_seconds)})"),
-        ("spent", _spent(item)), ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), ("metrics", metrics), ("code", f"{item.lines} lines"),
+        ("spent", _spent(item)), ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), claims, ("code", f"{item.lines} lines"),
         ("commit", item.commit), ("when", read.moment(item.started) or ""),
     ]  # fmt: skip
     click.echo(f"#{item.number}  {one_line(item.description)}")
@@ -177,7 +179,7 @@ def config(config_file: Path | None, state: Path | None, as_json: bool) -> None:
 
 EXIT_CODES = {
     0: "done, also when a budget is used up", 1: "failed", 2: "wrong use or wrong configuration", 3: "not found", 4: "not authorised",
-    5: "ended without reaching the target (only with --exit-status)", 7: "a hub or worker cannot be reached", 8: "still running (status --exit-status, stop --wait)",
+    5: "ended without reaching the target (only with --exit-status)", 6: "a node of a pipeline failed", 7: "a hub or worker cannot be reached", 8: "still running (status --exit-status, stop --wait)",
     124: "time limit", 130: "interrupted (^C)", 143: "terminated",
 }  # fmt: skip
 

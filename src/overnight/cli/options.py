@@ -33,20 +33,43 @@ _METAVAR = {
 }
 
 
+AGENT_SETTINGS = (
+    "proposer",
+    "proposer_mix",
+    "proposer_model",
+    "proposer_args",
+    "proposer_hosts",
+    "proposer_command",
+    "proposer_time_limit",
+    "unsafe_no_sandbox",
+)
+
+
 def settings_options(function: _F) -> _F:
     """Add one option for every setting but the command, which follows ``--``."""
-    for name, row in reversed(table().items()):
-        if name == "command":
-            continue
-        flag = "--" + name.replace("_", "-")
-        if row["kind"] == "flag":
-            option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=row["help"])
-        elif row["kind"] in ("texts", "budget"):
-            option = click.option(flag, name, multiple=True, metavar=_METAVAR.get(row["kind"], "TEXT"), help=row["help"] + " Repeatable.")
-        else:
-            option = click.option(flag, name, default=None, metavar=_METAVAR.get(row["kind"], "TEXT"), help=row["help"])
-        function = option(function)
+    for name in reversed([name for name in table() if name != "command"]):
+        function = _option(name)(function)
     return function
+
+
+def agent_options(*more: str) -> Callable[[_F], _F]:
+    """Add the options that say whom to ask, and those of the settings ``more``."""
+
+    def added(function: _F) -> _F:
+        for name in reversed([*AGENT_SETTINGS, *more]):
+            function = _option(name)(function)
+        return function
+
+    return added
+
+
+def _option(name: str) -> Callable[[_F], _F]:
+    row, flag = table()[name], "--" + name.replace("_", "-")
+    if row["kind"] == "flag":
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=row["help"])
+    if row["kind"] in ("texts", "budget"):
+        return click.option(flag, name, multiple=True, metavar=_METAVAR.get(row["kind"], "TEXT"), help=row["help"] + " Repeatable.")
+    return click.option(flag, name, default=None, metavar=_METAVAR.get(row["kind"], "TEXT"), help=row["help"])
 
 
 def place_options(function: _F) -> _F:
@@ -57,6 +80,12 @@ def place_options(function: _F) -> _F:
     return click.option(
         "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Read this file instead of overnight.toml."
     )(function)
+
+
+def base_option(function: _F) -> _F:
+    """Add ``--from``."""
+    told = "Branch or commit that a fresh study starts from, such as overnight/plan/NAME; where HEAD is if not given."
+    return click.option("--from", "base", default=None, metavar="COMMIT", help=told)(function)
 
 
 def state_option(function: _F) -> _F:
@@ -82,4 +111,5 @@ def options_of(config_file: Path | None, state: Path | None, command: tuple[str,
         flags["command"] = command
     if "proposer_command" in flags and "proposer" not in flags:
         flags["proposer"] = ("command",)
-    return Options(Path.cwd(), flags, os.environ, config_file, state)
+    base = str(flags.pop("base", ""))
+    return Options(Path.cwd(), flags, os.environ, config_file, state, base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,15 @@ from pathlib import Path
 from overnight.models import Decision, Experiment, Operator, Study
 from overnight.printable import number, one_line
 
+_BETTER = re.compile(r"better than #\d+ by ")
+
 
 def result(item: Experiment, metric: str) -> str:
     """``@acc=0.8840  (improvement: 0.0228)  keep`` and its like."""
     if item.decision is Decision.CRASH or item.value is None:
         return f"{item.decision} — {one_line(item.cause, 160)}"
-    cause = item.cause.replace("better than", "improvement over") if item.decision is Decision.KEEP else item.cause
-    gain = cause.rpartition(" by ")[2] if " by " in cause else ""
-    said = f"improvement: {gain}" if item.decision is Decision.KEEP and gain else one_line(cause, 160)
+    better = _BETTER.match(item.cause) if item.decision is Decision.KEEP else None
+    said = one_line(f"improvement: {item.cause[better.end() :]}" if better else item.cause, 220)
     return f"@{metric}={number(item.value)}  ({said})  {item.decision}"
 
 
@@ -30,6 +32,7 @@ class Lines:
         self._command = ""
         self._slots = 1
         self._held: dict[int, list[str]] = {}
+        self._told = 0  # the experiment that the last printed line is about
         self._lock = threading.Lock()
 
     def learn(self, study: Study, best: float | None, _state: Path) -> None:
@@ -66,14 +69,17 @@ class Lines:
         ]
 
     def _settled(self, item: Experiment) -> None:
+        lines = self._held.setdefault(item.number, [])
+        if not lines and self._told != item.number:  # it began in an earlier loop, or others have begun since
+            lines += self._head(item)[: 1 if item.operator is Operator.BASELINE else 2]
         if item.decision is Decision.KEEP:
             self.best = item.value
-        lines = self._held.setdefault(item.number, [] if self._slots == 1 else [f"[loop] Cycle {item.number - 1}"])
         lines.append(f"  Result: {result(item, self.metric)}")
         self._flush(item.number)
         if len(self._held) > 64:
             self._held.clear()
 
     def _flush(self, key: int) -> None:
+        self._told = key
         for line in self._held.pop(key, []):
             self._say(line)

@@ -38,7 +38,11 @@ def retest(names: tuple[str, ...], unconfirmed: bool, runs: int, state: Path | N
     for item in found:
         values, looked = ", ".join(shown(value) for value in item.values), item.looked
         rival = looked.experiment.rival
-        said = f"{looked.word:<12} P = {looked.p:.2f} that it is better than #{rival}" if rival else "compared with nothing"
+        said = (
+            f"{looked.word:<12} {looked.gain:+.2g} expected over #{rival}, P = {looked.p:.2f} that it is better"
+            if rival
+            else "compared with nothing"
+        )
         click.echo(f"#{looked.experiment.number:<4} {said}   {values}")
     if not found:
         click.echo("nothing to look at again: every keep is confirmed")

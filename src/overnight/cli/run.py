@@ -18,7 +18,7 @@ from overnight.app import demo as demonstration
 from overnight.app import run as running
 from overnight.app.options import Options
 from overnight.cli import plot, silence, table
-from overnight.cli.options import json_option, options_of, place_options, settings_options
+from overnight.cli.options import base_option, json_option, options_of, place_options, settings_options
 from overnight.cli.plain import Lines
 
 
@@ -46,6 +46,7 @@ def _run(options: Options, *, as_json: bool, live: bool) -> running.Ended:
 
 @click.command(context_settings={"ignore_unknown_options": False})
 @settings_options
+@base_option
 @place_options
 @json_option
 @click.option("--plain", is_flag=True, help="Print lines, also on a terminal.")
@@ -73,6 +74,7 @@ def run(
 
 @click.command()
 @settings_options
+@base_option
 @place_options
 @json_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 
-from overnight.models import Confined, Decision, Direction, Experiment, Stage, Summary
+from overnight.models import Confined, Decision, Direction, Experiment, Stage, Summary, Trust
 from overnight.printable import duration, number, one_line
 
 _SHAPES = {Decision.KEEP: "✔ keep", Decision.DISCARD: "· discard", Decision.CRASH: "✖ crash"}
+_TRUST = {Trust.SELF_REPORTED: "self", Trust.EVALUATED: "eval", Trust.BLIND: "blind"}
 _RUNNING = {Stage.PROPOSED: "… queued", Stage.COMMITTED: "… queued", Stage.SUBMITTED: "▶ running"}
 
 
@@ -29,14 +30,14 @@ def digits(rows: Sequence[Experiment]) -> int:
 def experiments(
     rows: Sequence[Experiment], direction: Direction, width: int = 0, values: Mapping[int, float | None] | None = None
 ) -> list[str]:
-    """One line each: number, value, gain over the parent's value, state, seconds, what was tried.
+    """One line each: number, value, gain over the parent's value, state, who says so, seconds, what was tried.
 
     ``values`` are those of the parents by number, where ``rows`` does not hold them all.
     """
     width = width or shutil.get_terminal_size((100, 24)).columns
     figures = digits(rows)
     values = {item.number: item.value for item in rows} if values is None else values
-    lines = [f"{'#':>4}  {'value':>10}  {'Δ parent':>10}  {'state':<10} {'time':>7}  change"]
+    lines = [f"{'#':>4}  {'value':>10}  {'Δ parent':>10}  {'state':<10} {'trust':<5} {'time':>7}  change"]
     for item in rows:
         parent = values.get(item.parent)
         gain = f"{direction.gain(item.value, parent):+.{figures - 1}f}" if item.value is not None and parent is not None else ""
@@ -48,7 +49,7 @@ def experiments(
             + again
             + (f"  [{one_line(item.cause, 80)}]" if item.decision and item.value is None else "")
         )
-        head = f"{item.number:>4}  {number(item.value, figures):>10}  {gain:>10}  {state(item):<10} {duration(item.seconds) if item.seconds else '':>7}  "
+        head = f"{item.number:>4}  {number(item.value, figures):>10}  {gain:>10}  {state(item):<10} {_TRUST[item.trust] if item.value is not None else '':<5} {duration(item.seconds) if item.seconds else '':>7}  "
         lines.append(head + one_line(text, max(12, width - len(head))))
     return lines
 
@@ -69,7 +70,10 @@ def summary(told: Summary) -> list[str]:
         gain = study.direction.gain(best.value, base.value)
         share = f", {gain / abs(base.value):.1%}" if base.value else ""
         better = f"better by {gain:.6g}{share}" if gain > 0 else "no improvement yet"
-        lines.append(f"BEST      {number(base.value)} → {number(best.value)}  ({better})   #{best.number} {best.commit[:7]}  {best.trust}")
+        lines.append(
+            f"BEST      {number(base.value)} → {number(best.value)}  ({better})   #{best.number} {best.commit[:7]}  {best.trust}"
+            + walls(best, "  {}")
+        )
     if told.told_gain is not None:
         gain, low, high = told.told_gain
         source = f"{told.fresh} runs that decided nothing" if told.fresh > 1 else "the judgement; no fresh runs yet"

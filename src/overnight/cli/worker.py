@@ -13,6 +13,7 @@ import click
 from overnight.app import hub as hubs
 from overnight.app import worker as workers
 from overnight.cli.hub import hub_option
+from overnight.cli.join import allow, forbid, install, worker_join
 from overnight.cli.options import json_option
 from overnight.printable import clean
 from overnight.queue.fit import described
@@ -75,3 +76,7 @@ def _listen(made: Any, say: Any) -> None:
 
     signal.signal(signal.SIGINT, heard)
     signal.signal(signal.SIGTERM, heard)
+
+
+for _command in (worker_join, allow, forbid, install):
+    worker.add_command(_command)

@@ -10,13 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import os
-import re
-import secrets
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -30,9 +25,9 @@ from typing import Self
 import overnight
 from overnight import jobs
 from overnight.errors import JobError, StorageError
+from overnight.executors import folder as files
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,200}")
 _LOOK = 0.5  # seconds after which a wait looks again, in case the end was not seen
 _BLIND = 0.02  # seconds between two looks where nothing can wake us
 _GONE = 0.002  # seconds between two looks at a job whose supervisor has just ended
@@ -54,12 +49,10 @@ class LocalExecutor:
 
     def submit(self, spec: JobSpec) -> None:
         """Start the job unless it was already started; from then on it outlives us. A power cut makes it LOST. Raises ``JobError``."""
-        if not _NAME.fullmatch(spec.id):
-            raise JobError("E-JOB-ID", f"'{spec.id}' cannot name a job", why="it must be fit for a file name")
         folder = self._root / spec.id
         self._starting.add(spec.id)
         try:
-            self._write(spec, folder)
+            files.write(spec, folder)
             if not (folder / jobs.STATUS).exists():
                 self._start(folder)
         except OSError as exc:
@@ -92,33 +85,14 @@ class LocalExecutor:
 
         Raises ``StorageError``.
         """
-        try:
-            with (self._root / job / jobs.METRICS).open("rb") as file:
-                file.seek(offset)
-                data = file.read()
-        except FileNotFoundError:
-            return [], offset
-        except OSError as exc:
-            raise StorageError(
-                "E-JOB-METRICS", f"the metrics of job {job} cannot be read: {exc.strerror}", where=str(self._root / job)
-            ) from exc
-        whole = data[: data.rfind(b"\n") + 1]  # the last line may be half written
-        points = []
-        for line in whole.splitlines():
-            with contextlib.suppress(ValueError):
-                points.append(jobs.point_from_json(line))
-        return points, offset + len(whole)
+        return files.points(self._root / job, offset)
 
     def cancel(self, job: str, reason: str) -> None:
         """Ask for the end of the job's whole process tree; returns at once, ``poll`` tells when it is dead."""
         folder = self._root / job
-        with contextlib.suppress(OSError):  # no such job, or a full disk: the signal below still works
-            if not (folder / jobs.CANCEL).exists():
-                draft = folder / f".{secrets.token_hex(8)}"
-                draft.write_text(reason, encoding="utf-8", errors="replace")
-                draft.rename(folder / jobs.CANCEL)
+        files.ask_to_end(folder, reason)  # where that fails, the signal below still works
         with contextlib.suppress(StorageError):
-            status = _read(folder)
+            status = files.read(folder)
             if status is not None and status.pid and not status.state.over:
                 _ask_to_end(folder, status.pid)
 
@@ -152,35 +126,15 @@ class LocalExecutor:
         with contextlib.suppress(KeyError):
             os.close(self._ends.pop(job))
 
-    def _write(self, spec: JobSpec, folder: Path) -> None:
-        """Make the job folder in one step: if it is there, its spec is complete."""
-        if folder.exists():
-            return
-        self._root.mkdir(parents=True, exist_ok=True)
-        nonce = secrets.token_hex(8)
-        marked = dataclasses.replace(spec, env={**spec.env, jobs.TOKEN: f"{spec.id}-{nonce}"})
-        draft = self._root / f".{spec.id}.{nonce}"
-        draft.mkdir(mode=0o700)
-        try:
-            fd = os.open(draft / jobs.SPEC, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "w", encoding="ascii") as file:
-                file.write(jobs.spec_to_json(marked))
-            draft.rename(folder)
-        except OSError as exc:
-            shutil.rmtree(draft, ignore_errors=True)
-            # A folder with something in it is not replaced: somebody else was first.
-            if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-
     def _look(self, folder: Path) -> JobStatus:
-        status = _read(folder)
+        status = files.read(folder)
         if status is not None and status.state.over:
             return status
         if folder.name in self._starting:
             return status or JobStatus(JobState.QUEUED)
-        if _is_held(folder):
+        if files.is_held(folder / jobs.LOCK):
             return status or JobStatus(JobState.QUEUED)
-        status = _read(folder)  # its last word may have come between the two looks
+        status = files.read(folder)  # its last word may have come between the two looks
         if status is not None and status.state.over:
             return status
         return self._lost(folder, status)
@@ -270,36 +224,6 @@ def _dismiss(process: subprocess.Popen[bytes], channel: socket.socket) -> None:
     process.wait()
 
 
-def _read(folder: Path) -> JobStatus | None:
-    try:
-        return jobs.status_from_json((folder / jobs.STATUS).read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as exc:
-        if isinstance(exc, OSError) and exc.errno == errno.EIO:  # a disk that is gone: to wait for the job's end would be to wait for ever
-            raise StorageError(
-                "E-STORAGE", f"job {folder.name} cannot be followed: {exc.strerror}", where=str(folder), fix="dmesg | tail"
-            ) from exc
-        return JobStatus(JobState.RUNNING, cause=f"status.json cannot be read: {exc}")
-
-
-def _is_held(folder: Path) -> bool:
-    """Whether a supervisor is at work in the folder."""
-    try:
-        fd = os.open(folder / jobs.LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError:  # no descriptor left, say: nothing is known, so nothing is done about it
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def _wait_for_end(end: int, seconds: float) -> bool:
     """Sleep until the other end of the pipe is closed, ``seconds`` at most; whether it is."""
     poll = select.poll()
@@ -335,7 +259,7 @@ def _ask_to_end(folder: Path, pid: int) -> None:
         return
     try:
         # While the lock is held, the id in the status is the holder's.
-        if _is_held(folder):
+        if files.is_held(folder / jobs.LOCK):
             # A supervisor may have gone on to its next job meanwhile: with the request in the folder a harmless signal is enough.
             signal.pidfd_send_signal(fd, signal.Signals[jobs.WAKE] if (folder / jobs.CANCEL).exists() else signal.SIGTERM)
     except ProcessLookupError:

@@ -16,6 +16,7 @@ from overnight.judge.mixture import Posterior, gather, posterior
 from overnight.judge.noise import correlation, hypotheses, outliers, place, pooled, variance, worker_offset
 from overnight.judge.records import SCALES, Action, Budget, Knowledge, Level, Node, Rules, Run, Verdict
 from overnight.judge.value import Stake, worth
+from overnight.judge.wording import Difference, expected, follows, measured
 from overnight.models import Decision
 
 _SURE = {"fast": 0.85, "balanced": 0.9, "strict": 0.95}  # a plain keep
@@ -187,15 +188,22 @@ def _under_noise(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: 
     if kind is not None and (said.p >= _CERTAIN or kind == "shorter"):
         return _keep(said, kind, candidate, incumbent)
     if said.p <= _DROP and not (stake.saved and view.after.above(-stake.equal) > 0.5):
-        return said
+        return _closed(said, Action.DISCARD)
     again = _again(candidate, incumbent, knowledge, rules, budget, view, stake)
     if again is not None:
         return replace(said, action=again.action, cause=f"{said.cause}; {again.cause}", seed=again.seed)
     if kind is not None:
         return _keep(said, kind, candidate, incumbent)
-    if said.p >= _NEAR and said.gain > 0:
-        return replace(said, action=Action.NEAR_MISS, cause=f"{said.cause}: not sure enough")
-    return said
+    action = Action.NEAR_MISS if said.p >= _NEAR and said.gain > 0 else Action.DISCARD
+    return _closed(said, action, _outweighed(said, candidate, incumbent, stake))
+
+
+def _outweighed(said: Verdict, candidate: Node, incumbent: Node, stake: Stake) -> str:
+    """What a likely improvement costs too much of; nothing where that is not why it goes."""
+    if said.p < stake.floor or not 0 < said.gain <= stake.cost:
+        return ""
+    added = candidate.lines - incumbent.lines
+    return f"{added} more {'lines' if added > 1 else 'line'} of code" if added > 0 else "memory"
 
 
 def _beside_wild(
@@ -266,9 +274,13 @@ def spread(values: Sequence[float]) -> float:
 def _keep(said: Verdict, kind: str, candidate: Node, incumbent: Node) -> Verdict:
     if kind == "shorter":
         saved = incumbent.lines - candidate.lines
-        cause = f"as good as #{incumbent.number} with {saved} fewer {'lines' if saved > 1 else 'line'} of code ({said.cause})"
+        cause = f"as good as #{incumbent.number} with {saved} fewer {'lines' if saved > 1 else 'line'} of code: {said.cause}"
         return replace(said, action=Action.KEEP, cause=cause)
-    return replace(said, action=Action.KEEP if kind == "sure" else Action.PROVISIONAL)
+    return _closed(said, Action.KEEP if kind == "sure" else Action.PROVISIONAL)
+
+
+def _closed(said: Verdict, action: Action, costs: str = "") -> Verdict:
+    return replace(said, action=action, cause=said.cause + follows(action, outweighed=costs))
 
 
 def _stake(candidate: Node, incumbent: Node, knowledge: Knowledge, rules: Rules, view: Scene) -> Stake:
@@ -340,10 +352,5 @@ def _better(best: tuple[float, Verdict] | None, gain: float, action: Action, see
 def _said(view: Scene, candidate: Node, incumbent: Node, rules: Rules) -> Verdict:
     """The discard that it is unless something speaks for it, with its figures."""
     p, gain = view.after.above(rules.min_delta), view.after.mean
-    error, count, other = math.sqrt(view.var), len(candidate.values), len(incumbent.values)
-    seeds = {run.seed for run in candidate.runs} <= {run.seed for run in incumbent.runs}
-    runs = f"{count} {'runs' if count > 1 else 'run'} each" if count == other else f"{count} against {other} runs"
-    word = "better" if view.seen >= 0 else "worse"
-    margin = f" by more than {rules.min_delta:.3g}" if rules.min_delta else ""
-    cause = f"{word} than #{incumbent.number} by {abs(view.seen):.3g} ± {error:.2g} ({runs}{', same seeds' if seeds else ''}), P = {p:.2f} that it is better{margin}"
+    cause = measured(Difference(view.seen, math.sqrt(view.var)), candidate, incumbent) + expected(gain, p, rules.min_delta)
     return Verdict(Action.DISCARD, cause, p, gain, view.after.quantile(0.05), view.after.quantile(0.95), seen=view.seen, seen_var=view.var)

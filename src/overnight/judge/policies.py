@@ -15,11 +15,12 @@ from typing import Literal
 from overnight.judge.mixture import posterior
 from overnight.judge.records import SCALES, Knowledge
 
-Step = Literal["draft", "improve", "debug", "combine", "replicate", "audit", "wave"]
+Step = Literal["draft", "improve", "debug", "combine", "simplify", "replicate", "audit", "wave"]
 
 _RESTART = 15  # discards in a row after which another lineage is tried
 _REPAIRS = 2
 _DRAFTS = 5
+_GROWN = 20  # lines of code: what the judgement counts as half an sd of one run
 _WAVE = (11, 7, 3)  # edits of a wave: Plackett-Burman designs of 12, 8 and 4 runs
 _WAVE_CRASHES = 0.02  # a run of a wave holds half of its edits: each crash would take half of the runs with it
 
@@ -37,6 +38,7 @@ class Leaf:
     fixable: bool = False  # crashed on a dumb mistake
     repairs: int = 0  # repairs before it
     children: int = 0
+    lines: int = 0  # of code
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class State:
     crash_share: float = 0.1
     asked: int = 0  # tasks given so far: the number of the next draw
     seed: int = 0
+    lean: int | None = None  # lines of code of what was simplified last, else of the baseline; None = nobody here can simplify
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ Policy = Callable[[State, random.Random, int], Task]
 
 
 def ask(name: str, state: State, free_slots: int) -> list[Task]:
-    """What to run in the free slots: a would-be keep first, then an audit, then a repair, then what the policy wants.
+    """What to run in the free slots: a would-be keep first, then an audit, a repair, a simplification, then what the policy wants.
 
     Raises ``KeyError`` for a policy that is none of ``POLICIES``.
     """
@@ -77,11 +80,21 @@ def ask(name: str, state: State, free_slots: int) -> list[Task]:
     tasks = [Task("replicate", number, seed=seed) for number, seed in state.confirm]
     tasks += [Task("audit", number, seed=seed) for number, seed in state.audits]
     tasks += [Task("debug", leaf.number) for leaf in state.leaves if leaf.fixable and leaf.repairs < _REPAIRS and not leaf.children]
+    if name != "optuna" and _has_grown(state):
+        tasks.append(Task("simplify", state.tip))
     i = 0
     while len(tasks) < free_slots:
         tasks.append(policy(state, random.Random(f"{state.seed}/{state.asked + i}"), i))
         i += 1
     return tasks[:free_slots]
+
+
+def _has_grown(state: State) -> bool:
+    """Whether the best version is to be made simpler: by twenty lines longer than it was when that was last tried, or at all at a plateau."""
+    tip = next((leaf for leaf in state.leaves if leaf.number == state.tip), None)
+    if state.lean is None or tip is None:
+        return False
+    return tip.lines - state.lean >= (1 if state.discards >= _RESTART else _GROWN)
 
 
 def greedy(state: State, rng: random.Random, i: int) -> Task:

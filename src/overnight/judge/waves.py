@@ -14,6 +14,7 @@ from overnight.judge.mixture import below
 from overnight.judge.noise import variance
 from overnight.judge.policies import plackett_burman, wave_effects
 from overnight.judge.records import Action, Knowledge, Profile, Verdict
+from overnight.judge.wording import expected, follows, without_belief
 
 _SUPPORTED = 0.7  # P of an edit that is taken along
 _SURE: dict[Profile, float] = {"fast": 0.85, "balanced": 0.9, "strict": 0.95}
@@ -70,8 +71,7 @@ def with_wave(verdict: Verdict, gain: float, var: float, profile: Profile) -> Ve
     weight = 1 / var + 1 / verdict.seen_var
     mean, sd = (gain / var + verdict.seen / verdict.seen_var) / weight, weight**-0.5
     p = below(mean / sd)
-    said = f"{verdict.cause.partition(', P = ')[0]}; with the wave's own runs P = {p:.2f} that it is better"
-    known = replace(verdict, cause=said, p=p, gain=mean, low=mean - 1.645 * sd, high=mean + 1.645 * sd)
-    if p >= _SURE[profile]:
-        return replace(known, action=Action.KEEP)
-    return replace(known, action=Action.PROVISIONAL if p >= 0.5 and profile != "strict" else Action.NEAR_MISS)
+    unsure = Action.PROVISIONAL if p >= 0.5 and profile != "strict" else Action.NEAR_MISS
+    action = Action.KEEP if p >= _SURE[profile] else unsure
+    cause = without_belief(verdict.cause) + expected(mean, p, source=" and with the wave's own runs") + follows(action)
+    return replace(verdict, action=action, cause=cause, p=p, gain=mean, low=mean - 1.645 * sd, high=mean + 1.645 * sd)

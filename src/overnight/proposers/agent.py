@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +20,15 @@ from overnight.errors import ProposalError
 from overnight.models import Experiment, Idea, JobSpec, JobStatus
 from overnight.printable import one_line
 from overnight.proposers import prices, troubles
-from overnight.proposers.agents import Agent, Setup, environment, find, reachable, split
+from overnight.proposers.agents import Agent, environment, find, lacks, reachable, split
+from overnight.proposers.headless import Setup
 from overnight.proposers.reports import Output, Report
 from overnight.proposers.running import begin, brief_file, contents, ended, read, spec, touched, unanswered
 from overnight.protocols import Executor, Request
 
 LARGEST = 8 * 2**20  # bytes of output that are read; an agent that prints more has gone wild
+_CLIENT = Path(__file__).with_name("acp_client.py")
+_REFUSED = re.compile(r"^Error: |\bstatus:? [45]\d\d\b")  # what an agent says in place of an answer when its model gave none
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _LOGIN = 2**18  # bytes of a login
 # What an agent writes elsewhere is not limited: one unpacks itself into its home. cat writes at once what it has read, so that also an agent
@@ -55,8 +61,8 @@ class AgentProposer:
     def ask(self, request: Request) -> Idea:
         """Run the agent once; raises ``ProposalError`` (always an outage) that tells what was wrong, and what mends it."""
         program = find(self._agent, self._environ)
-        if not program:
-            raise ProposalError("E-NO-AGENT", f"{self.name} is not installed", outage=True, fix=self._agent.install, wait=300.0)
+        if missing := lacks(self._agent, program):
+            raise ProposalError("E-NO-AGENT", f"{self.name} is not installed", outage=True, fix=missing, wait=300.0)
         before = contents(request)
         brief = brief_file(request, f"{request.brief}\nThe current working directory is {request.copy}\n")
         begun = os.stat(brief).st_ctime_ns
@@ -92,11 +98,22 @@ class AgentProposer:
         # Behind walls that cut the network, the way out knows the proxy.
         proxies = {} if setup.confined and hosts else {name: self._environ[name] for name in _PROXIES if name in self._environ}
         env = {**setup.environ, **proxies, "HOME": str(setup.home), "TERM": "dumb", "NO_COLOR": "1", **self._agent.env(setup)}
-        argv = ("/bin/sh", "-c", _SCRIPT, str(out), program, *self._agent.argv(setup), *split(self._wants.arguments))
+        words = (program, *self._agent.argv(setup), *split(self._wants.arguments))
+        if self._agent.acp is not None:
+            limit = self._wants.time_limit
+            # The turn is called off before the job is ended, so that it can tell what it has cost.
+            until = time.time() + max(0.8 * limit, limit - 10.0) if limit else 0.0
+            plan = {"editable": setup.editable, "until": until, **self._agent.acp}
+            words = (sys.executable, "-I", str(_CLIENT), json.dumps(plan), *words)
+        argv = ("/bin/sh", "-c", _SCRIPT, str(out), *words)
         made = spec(request, argv, env, setup.brief if self._agent.prompt == "stdin" else None, self._wants.time_limit)
         return replace(
             made,
-            readable=(str(setup.brief), *_hidden_folders(program, self._environ)),
+            readable=(
+                str(setup.brief),
+                *_hidden_folders(program, self._environ),
+                *(_ours(self._environ) if self._agent.acp is not None else ()),
+            ),
             hosts=hosts,
         )
 
@@ -155,8 +172,13 @@ class AgentProposer:
         if other:
             why = f"it may edit {', '.join(request.editable[:8])}"
             return ProposalError("E-WRONG-FILE", f"{self.name} edited only protected files: {', '.join(other[:4])}", outage=True, why=why)
+        if report.denied:
+            why = f"it may edit {', '.join(request.editable[:8])}"
+            return ProposalError("E-WRONG-FILE", f"{self.name} was refused: {'; '.join(report.denied[:4])}", outage=True, why=why)
         if not report.text.strip():
             return ProposalError("E-AGENT-EMPTY", f"{self.name} answered nothing", outage=True)
+        if said := next((line for line in reversed(report.text.splitlines()) if _REFUSED.search(line)), ""):
+            return troubles.told_apart(self.name, self._agent.login, said, self._agent.install)
         why = one_line(report.text[-300:], 200)
         if troubles.is_question(report.text):
             return ProposalError("E-AGENT-QUESTION", f"{self.name} asked a question and edited nothing", outage=True, why=why)
@@ -178,6 +200,11 @@ def _hidden_folders(program: str, environ: Mapping[str, str]) -> list[str]:
         if below[0] not in ("..", ".") and len(below) > 1 and below[0].startswith("."):
             found.append(path)
     return found
+
+
+def _ours(environ: Mapping[str, str]) -> list[str]:
+    """What the client of the protocol is made of, where it lies among what an agent does not see."""
+    return [*_hidden_folders(str(_CLIENT), environ), *_hidden_folders(os.path.join(sys.prefix, "pyvenv.cfg"), environ)]
 
 
 def _same_shape(new: str, old: str) -> bool:

@@ -7,16 +7,16 @@ docs/agents.md. Must not know how a job is run or judged.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
-from overnight.proposers import reports
+from overnight.proposers import headless, reports
+from overnight.proposers.headless import Setup
 from overnight.proposers.reports import Output, Report
 
 _USUAL = (
@@ -51,24 +51,6 @@ _ADDRESSES = ("_BASE_URL", "_API_BASE", "_ENDPOINT")
 _ORDINARY_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """One proposal as an agent's command line needs it. ``home`` is a folder of its own; ``confined`` = walls stand around it."""
-
-    brief: Path
-    copy: Path
-    work: Path
-    home: Path
-    model: str
-    editable: tuple[str, ...]
-    environ: Mapping[str, str]  # what the agent gets of the person's variables
-    confined: bool
-
-    def base(self, variable: str) -> str:
-        """An address that the person has set, without its last slash."""
-        return self.environ.get(variable, "").rstrip("/")
-
-
 def _nothing(_setup: Setup) -> dict[str, str]:
     return {}
 
@@ -92,6 +74,7 @@ class Agent:
     version: tuple[str, ...] = ("--version",)
     logins: tuple[tuple[str, str, str], ...] = ()  # variable that moves the folder, folder in the home, file: what a person's login left
     secrets: tuple[str, ...] = field(default=())  # of keys, one of these is enough
+    acp: Mapping[str, str] | None = None  # it speaks the Agent Client Protocol: the mode of its session, the method of its login
 
 
 def find(agent: Agent, environ: Mapping[str, str]) -> str:
@@ -105,6 +88,13 @@ def find(agent: Agent, environ: Mapping[str, str]) -> str:
         if os.access(path := os.path.join(folder, rest), os.X_OK):
             return path
     return ""
+
+
+def lacks(agent: Agent, program: str) -> str:
+    """The command that installs what is missing, or an empty string; ``program`` is what ``find`` has found."""
+    if not program:
+        return agent.install
+    return "pip install 'overnight[acp]'" if agent.acp is not None and importlib.util.find_spec("acp") is None else ""
 
 
 def environment(agent: Agent, environ: Mapping[str, str]) -> dict[str, str]:
@@ -133,245 +123,76 @@ def pair_of(address: str) -> str:
     return f"{parts.hostname}:{port}" if parts.hostname else ""
 
 
-def _model(setup: Setup, flag: str) -> list[str]:
-    return [flag, setup.model] if setup.model else []
-
-
-# --- one pair of functions for each agent ------------------------------------------------------------------------------
-
-
-def _claude(setup: Setup) -> list[str]:
-    tools = "Read,Edit,Write,Glob,Grep" + (",Bash" if setup.confined else "")
-    modes = ("--permission-mode", "acceptEdits", "--tools", tools, "--allowedTools", tools, "--strict-mcp-config")
-    return ["-p", "--output-format", "stream-json", "--verbose", *modes, *_model(setup, "--model")]
-
-
-def _claude_env(_setup: Setup) -> dict[str, str]:
-    return {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_MAX_RETRIES": "2"}
-
-
-def _codex(setup: Setup) -> list[str]:
-    words = ["exec", "--json", "--skip-git-repo-check", "--ephemeral", "-C", str(setup.copy), *_model(setup, "-m")]
-    # Its own sandbox cannot be built within ours.
-    words += ["--dangerously-bypass-approvals-and-sandbox"] if setup.confined else ["-s", "workspace-write"]
-    if base := setup.base("OPENAI_BASE_URL"):
-        row = f'{{name="own",base_url={json.dumps(base)},wire_api="responses",env_key="OPENAI_API_KEY",request_max_retries=2,stream_max_retries=2}}'
-        words += ["-c", "model_provider=own", "-c", f"model_providers.own={row}"]
-    return [*words, "-"]
-
-
-def _codex_env(setup: Setup) -> dict[str, str]:
-    key = setup.environ.get("OPENAI_API_KEY")
-    return {"CODEX_HOME": _folder(setup, ".codex"), **({"CODEX_API_KEY": key} if key and "CODEX_API_KEY" not in setup.environ else {})}
-
-
-def _gemini(setup: Setup) -> list[str]:
-    mode = "yolo" if setup.confined else "auto_edit"
-    return ["--skip-trust", "--approval-mode", mode, "-o", "stream-json", *_model(setup, "-m")]
-
-
-def _gemini_env(setup: Setup) -> dict[str, str]:
-    kind = "gemini-api-key" if setup.environ.get("GEMINI_API_KEY") else "oauth-personal"
-    settings = {
-        "security": {"auth": {"selectedType": kind}},
-        "privacy": {"usageStatisticsEnabled": False},
-        "general": {"disableAutoUpdate": True},
-    }
-    (Path(_folder(setup, ".gemini")) / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    return {"GEMINI_CLI_TRUST_WORKSPACE": "true"}
-
-
-def _opencode(setup: Setup) -> list[str]:
-    own = setup.base("OPENAI_BASE_URL") and setup.model and "/" not in setup.model
-    return ["run", "--format", "json", *(["-m", f"own/{setup.model}"] if own else _model(setup, "-m"))]
-
-
-def _opencode_env(setup: Setup) -> dict[str, str]:
-    shell = "allow" if setup.confined else "deny"
-    config: dict[str, object] = {
-        "permission": {"edit": "allow", "bash": shell, "webfetch": "deny", "external_directory": "deny"}, "share": "disabled", "autoupdate": False,
-    }  # fmt: skip
-    if base := setup.base("OPENAI_BASE_URL"):
-        options = {"baseURL": base, "apiKey": "{env:OPENAI_API_KEY}"}
-        config["provider"] = {
-            "own": {"npm": "@ai-sdk/openai-compatible", "options": options, "models": {setup.model.split("/", 1)[-1] or "default": {}}},
-            "openai": {"options": {"baseURL": base}},
-        }
-    quiet = (
-        "OPENCODE_DISABLE_AUTOUPDATE",
-        "OPENCODE_DISABLE_MODELS_FETCH",
-        "OPENCODE_DISABLE_LSP_DOWNLOAD",
-        "OPENCODE_DISABLE_DEFAULT_PLUGINS",
-    )
-    return {"OPENCODE_CONFIG_CONTENT": json.dumps(config), **dict.fromkeys(quiet, "1")}
-
-
-def _pi(setup: Setup) -> list[str]:
-    tools = "read,edit,write,grep,find,ls" + (",bash" if setup.confined else "")
-    words = ["-p", "--mode", "json", "--tools", tools, "--no-extensions", "--no-session"]
-    return [*words, *(["--provider", "own"] if setup.base("OPENAI_BASE_URL") else []), *_model(setup, "--model")]
-
-
-def _pi_env(setup: Setup) -> dict[str, str]:
-    folder = _folder(setup, ".pi/agent")
-    if base := setup.base("OPENAI_BASE_URL"):
-        row = {"baseUrl": base, "api": "openai-completions", "apiKey": "OPENAI_API_KEY", "models": [{"id": setup.model or "default"}]}
-        (Path(folder) / "models.json").write_text(json.dumps({"providers": {"own": row}}), encoding="utf-8")
-    return {"PI_CODING_AGENT_DIR": folder, "PI_OFFLINE": "1"}
-
-
-def _qwen(setup: Setup) -> list[str]:
-    kind = ["--auth-type", "openai"] if setup.environ.get("OPENAI_API_KEY") else []
-    return [*kind, "--approval-mode", "yolo" if setup.confined else "auto-edit", "-o", "stream-json", "--bare", *_model(setup, "-m")]
-
-
-def _copilot(setup: Setup) -> list[str]:
-    allowed = ["--allow-all-tools"] if setup.confined else ["--allow-tool", "write", "--deny-tool", "shell"]
-    quiet = ("--no-ask-user", "--no-auto-update", "--disable-builtin-mcps")
-    usage = ("--usage-output-file", str(setup.work / "usage.json"))
-    return ["-p", _prompt(setup), "--output-format", "json", *allowed, *quiet, *usage, *_model(setup, "--model")]
-
-
-def _copilot_env(setup: Setup) -> dict[str, str]:
-    base = setup.base("OPENAI_BASE_URL")
-    if not base:
-        return {}
-    own = {
-        "COPILOT_OFFLINE": "true",
-        "COPILOT_PROVIDER_BASE_URL": base,
-        "COPILOT_PROVIDER_API_KEY": setup.environ.get("OPENAI_API_KEY", ""),
-    }
-    return {**own, "COPILOT_MODEL": setup.model}
-
-
-def _cline(setup: Setup) -> list[str]:
-    provider = ["-P", "openai-compatible"] if setup.base("OPENAI_BASE_URL") else []
-    return [
-        "--json",
-        "--auto-approve",
-        "true",
-        "--data-dir",
-        _folder(setup, ".cline"),
-        "-c",
-        str(setup.copy),
-        *provider,
-        *_model(setup, "-m"),
-        _prompt(setup),
-    ]
-
-
-def _cline_env(setup: Setup) -> dict[str, str]:
-    if base := setup.base("OPENAI_BASE_URL"):
-        provider = "openai-compatible"
-        row = {"provider": provider, "apiKey": setup.environ.get("OPENAI_API_KEY", ""), "model": setup.model, "baseUrl": base}
-        settings = {
-            "version": 1,
-            "lastUsedProvider": provider,
-            "modes": {},
-            "providers": {provider: {"settings": row, "updatedAt": "2026-01-01T00:00:00.000Z", "tokenSource": "manual"}},
-        }
-        (Path(_folder(setup, ".cline/settings")) / "providers.json").write_text(json.dumps(settings), encoding="utf-8")
-    return {}
-
-
-def _aider(setup: Setup) -> list[str]:
-    quiet = (
-        "--yes-always",
-        "--no-auto-commits",
-        "--no-git",
-        "--no-check-update",
-        "--no-analytics",
-        "--no-stream",
-        "--no-pretty",
-        "--no-show-model-warnings",
-    )
-    work = (f"--{name}-history-file={setup.work / name}" for name in ("chat", "input"))
-    return [
-        *_model(setup, "--model"),
-        "--message-file",
-        str(setup.brief),
-        *quiet,
-        *work,
-        "--map-tokens",
-        "0",
-        *(f"./{path}" for path in setup.editable),
-    ]
-
-
-def _litellm_env(setup: Setup) -> dict[str, str]:
-    bases = {f"{name}_API_BASE": base for name in ("OPENAI", "ANTHROPIC") if (base := setup.base(f"{name}_BASE_URL"))}
-    return {**bases, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-
-
-def _mini(setup: Setup) -> list[str]:
-    return [*_model(setup, "-m"), "-t", _prompt(setup), "-y", "--exit-immediately", "-o", str(setup.work / "trajectory.json")]
-
-
-def _mini_env(setup: Setup) -> dict[str, str]:
-    return {**_litellm_env(setup), "MSWEA_CONFIGURED": "true", "MSWEA_COST_TRACKING": "ignore_errors", "MSWEA_SILENT_STARTUP": "1"}
-
-
-def _prompt(setup: Setup) -> str:
-    return setup.brief.read_text(encoding="utf-8")
-
-
-def _folder(setup: Setup, name: str) -> str:
-    path = setup.home / name
-    path.mkdir(parents=True, exist_ok=True)
-    return str(path)
-
-
 _ROWS = (
     Agent(
-        "claude", ("claude",), _claude, reports.claude, env=_claude_env, wheel="claude_agent_sdk/_bundled/claude",
+        "claude", ("claude",), headless.claude_words, reports.claude, env=headless.claude_env, wheel="claude_agent_sdk/_bundled/claude",
         keys=(*_ANTHROPIC, "ANTHROPIC_MODEL", "ANTHROPIC_SMALL_FAST_MODEL", "ANTHROPIC_DEFAULT_HAIKU_MODEL", "ANTHROPIC_CUSTOM_HEADERS", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
         secrets=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"), logins=(("CLAUDE_CONFIG_DIR", ".claude", ".credentials.json"),),
         hosts=(_AT_ANTHROPIC, "platform.claude.com:443", "console.anthropic.com:443", "claude.ai:443"), login="claude /login   # or: export ANTHROPIC_API_KEY=…", install="npm install -g @anthropic-ai/claude-code",
     ),
     Agent(
-        "codex", ("codex",), _codex, reports.codex, tells_money=False, env=_codex_env, wheel="codex_cli_bin/bin/codex", keys=(*_OPENAI, "CODEX_API_KEY"),
+        "codex", ("codex",), headless.codex_words, reports.codex, tells_money=False, env=headless.codex_env, wheel="codex_cli_bin/bin/codex", keys=(*_OPENAI, "CODEX_API_KEY"),
         secrets=("OPENAI_API_KEY", "CODEX_API_KEY"), logins=(("CODEX_HOME", ".codex", "auth.json"),), hosts=(_AT_OPENAI, "chatgpt.com:443", "auth.openai.com:443"),
         login="codex login   # or: export OPENAI_API_KEY=…", install="npm install -g @openai/codex",
     ),
     Agent(
-        "gemini", ("gemini",), _gemini, reports.gemini, tells_money=False, env=_gemini_env, keys=_GOOGLE, secrets=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        "gemini", ("gemini",), headless.gemini_words, reports.gemini, tells_money=False, env=headless.gemini_env, keys=_GOOGLE, secrets=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         logins=(("", ".gemini", "oauth_creds.json"), ("", ".gemini", "google_accounts.json")), hosts=(_AT_GOOGLE, "cloudcode-pa.googleapis.com:443", "oauth2.googleapis.com:443"),
         login="gemini   # and log in, or: export GEMINI_API_KEY=…", install="npm install -g @google/gemini-cli",
     ),
     Agent(
-        "opencode", ("opencode",), _opencode, reports.opencode, env=_opencode_env, keys=_MANY, secrets=_MANY, logins=(("", ".local/share/opencode", "auth.json"),),
+        "opencode", ("opencode",), headless.opencode_words, reports.opencode, env=headless.opencode_env, keys=_MANY, secrets=_MANY, logins=(("", ".local/share/opencode", "auth.json"),),
         hosts=(*_AT_MANY, "opencode.ai:443"), login="opencode auth login   # or: export ANTHROPIC_API_KEY=…", install="npm install -g opencode-ai",
     ),
     Agent(
-        "pi", ("pi",), _pi, reports.pi, env=_pi_env, keys=_MANY, secrets=_MANY, logins=(("PI_CODING_AGENT_DIR", ".pi/agent", "auth.json"),), hosts=_AT_MANY,
+        "pi", ("pi",), headless.pi_words, reports.pi, env=headless.pi_env, keys=_MANY, secrets=_MANY, logins=(("PI_CODING_AGENT_DIR", ".pi/agent", "auth.json"),), hosts=_AT_MANY,
         login="pi   # and /login, or: export ANTHROPIC_API_KEY=…", install="npm install -g @earendil-works/pi-coding-agent",
     ),
     Agent(
-        "qwen", ("qwen",), _qwen, reports.qwen, tells_money=False, keys=(*_OPENAI, "DASHSCOPE_API_KEY"), secrets=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"), logins=(("", ".qwen", "oauth_creds.json"),),
+        "qwen", ("qwen",), headless.qwen_words, reports.qwen, tells_money=False, keys=(*_OPENAI, "DASHSCOPE_API_KEY"), secrets=("OPENAI_API_KEY", "DASHSCOPE_API_KEY"), logins=(("", ".qwen", "oauth_creds.json"),),
         hosts=(_AT_OPENAI, "portal.qwen.ai:443", "chat.qwen.ai:443", "dashscope.aliyuncs.com:443"), login="qwen   # and log in, or: export OPENAI_API_KEY=… OPENAI_BASE_URL=…",
         install="npm install -g @qwen-code/qwen-code", env=lambda _: {"QWEN_CODE_SUPPRESS_YOLO_WARNING": "1"},
     ),
     Agent(
-        "aider", ("aider",), _aider, reports.aider, env=_litellm_env, keys=_MANY, secrets=_MANY, hosts=_AT_MANY, prompt="file",
+        "aider", ("aider",), headless.aider_words, reports.aider, env=headless.litellm_env, keys=_MANY, secrets=_MANY, hosts=_AT_MANY, prompt="file",
         login="export ANTHROPIC_API_KEY=…   # or OPENAI_API_KEY", install="uv tool install aider-chat",
     ),
     Agent(
-        "mini-swe-agent", ("mini", "mini-swe-agent"), _mini, reports.mini, env=_mini_env, keys=(*_MANY, "MSWEA_MODEL_NAME"), secrets=_MANY, hosts=_AT_MANY, prompt="argument",
+        "mini-swe-agent", ("mini", "mini-swe-agent"), headless.mini_words, reports.mini, env=headless.mini_env, keys=(*_MANY, "MSWEA_MODEL_NAME"), secrets=_MANY, hosts=_AT_MANY, prompt="argument",
         login="export ANTHROPIC_API_KEY=…   # or OPENAI_API_KEY", install="uv tool install mini-swe-agent --with mcp", version=(),
     ),
     Agent(
-        "copilot", ("copilot",), _copilot, reports.copilot, tells_money=False, env=_copilot_env, keys=(*_OPENAI, "COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"), prompt="argument",
+        "copilot", ("copilot",), headless.copilot_words, reports.copilot, tells_money=False, env=headless.copilot_env, keys=(*_OPENAI, "COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"), prompt="argument",
         secrets=("COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN", "OPENAI_API_KEY"), logins=(("", ".copilot", "config.json"),),
         hosts=("api.github.com:443", "api.githubcopilot.com:443", "api.individual.githubcopilot.com:443", "api.business.githubcopilot.com:443", "api.enterprise.githubcopilot.com:443"),
         login="copilot   # and /login, or: export GH_TOKEN=…", install="npm install -g @github/copilot",
     ),
     Agent(
-        "cline", ("cline",), _cline, reports.cline,
-        env=_cline_env, keys=_MANY, secrets=_MANY, logins=(("", ".cline", "secrets.json"),), hosts=(*_AT_MANY, "api.cline.bot:443"), prompt="argument",
+        "cline", ("cline",), headless.cline_words, reports.cline,
+        env=headless.cline_env, keys=_MANY, secrets=_MANY, logins=(("", ".cline", "secrets.json"),), hosts=(*_AT_MANY, "api.cline.bot:443"), prompt="argument",
         login="cline auth", install="npm install -g cline",
     ),
 )  # fmt: skip
-AGENTS: dict[str, Agent] = {row.name: row for row in _ROWS}
+_AGENTS: dict[str, Agent] = {row.name: row for row in _ROWS}
+
+
+def _speaking(name: str, program: str, words: Callable[[Setup], list[str]], env: Callable[[Setup], dict[str, str]], **more: Any) -> Agent:
+    """The row of an agent whose program speaks the Agent Client Protocol."""
+    row = _AGENTS[name]
+    return replace(
+        row, name=f"{name}-acp", programs=(program,), argv=words, env=env, read=reports.acp, prompt="stdin", tells_money=False, wheel="", **{"acp": {}, **more}
+    )  # fmt: skip
+
+
+_SPEAKING = (
+    _speaking("claude", "claude-agent-acp", lambda _: [], headless.claude_acp_env, install="npm install -g @agentclientprotocol/claude-agent-acp", acp={"mode": "default"}),
+    _speaking("codex", "codex-acp", lambda _: [], headless.codex_acp_env, install="npm install -g @agentclientprotocol/codex-acp"),
+    _speaking("gemini", "gemini", headless.gemini_acp_words, headless.gemini_env, acp={"mode": "default", "method": "gemini-api-key"}),
+    _speaking("opencode", "opencode", lambda _: ["acp"], headless.opencode_acp_env),
+    _speaking("qwen", "qwen", headless.qwen_acp_words, _AGENTS["qwen"].env, acp={"mode": "default"}),
+    _speaking("copilot", "copilot", headless.copilot_acp_words, headless.copilot_env),
+)  # fmt: skip
+AGENTS: dict[str, Agent] = {row.name: row for row in (*_ROWS, *_SPEAKING)}
 
 
 def split(arguments: str) -> list[str]:

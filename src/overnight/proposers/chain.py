@@ -16,7 +16,7 @@ from overnight.errors import ProposalError
 from overnight.models import Decision, Experiment, Idea
 from overnight.pace import Patience
 from overnight.proposers.running import brief_file, contents, touched
-from overnight.protocols import Proposer, Request
+from overnight.protocols import Proposer, Request, Searcher
 
 _NO_USE = ("E-SPACE-EXHAUSTED", "E-NO-CONSTANTS")
 _LONG = 300.0  # seconds
@@ -48,6 +48,7 @@ class Chain:
         assert mix in _MIXES
         self._members = [_Member(proposer, share) for proposer, share in members]
         self._mix = mix
+        self.reads_briefs = any(getattr(proposer, "reads_briefs", True) for proposer, _ in members)
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -85,6 +86,12 @@ class Chain:
                     member.spent += experiment.cost + _CENT * experiment.think_seconds / 60
         for member in self._members:
             member.proposer.tell(experiment, files)
+
+    def state(self, files: Mapping[str, bytes]) -> str:
+        """What the members that search know of the files, for the briefs of the others."""
+        return "\n\n".join(
+            said for member in self._members if isinstance(member.proposer, Searcher) and (said := member.proposer.state(files))
+        )
 
     def _order(self) -> list[_Member]:
         """Who is to be asked, one after the other; those that rest come last, the one whose rest ends first before the others."""

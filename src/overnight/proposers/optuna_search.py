@@ -10,6 +10,7 @@ Must not know how an experiment is run, kept or judged.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import itertools
 import math
 import random
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 BEST, LATEST = 100, 200  # of the past, what TPE is shown: its cost grows with it
 LARGEST_FILE = 2**20  # bytes; a bigger file is not searched for constants
+TOLD_BEST, TOLD_LATEST = 20, 40  # the same where others are told what it would try: a brief must not wait for it
 LOCAL_FIRST = 8  # settled experiments before TPE is asked: it knows nothing sooner
 MOST_FLYING = 64  # proposals believed to be under way; one that never came back is forgotten after as many others
 TURNS, TRIES = 8, 8  # choices of constants, and draws for each, before the space is walked through
@@ -70,6 +72,7 @@ class OptunaProposer:
         self._direction = direction
         self._lock = threading.Lock()
         self._told: list[_Point] = []
+        self._tried: dict[str, set[Value]] = {}  # every value of each constant that was told
         self._flying: dict[str, Params] = {}
         self._seen: set[str] = set()
         self._asked = 0
@@ -77,11 +80,13 @@ class OptunaProposer:
     def ask(self, request: Request) -> Idea:
         """Change two or three constants in the copy (fewer where there are no more).
 
-        Raises ``ProposalError``: E-NO-CONSTANTS where there is nothing to search, E-NO-REPAIR for a repair, E-SPACE-EXHAUSTED
-        (an outage) when every point was tried.
+        Raises ``ProposalError``: E-NO-CONSTANTS where there is nothing to search, E-NO-REPAIR for a repair, E-NEEDS-AGENT for what only
+        a reader of code can do, E-SPACE-EXHAUSTED (an outage) when every point was tried.
         """
         if request.operator is Operator.REPAIR:
             raise ProposalError("E-NO-REPAIR", "a search over constants cannot mend a crash", why="the crash is told to it instead")
+        if request.operator in (Operator.SIMPLIFY, Operator.COMBINE):
+            raise ProposalError("E-NEEDS-AGENT", f"a search over constants cannot {request.operator} code")
         with self._lock:
             sources = {path: (request.copy / path).read_bytes() for path in _python(request)}
             space = _space(sources)
@@ -120,6 +125,8 @@ class OptunaProposer:
                 return
             if params and (value is not None or not any(point.params == params for point in self._told)):
                 self._told.append(_Point(params, value))
+                for name, tried in params.items():
+                    self._tried.setdefault(name, set()).add(tried)
 
     def state(self, files: Mapping[str, bytes]) -> str:
         """What is known of the constants in ``files``, as lines of Markdown: values tried, the best of them, what TPE would try now.
@@ -132,18 +139,17 @@ class OptunaProposer:
             if not shown or not self._told:
                 return ""
             sign = 1 if self._direction is Direction.MINIMIZE else -1
-            ranked = sorted((point for point in self._told if point.value is not None), key=lambda point: sign * (point.value or 0.0))
+            ranked = heapq.nsmallest(
+                20, (point for point in self._told if point.value is not None), key=lambda point: sign * (point.value or 0.0)
+            )
             wanted: Params = {}
             if len(self._told) > LOCAL_FIRST:
-                study = self._study(shown, self._seed)
+                study = self._study(shown, self._seed, TOLD_BEST, TOLD_LATEST)
                 wanted = study.ask({constant.id: _distribution(constant) for constant in shown}).params
         lines = [f"{len(self._told)} settled points are known; the search moves these constants:"]
         for constant in shown:
-            tried = {point.params[constant.id] for point in self._told if constant.id in point.params}
-            best = list(dict.fromkeys(constants.spoken(point.params[constant.id]) for point in ranked[:20] if constant.id in point.params))[
-                :3
-            ]
-            line = f"- {constant.id} = {constants.spoken(constant.value)}: {len(tried)} values tried" + (
+            best = list(dict.fromkeys(constants.spoken(point.params[constant.id]) for point in ranked if constant.id in point.params))[:3]
+            line = f"- {constant.id} = {constants.spoken(constant.value)}: {len(self._tried.get(constant.id, ()))} values tried" + (
                 f", best with {', '.join(best)}" if best else ""
             )
             lines.append(
@@ -188,16 +194,15 @@ class OptunaProposer:
                     found = {constant.id: constants.readable(constant, asked[constant.id]) for constant in chosen}
                 yield {**parent, **found}
 
-    def _shown(self) -> list[_Point]:
+    def _shown(self, best: int, latest: int) -> list[_Point]:
         """Pick the best and the latest of what was told, in its order."""
-        if len(self._told) <= BEST + LATEST:
+        if len(self._told) <= best + latest:
             return self._told
         sign = 1 if self._direction is Direction.MINIMIZE else -1
-        earlier = [(sign * point.value, i) for i, point in enumerate(self._told[:-LATEST]) if point.value is not None]
-        best = sorted(i for _, i in sorted(earlier)[:BEST])
-        return [self._told[i] for i in best] + self._told[-LATEST:]
+        earlier = [(sign * point.value, i) for i, point in enumerate(self._told[:-latest]) if point.value is not None]
+        return [self._told[i] for i in sorted(i for _, i in heapq.nsmallest(best, earlier))] + self._told[-latest:]
 
-    def _study(self, chosen: Sequence[Constant], seed: int) -> optuna.Study:
+    def _study(self, chosen: Sequence[Constant], seed: int, best: int = BEST, latest: int = LATEST) -> optuna.Study:
         """Build an Optuna study that knows the past and what is in flight."""
         library = _optuna()
         states = library.trial.TrialState
@@ -206,7 +211,10 @@ class OptunaProposer:
             sampler = library.samplers.TPESampler(seed=seed, n_startup_trials=4, constant_liar=True)
         study: optuna.Study = library.create_study(direction=str(self._direction), sampler=sampler)
         domains = {constant.id: (constant, _distribution(constant)) for constant in chosen}
-        past = [(point.params, point.value, states.COMPLETE if point.value is not None else states.PRUNED) for point in self._shown()]
+        past = [
+            (point.params, point.value, states.COMPLETE if point.value is not None else states.PRUNED)
+            for point in self._shown(best, latest)
+        ]
         for params, value, state in past + [(params, None, states.RUNNING) for params in self._flying.values()]:
             known = {name: fitted for name, (constant, _) in domains.items() if (fitted := _fitted(constant, params.get(name))) is not None}
             study.add_trial(

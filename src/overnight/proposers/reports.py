@@ -44,6 +44,7 @@ class Report:
     cost: float | None = None  # US dollars; None = not told
     session: str = ""
     model: str = ""
+    denied: tuple[str, ...] = ()  # what it wanted to do and was refused
 
 
 def records(text: str) -> Iterator[Mapping[str, Any]]:
@@ -334,6 +335,27 @@ def mini(output: Output) -> Report:
         tokens_written=sum(_count(usage, "completion_tokens") for usage in usages),
         cost=_dollars(_at(info, "model_stats", "instance_cost")),
         model=_text(_at(info, "config", "model", "model_name")),
+    )
+
+
+def acp(output: Output) -> Report:
+    """The one record of our client of the Agent Client Protocol. The usage is of the turn, the money of the whole session, which is the same."""
+    found = next((each for each in reversed(list(records(output.text))) if each.get("type") == "result"), None)
+    if found is None:
+        return Report()
+    usage, stop, cost = _at(found, "usage"), _text(_at(found, "stop")), _at(found, "cost")
+    denied = tuple(text for each in _at(found, "denied") or () if (text := _text(each)))
+    error = _text(_at(found, "error")) if stop == "error" else "the model refused" if stop == "refusal" else ""
+    return Report(
+        final=stop in ("end_turn", "max_tokens", "max_turn_requests") or (stop == "cancelled" and bool(denied)),
+        text=_text(_at(found, "text")),
+        error=error,
+        tokens_read=_count(usage, "read"),
+        tokens_cached=_count(usage, "cached"),
+        tokens_written=_count(usage, "written"),
+        cost=_dollars(_at(cost, "amount")) if _at(cost, "currency") == "USD" else None,
+        session=_text(_at(found, "session")),
+        denied=denied,
     )
 
 

@@ -5,10 +5,10 @@ Names only, each with its reason. Must not know how something is hidden.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -45,6 +45,9 @@ _AGENT_RULES = (
 )  # fmt: skip
 _LOOKS = 3000  # entries of a shared folder that are looked at
 _LOOKS_INSIDE = 64
+_SETTLED = 2 * 10**9  # ns: the coarsest clock of a file system
+_MOST_SEEN = 10_000
+_SEEN: dict[str, tuple[int, tuple[list[str], list[str]]]] = {}  # folder -> when it had changed, and what was in it
 
 
 def secrets(home: Path, environ: Mapping[str, str]) -> list[Path]:
@@ -93,14 +96,35 @@ def sockets(folder: Path) -> list[Path]:
 
 
 def _looked(folder: str, most: int) -> tuple[list[str], list[str]]:
-    """Folders and sockets in a folder; what vanishes meanwhile, or may not be looked at, is passed over."""
+    """Folders and sockets in a folder; what vanishes meanwhile, or may not be looked at, is passed over.
+
+    A folder that has not changed is not read again: a crowded /tmp would cost more than all else about a proposal.
+    """
+    try:
+        changed = os.stat(folder).st_ctime_ns  # which no program can set
+        known = _SEEN.get(folder)
+        if known is not None and known[0] == changed:
+            return known[1]
+        found = _read(folder, most)
+    except OSError:
+        return [], []
+    if changed < time.time_ns() - _SETTLED:  # else more may come within the same tick of its clock
+        if len(_SEEN) > _MOST_SEEN:
+            _SEEN.clear()
+        _SEEN[folder] = changed, found
+    return found
+
+
+def _read(folder: str, most: int) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     found: list[str] = []
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+    with os.scandir(folder) as entries:
         for entry in itertools.islice(entries, most):
-            with contextlib.suppress(OSError):
+            try:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
                 elif not entry.is_file(follow_symlinks=False) and stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
                     found.append(entry.path)
+            except OSError:
+                continue
     return folders, found

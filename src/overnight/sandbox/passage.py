@@ -3,7 +3,7 @@
     python -I -S passage.py NAME:PORT… -- bwrap …
 
 It makes a network of its own with nothing in it but a loopback, on which it listens at one address for each name (``addresses``; /etc/hosts
-inside tells the names), then becomes the command. A child that stayed outside takes each connection and passes its bytes, as they are, to the
+inside tells the names; a numeric address, of version 4 or 6, is listened at itself), then becomes the command. A child that stayed outside takes each connection and passes its bytes, as they are, to the
 real name and port: encryption stays between the two ends, and nothing else can be reached. The child dies with the command.
 
 Imports nothing of the project, and the C half of ``socket``, ``signal`` and ``threading`` alone: it is started for every job, and their other halves
@@ -28,18 +28,20 @@ PROXY = "OVERNIGHT_PROXY"
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 _GET_FLAGS, _SET_FLAGS, _SET_ADDRESS = 0x8913, 0x8914, 0x8916  # ioctls of network interfaces
+_FREE_BIND = 78  # IPV6_FREEBIND
 _UP = 0x1 | 0x40  # IFF_UP, IFF_RUNNING
 _CONNECTIONS = 256  # at once; more have to wait
 _PATIENCE = 20.0  # seconds in which a name has to answer
 _PAUSE = 0.05  # seconds before a connection that has to wait is looked at again
 _CHUNK = 65536
-_OURS = ("localhost", "127.0.0.1")
+_OURS = ("localhost", "127.0.0.1", "::1")
+_LOOPBACK = 1  # index of the only interface inside
 
 
 def addresses(pairs: Sequence[str]) -> dict[str, str]:
     """Name -> the loopback address at which it is found inside; a numeric address is found at itself."""
     names = list(dict.fromkeys(pair.rpartition(":")[0] for pair in pairs))
-    return {name: "127.0.0.1" if name in _OURS else name if _is_number(name) else f"127.0.1.{at}" for at, name in enumerate(names, 1)}
+    return {name: "127.0.0.1" if name == "localhost" else name if _is_number(name) else f"127.0.1.{at}" for at, name in enumerate(names, 1)}
 
 
 def hosts(pairs: Sequence[str]) -> str:
@@ -49,7 +51,7 @@ def hosts(pairs: Sequence[str]) -> str:
 
 
 def _is_number(name: str) -> bool:
-    return name.replace(".", "").isdigit()
+    return ":" in name or name.replace(".", "").isdigit()
 
 
 def main() -> None:
@@ -113,16 +115,23 @@ def _listen(pairs: Sequence[str]) -> list[_socket.socket]:
     at = addresses(pairs)
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     fcntl.ioctl(control.fileno(), _SET_FLAGS, struct.pack("16sh14x", b"lo", _UP))
-    for number, address in enumerate(each for each in at.values() if not each.startswith("127.")):
+    for number, address in enumerate(each for each in at.values() if ":" not in each and not each.startswith("127.")):
         fcntl.ioctl(
             control.fileno(), _SET_ADDRESS, struct.pack("16sH2x4s8x", b"lo:%d" % number, _socket.AF_INET, _socket.inet_aton(address))
         )
     control.close()
+    for address in at.values():
+        if ":" in address and address != "::1":  # the loopback has that one by itself
+            control = _socket.socket(_socket.AF_INET6, _socket.SOCK_DGRAM)
+            fcntl.ioctl(control.fileno(), _SET_ADDRESS, struct.pack("16sIi", _socket.inet_pton(_socket.AF_INET6, address), 128, _LOOPBACK))
+            control.close()
     made = []
     for pair in pairs:
         name, _, port = pair.rpartition(":")
-        made.append(_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM))
+        made.append(_socket.socket(_socket.AF_INET6 if ":" in at[name] else _socket.AF_INET, _socket.SOCK_STREAM))
         made[-1].setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if ":" in at[name]:  # the kernel hands a new address of version 6 out a moment later
+            made[-1].setsockopt(_socket.IPPROTO_IPV6, _FREE_BIND, 1)
         made[-1].bind((at[name], int(port)))
         made[-1].listen(64)
     return made
@@ -218,8 +227,15 @@ def _is_direct(name: str, direct: str) -> bool:
 def _connected(name: str, port: str) -> _socket.socket:
     """A connection to the first address of the name that takes one. The name goes as bytes, which spares the start of a codec."""
     failed = OSError(f"{name} has no address")
-    for family, kind, protocol, _, address in _socket.getaddrinfo(name.encode(), int(port), 0, _socket.SOCK_STREAM):
-        made = _socket.socket(family, kind, protocol)
+    found = _socket.getaddrinfo(name.encode(), int(port), 0, _socket.SOCK_STREAM)
+    if name == "localhost":  # some machines know it by version 4 alone, and some servers listen by version 6 alone
+        found += [(_socket.AF_INET6, _socket.SOCK_STREAM, 0, "", ("::1", int(port)))]
+    for family, kind, protocol, _, address in found:
+        try:
+            made = _socket.socket(family, kind, protocol)
+        except OSError as exc:  # no version 6 here
+            failed = exc
+            continue
         try:
             made.settimeout(_PATIENCE)
             made.connect(address)
@@ -238,15 +254,16 @@ def _reached(pair: str, proxy: str) -> _socket.socket:
     if not proxy or name in _OURS or name.startswith("127.") or _is_direct(name, direct):
         return _connected(name, port)
     user, _, place = proxy.partition("//")[2].rstrip("/").rpartition("@")
-    host, _, proxy_port = place.rpartition(":") if ":" in place else (place, "", "80")
-    made = _connected(host, proxy_port)
+    host, _, proxy_port = place.rpartition(":") if ":" in place.rpartition("]")[2] else (place, "", "80")
+    made = _connected(host.strip("[]"), proxy_port)
     allowed = ""
     if user:
         import base64
         import urllib.parse
 
         allowed = f"Proxy-Authorization: Basic {base64.b64encode(urllib.parse.unquote(user).encode()).decode()}\r\n"
-    made.sendall(f"CONNECT {pair} HTTP/1.1\r\nHost: {pair}\r\n{allowed}\r\n".encode())
+    wanted = f"[{name}]:{port}" if ":" in name else pair
+    made.sendall(f"CONNECT {wanted} HTTP/1.1\r\nHost: {wanted}\r\n{allowed}\r\n".encode())
     answer = b""
     while not answer.endswith(b"\r\n\r\n") and len(answer) < _CHUNK and (data := made.recv(1)):
         answer += data

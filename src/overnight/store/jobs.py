@@ -52,7 +52,7 @@ class Jobs(Connection):
         return int(row[0]), int(row[1])
 
     def attempts(self, study: int, number: int, seed: int) -> int:
-        """How many jobs with this seed the experiment has had, without those that a person put back."""
+        """How many jobs with this seed the experiment has had, without those that were put back."""
         sql = "SELECT count(*) FROM job WHERE study=? AND number=? AND seed=? AND cause NOT LIKE 'put back%'"
         return int(self._rows(sql, study, number, seed)[0][0])
 

@@ -178,4 +178,43 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX idea_queue ON idea (study, state, pinned, place);
     """,
+    """
+    ALTER TABLE idea ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;   -- 0 = a person's, or raised by one; those of agents come after them
+    ALTER TABLE idea ADD COLUMN detail TEXT NOT NULL DEFAULT '';   -- what an agent said of it; JSON
+    CREATE TABLE plan (
+        id INTEGER PRIMARY KEY,
+        slug TEXT NOT NULL UNIQUE,         -- its folder below plans/
+        goal TEXT NOT NULL DEFAULT '',
+        base_commit TEXT NOT NULL,         -- where its branch begins
+        tip TEXT NOT NULL,                 -- where its branch is to be
+        created REAL NOT NULL
+    );
+    CREATE TABLE task (
+        plan INTEGER NOT NULL REFERENCES plan(id),
+        name TEXT NOT NULL,
+        state TEXT NOT NULL DEFAULT 'open',-- open, working, written, done, failed, skipped
+        agent TEXT NOT NULL DEFAULT '',
+        start_commit TEXT NOT NULL DEFAULT '', -- of the plan's branch, from which its commit was made
+        commit_id TEXT NOT NULL DEFAULT '',
+        merged TEXT NOT NULL DEFAULT '',   -- on the plan's branch
+        mends INTEGER NOT NULL DEFAULT 0,  -- how often its own checks sent it back
+        returns INTEGER NOT NULL DEFAULT 0,-- how often a merge did
+        note TEXT NOT NULL DEFAULT '',     -- why it failed, or what the agent is to mend
+        tokens INTEGER NOT NULL DEFAULT 0,
+        cost REAL NOT NULL DEFAULT 0,
+        changed REAL NOT NULL,
+        PRIMARY KEY (plan, name)
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE note_vector (             -- derived: what an embedding model makes of a note; made again when it is missing
+        row INTEGER PRIMARY KEY AUTOINCREMENT,
+        note INTEGER NOT NULL UNIQUE,
+        model TEXT NOT NULL,               -- a digest of the model's files
+        vector BLOB NOT NULL               -- of unit length, half precision
+    );
+    CREATE INDEX note_vector_model ON note_vector (model, row);
+    CREATE TRIGGER note_vector_stale AFTER UPDATE OF text ON note BEGIN DELETE FROM note_vector WHERE note = old.id; END;
+    CREATE TRIGGER note_vector_gone AFTER DELETE ON note BEGIN DELETE FROM note_vector WHERE note = old.id; END;
+    """,
 )

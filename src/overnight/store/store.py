@@ -17,10 +17,12 @@ from overnight.settings import Settings, as_dict
 from overnight.store.ideas import Ideas
 from overnight.store.jobs import Jobs
 from overnight.store.notes import Notes
+from overnight.store.plans import Plans
 from overnight.store.rows import digest, experiment_from, pack, storable, study_from, unpack
+from overnight.store.vectors import Vectors
 
 
-class Store(Jobs, Notes, Ideas):
+class Store(Jobs, Notes, Ideas, Plans, Vectors):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
@@ -38,6 +40,7 @@ class Store(Jobs, Notes, Ideas):
                 "INSERT INTO study (tag, branch, base_commit, metric, direction, settings, created) VALUES (?,?,?,?,?,?,?)",
                 (tag, branch, base_commit, settings.metric, direction, json.dumps(as_dict(settings)), now),
             )
+            db.execute("UPDATE idea SET study = (SELECT id FROM study WHERE tag=?) WHERE study=0", (tag,))
         return self.study(tag)
 
     def study(self, tag: str = "") -> Study:
@@ -53,7 +56,9 @@ class Store(Jobs, Notes, Ideas):
     def drop_study(self, study: int) -> None:
         """Forget a study that could not begin; one that has an experiment stays."""
         with self._write() as db:
-            db.execute("DELETE FROM study WHERE id=? AND NOT EXISTS (SELECT 1 FROM experiment WHERE study=?)", (study, study))
+            gone = db.execute("DELETE FROM study WHERE id=? AND NOT EXISTS (SELECT 1 FROM experiment WHERE study=?)", (study, study))
+            if gone.rowcount:
+                db.execute("UPDATE idea SET study=0 WHERE study=?", (study,))
 
     def update_study(self, study: Study) -> None:
         """Write metric, direction, base and settings of the study anew."""
@@ -107,9 +112,9 @@ class Store(Jobs, Notes, Ideas):
                 packed = pack(content, self._dictionary(study, path) if number > 1 else b"")
                 db.execute("INSERT INTO file VALUES (?,?,?,?)", (study, number, path, packed))
             db.executemany("INSERT OR IGNORE INTO brief_note VALUES (?,?,?)", [(study, number, note) for note in proposal.told])
-            if proposal.takes:
+            for idea_taken in proposal.takes:
                 took = "UPDATE idea SET state='taken', experiment=?, tries=tries+1 WHERE study=? AND id=? AND state IN ('open', 'taken')"
-                db.execute(took, (number, study, proposal.takes))
+                db.execute(took, (number, study, idea_taken))
             self._event(study, number, "experiment.proposed", now, {"description": idea.hypothesis, "notes": list(proposal.notes)})
         return self.experiment(study, number)
 

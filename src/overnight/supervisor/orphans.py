@@ -48,7 +48,13 @@ def bury(folder: str, lock: int, past: JobStatus, spec: JobSpec | None) -> JobSt
         time.sleep(_PAUSE)
     cgroup.remove(folder)
     return JobStatus(
-        JobState.LOST, "its supervisor died without a word", pid=past.pid, started=past.started, survivors=len(found), end=_end(folder)
+        JobState.LOST,
+        "its supervisor died without a word",
+        pid=past.pid,
+        started=past.started,
+        survivors=len(found),
+        end=_end(folder),
+        taken=past.taken,
     )
 
 

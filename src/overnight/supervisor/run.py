@@ -176,6 +176,8 @@ class _Run:
     def _outcome(self) -> tuple[JobState, str]:
         if self._verdict is not None:
             return self._verdict
+        if self._ears.asked:  # SIGTERM went to the whole tree at once, as clusters send it, and the command was quicker than we
+            return JobState.CANCELLED, _wish(job_folder.request_to_end(self._job.folder))
         code = self._code or 0
         if code and (hit := self._hit()):
             return JobState.FAILED, hit
@@ -262,7 +264,7 @@ class _Run:
             reason = "its worker was not heard of in time"
         if reason is None and not self._ears.asked:
             return False
-        self._end(JobState.CANCELLED, f"cancelled: {' '.join((reason or '').split())[:500] or 'SIGTERM'}", self._spec.grace)
+        self._end(JobState.CANCELLED, _wish(reason), self._spec.grace)
         return True
 
     # ------------------------------------------------------------------ end
@@ -305,6 +307,10 @@ class _Run:
             except ChildProcessError:
                 return
             time.sleep(_AGAIN)
+
+
+def _wish(reason: str | None) -> str:
+    return f"cancelled: {' '.join((reason or '').split())[:500] or 'SIGTERM'}"
 
 
 def _name(number: int) -> str:

@@ -26,7 +26,7 @@ DEPTH_LIMIT = 64  # folders inside folders
 _SHOWN = 5
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _LITTER = re.compile(
-    r"__pycache__|.*\.py[co]|\.git|\.(mypy|ruff|pytest|uv)_cache|\.cache|\.venv|venv|node_modules|\.ipynb_checkpoints|\.DS_Store"
+    r"__pycache__|.*\.py[co]|(?i:\.git)|\.(mypy|ruff|pytest|uv)_cache|\.cache|\.venv|venv|node_modules|\.ipynb_checkpoints|\.DS_Store"
     r"|\.idea|\.vscode|\.claude|\.codex|\.cursor|\.gemini|\.opencode|\.aider.*|.*\.sw[po]|.*~",
     re.DOTALL,
 )
@@ -123,11 +123,11 @@ def _known(walk: _Walk, handle: int, name: str, path: str) -> None:
 def _new(walk: _Walk, handle: int, name: str, path: str, depth: int) -> None:
     """A name that the base commit does not have."""
     folder = stat.S_ISDIR(os.lstat(name, dir_fd=handle).st_mode)
-    if walk.scope.matches(path):
+    if folder and walk.scope.reaches(path):
+        _descend(walk, handle, name, path, depth)
+    elif walk.scope.matches(path):
         walk.seen.add(path)
         _editable(walk, handle, name, path)
-    elif folder and walk.scope.reaches(path):
-        _descend(walk, handle, name, path, depth)
     else:
         walk.extra.append(path + "/" if folder else path)
 

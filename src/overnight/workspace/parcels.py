@@ -59,6 +59,7 @@ class Parcels:
         self._git = Git(find_git(), self._home)
         prepare(self._home, "sha1")
         self._objects = Objects(self._git, self._home / "objects", "sha1")
+        self._latest: tuple[str, Mapping[str, Entry]] = ("", {})
 
     def close(self) -> None:
         """End the git process that reads objects."""
@@ -108,6 +109,14 @@ class Parcels:
         head = [*(f"-{name} " for name in known), f"{commit} refs/heads/code", ""]
         return _SIGNATURE + "\n".join(head).encode() + b"\n" + pack
 
+    def files(self, commit: str) -> Mapping[str, Entry]:
+        """Every path of the code. Raises ``NotFoundError``."""
+        if not self.has(commit):
+            raise NotFoundError("E-NO-CODE", f"there is no code {commit[:12]} here", fix="submit the job again")
+        if self._latest[0] != commit:
+            self._latest = commit, self._listing(commit, {"GIT_DIR": str(self._home)}).files
+        return self._latest[1]
+
     # --- where it goes to ------------------------------------------------------------------------------------------
 
     def has(self, commit: str) -> bool:
@@ -153,9 +162,7 @@ class Parcels:
 
     def export(self, commit: str, folder: Path) -> str:
         """Lay the code out in the new ``folder``, without ``.git``. Returns 64 hex digits for all its bytes. Raises ``NotFoundError``."""
-        if not self.has(commit):
-            raise NotFoundError("E-NO-CODE", f"there is no code {commit[:12]} here", fix="submit the job again")
-        files = self._listing(commit, {"GIT_DIR": str(self._home)}).files
+        files = self.files(commit)
 
         def pour(path: str, sink: Sink) -> None:
             self._objects.stream(files[path].id, sink)

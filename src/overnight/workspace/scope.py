@@ -25,6 +25,7 @@ class Scope:
 
     editable: tuple[str, ...]
     protect: tuple[str, ...] = ()
+    optional: bool = False  # also a path that is given by name may be missing
 
     def __post_init__(self) -> None:
         for pattern in (*self.editable, *self.protect):
@@ -41,6 +42,8 @@ class Scope:
     @property
     def explicit(self) -> tuple[str, ...]:
         """The editable paths given by name: these must exist before and after a proposal."""
+        if self.optional:
+            return ()
         return tuple(path for path in map(_normal, self.editable) if not _WILD & set(path) and self.matches(path))
 
     def reaches(self, folder: str) -> bool:

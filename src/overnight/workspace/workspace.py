@@ -215,11 +215,21 @@ class Workspace:
         return lay_out(dest, modes, pour, links or {})
 
     def commit(
-        self, *, parent: str, files: Mapping[str, bytes], message: str, ref: str, when: float, base: str = "", scope: Scope | None = None
+        self,
+        *,
+        parent: str,
+        files: Mapping[str, bytes],
+        message: str,
+        ref: str,
+        when: float,
+        base: str = "",
+        scope: Scope | None = None,
+        merges: str = "",
     ) -> Committed:
         """Record the tree of ``base`` (not given = of ``parent``) with ``files`` over it as a child of ``parent``, kept by ``ref``.
 
-        ``scope`` as in ``export``, so that the commit holds the same bytes as an export with the same arguments. The same
+        ``scope`` as in ``export``, so that the commit holds the same bytes as an export with the same arguments. ``merges`` is a second
+        parent. The same
         arguments give the same ids, so repeating it is harmless, and mends what a power cut took, objects and ref. Author and
         committer are ``overnight``, the date is ``when`` in whole seconds, UTC. Raises ``UsageError`` (E-READ-ONLY),
         ``StorageError``, ``GitError``.
@@ -234,7 +244,8 @@ class Workspace:
             self._objects.write(tree)
         stamp = f"overnight <overnight@localhost> {int(when)} +0000"
         text = message.translate(_UNSEEN).strip() or "experiment"
-        body = f"tree {snapshot.tree}\nparent {parent}\nauthor {stamp}\ncommitter {stamp}\n\n{text}\n"
+        second = f"\nparent {merges}" if merges else ""
+        body = f"tree {snapshot.tree}\nparent {parent}{second}\nauthor {stamp}\ncommitter {stamp}\n\n{text}\n"
         commit = self._objects.write(GitObject("commit", body.encode("utf-8", "replace")))
         self._repository.set_ref(ref, commit)
         self._remember(commit, snapshot)
@@ -250,6 +261,11 @@ class Workspace:
     def merge(self, base: Mapping[str, bytes], ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> dict[str, bytes] | None:
         """The editable files with the changes of both sides to ``base``; None on a conflict or for binary files."""
         return merge_files(self._git, base, ours, theirs)
+
+    def parents(self, commit: str) -> list[str]:
+        """The ids of the parents of a commit, the first one first. Raises ``GitError``."""
+        head = self._objects.read(commit, "commit").split(b"\n\n", 1)[0].decode("ascii", "replace")
+        return [line.removeprefix("parent ") for line in head.split("\n") if line.startswith("parent ")]
 
     def diff(self, old: str, new: str) -> str:
         """The patch from one commit to another, as ``git diff`` shows it without colour or any program of the user's."""

@@ -1,0 +1,256 @@
+"""Requests and answers over a kept connection: the member's side and the hub's.
+
+A request that got no answer because the connection broke is asked again under the same mark, and the hub gives the answer it gave: what is asked once is
+done once, as long as that hub lives. Asynchronous. Must not know what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import nats.errors
+
+from overnight import errors
+from overnight.errors import OvernightError, UnreachableError, UsageError
+from overnight.hub.keeper import Keeper, Message
+from overnight.hub.keys import Identity, Peer
+from overnight.hub.limits import PAYLOAD
+from overnight.hub.seal import NOBODY, Head, Seal, SealError
+from overnight.hub.sessions import Session, Sessions
+
+Handler = Callable[[Peer, bytes], bytes]
+_DONE, _FAILED, _NO_SESSION, _STALE, _BUSY = b"\0", b"\1", b"\2", b"\3", b"\4"
+_AT_ONCE = 64  # requests of one session under way
+_BREATH = 0.2  # seconds before asking again where nobody listens
+
+
+class Asker:
+    """A member's requests to its hub."""
+
+    def __init__(self, keeper: Keeper, seal: Seal, name: str) -> None:
+        self._keeper, self.seal, self._name = keeper, seal, name
+        self._session, self._sequence = NOBODY, 0
+        self._ear, self._heard = os.urandom(16), 0
+        self._greeting = asyncio.Lock()
+
+    async def ask(self, verb: str, payload: bytes, patience: float) -> bytes:
+        """The hub's answer. Raises ``UnreachableError``, ``NotAllowedError``, and what the hub raised."""
+        if len(payload) > PAYLOAD:
+            raise too_large(len(payload))
+        loop = asyncio.get_running_loop()
+        deadline, mark, silent = loop.time() + patience, os.urandom(16), False
+        while (left := deadline - loop.time()) > 0:
+            try:
+                if self._session == NOBODY:
+                    await self._hello(left)
+                status, answer = await self._once(verb, mark, payload, deadline - loop.time())
+            except nats.errors.NoRespondersError:
+                silent = True
+                await asyncio.sleep(min(_BREATH, left))
+                continue
+            except ConnectionError:
+                continue
+            except TimeoutError:
+                break
+            if status == _NO_SESSION:
+                self._session = NOBODY
+            elif status == _BUSY:
+                await asyncio.sleep(min(_BREATH, left))
+            elif status != _STALE:
+                return _opened(status, answer)
+        raise _silence(patience, nobody=silent)
+
+    async def greet(self, patience: float = 5.0) -> None:
+        """Make oneself known, so that the hub can push; that nobody answers is no trouble yet."""
+        with contextlib.suppress(OvernightError, nats.errors.Error, ConnectionError, TimeoutError):
+            await self._hello(patience)
+
+    def hear(self, message: Message) -> bytes | None:
+        """What the hub has pushed; None if it is not new, not for this process, or not of the hub."""
+        try:
+            head, payload = self.seal.open(message.data)
+        except SealError:
+            return None
+        if head.what != "push" or head.session != self._ear or head.sequence <= self._heard:
+            return None
+        self._heard = head.sequence
+        return payload
+
+    async def _hello(self, patience: float) -> None:
+        async with self._greeting:
+            if self._session != NOBODY:
+                return
+            _, answer = await self._once("hello", os.urandom(16), self._ear, patience)
+            self._session, self._sequence = answer[:16], 0
+
+    async def _once(self, verb: str, mark: bytes, payload: bytes, patience: float) -> tuple[bytes, bytes]:
+        """One try; raises ``ConnectionError`` when the connection went meanwhile."""
+        client = await self._keeper.client(patience)
+        self._sequence += 1
+        data = self.seal.close(Head(f"ask {verb}", self._session if verb != "hello" else NOBODY, self._sequence, mark), payload)
+        answer = asyncio.ensure_future(client.request(f"hub.{self._name}.{verb}", data, timeout=max(patience, 0.05)))
+        gone = asyncio.ensure_future(self._keeper.gone())
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ConnectionError("the relay is gone")
+            head, body = self.seal.open(answer.result().data)
+        except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, SealError) as exc:
+            await asyncio.sleep(0.01)
+            raise ConnectionError(str(exc)) from exc
+        finally:
+            answer.cancel()
+            gone.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await answer
+        if head.what != f"answer {verb}" or head.mark != mark:
+            raise ConnectionError("an answer to something else")
+        return body[:1], body[1:]
+
+
+class Answerer:
+    """The hub's side: who asks is what the relay's permissions let through and the seal proves."""
+
+    def __init__(self, keeper: Keeper, own: Identity, peers: Callable[[str], Peer | None], pool: Executor) -> None:
+        self._keeper, self._own, self._peers, self._pool = keeper, own, peers, pool
+        self._handlers: dict[str, Handler] = {}
+        self._seals: dict[str, tuple[Peer, Seal]] = {}
+        self._sessions = Sessions()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, verb: str, handler: Handler) -> None:
+        """Answer a verb from now on."""
+        first, self._handlers[verb] = not self._handlers, handler
+        if first:
+            await self._keeper.listen("hub.*.*", "hub", self._heard)
+
+    async def push_all(self, kind: str, payload: bytes) -> int:
+        """Tell every member of a kind something; returns how many processes it was sent to."""
+        peers = [peer for name in self._sessions.members() if (peer := self._peers(name)) is not None]
+        return sum([await self.push(peer.name, payload) for peer in peers if peer.kind == kind])
+
+    async def push(self, name: str, payload: bytes) -> int:
+        """Tell a member something; returns how many of its processes it was sent to."""
+        seal = self.seal(name)
+        found = self._sessions.alive(name, asyncio.get_running_loop().time()) if seal else []
+        for session in found:
+            session.said += 1
+            data = seal.close(Head("push", session.ear, session.said), payload) if seal else b""
+            client = await self._keeper.client(0.0)
+            await client.publish(f"ctl.{name}", data)
+        return len(found)
+
+    def seal(self, name: str) -> Seal | None:
+        """The seal between hub and member; None if the name is nobody's."""
+        peer = self._peers(name)
+        if peer is None:
+            self._seals.pop(name, None)
+            return None
+        held = self._seals.get(name)
+        if held is None or held[0] != peer:
+            held = self._seals[name] = (peer, Seal(self._own, peer))
+        return held[1]
+
+    async def _heard(self, message: Message) -> None:
+        _, name, verb = message.subject.split(".")
+        seal, peer = self.seal(name), self._peers(name)
+        if (
+            seal is None or peer is None or not message.reply.startswith(f"_INBOX.{name}.")
+        ):  # an answer must not go where the asker may not write
+            return
+        try:
+            head, payload = seal.open(message.data)
+        except SealError:
+            return
+        if head.what == f"ask {verb}":
+            task = asyncio.get_running_loop().create_task(self._answer(message, peer, verb, head, payload))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, message: Message, who: Peer, verb: str, head: Head, payload: bytes) -> None:
+        body = await self._body(who, verb, head, payload)
+        if len(body) > PAYLOAD + 1:
+            body = _FAILED + _written(too_large(len(body)))
+        seal = self.seal(who.name)
+        if seal is not None:
+            with contextlib.suppress(nats.errors.Error, OvernightError, OSError):
+                client = await self._keeper.client(0.0)
+                await client.publish(message.reply, seal.close(Head(f"answer {verb}", mark=head.mark), body))
+
+    async def _body(self, who: Peer, verb: str, head: Head, payload: bytes) -> bytes:
+        now = asyncio.get_running_loop().time()
+        if verb == "hello":
+            return _DONE + self._sessions.open(who.name, payload[:16], now).key
+        session = self._sessions.find(who.name, head.session)
+        if session is None:
+            return _NO_SESSION
+        if not session.accept(head.sequence, now):
+            return _STALE
+        if head.mark in session.answers:
+            return await asyncio.shield(session.answers[head.mark])
+        return await self._work(session, who, verb, head.mark, payload)
+
+    async def _work(self, session: Session, who: Peer, verb: str, mark: bytes, payload: bytes) -> bytes:
+        handler = self._handlers.get(verb)
+        if handler is None:
+            return _FAILED + _written(
+                UsageError("E-VERB", f"this hub knows no '{verb}'", fix="pip install --upgrade overnight   # on both sides")
+            )
+        if session.waiting() >= _AT_ONCE:
+            return _BUSY
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        session.keep(mark, answer)
+        try:
+            body = _DONE + await asyncio.get_running_loop().run_in_executor(self._pool, handler, who, payload)
+        except OvernightError as exc:
+            body = _FAILED + _written(exc)
+        except Exception as exc:  # noqa: BLE001 - whoever asks must hear of it; the hub goes on
+            body = _FAILED + _written(OvernightError("E-HUB-FAULT", f"the hub failed: {type(exc).__name__}: {exc}"[:500]))
+        except BaseException:
+            answer.cancel()
+            raise
+        answer.set_result(body)
+        return body
+
+
+def too_large(size: int) -> UsageError:
+    """The error for a message that is not carried."""
+    return UsageError(
+        "E-TOO-LARGE",
+        f"a message of {size:,} bytes is not carried",
+        why=f"the most is {PAYLOAD:,} bytes",
+        fix="overnight hub submit --help   # large files belong on storage that both sides reach",
+    )
+
+
+def _written(error: OvernightError) -> bytes:
+    return json.dumps({"kind": type(error).__name__, **error.as_dict()}).encode()
+
+
+def _opened(status: bytes, answer: bytes) -> bytes:
+    if status == _DONE:
+        return answer
+    try:
+        row = json.loads(answer)
+        kind = getattr(errors, str(row["kind"]), OvernightError)
+        told = [str(row.get(key, ""))[:2000] for key in ("code", "message", "where", "why", "hint")]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise OvernightError("E-HUB-FAULT", "the hub has answered something that this version does not know") from exc
+    if not (isinstance(kind, type) and issubclass(kind, OvernightError)):
+        kind = OvernightError
+    raise kind(told[0], told[1], where=told[2], why=told[3], fix=told[4])
+
+
+def _silence(patience: float, *, nobody: bool) -> UnreachableError:
+    if nobody:
+        return UnreachableError(
+            "E-HUB-UNREACHABLE", "the relay is reached, but no hub is there", fix="overnight hub start   # on the relay's machine"
+        )
+    return UnreachableError(
+        "E-HUB-SILENT", f"the hub has not answered within {patience:.0f} seconds", fix="overnight relay status   # on the relay's machine"
+    )

@@ -1,0 +1,213 @@
+"""From nothing to a remote job, with the commands that the documentation names, each machine in a home of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import SOURCE
+from hubs import offer
+from overnight.app import hub as hubs
+from overnight.app import joining, serving, watching
+from overnight.errors import NotAllowedError, NotFoundError, OvernightError
+from overnight.models import JobState
+from overnight.queue.words import HubJob, Query, Stream, Submission
+from relays import free_port, until
+
+TRAIN = """
+import pathlib
+for epoch in range(3):
+    print(f"Epoch {epoch + 1}/3  @loss={0.5 - epoch / 10}", flush=True)
+pathlib.Path("weights.bin").write_bytes(b"w" * 700_000)
+"""
+
+
+class Machine:
+    """A machine: a home, and the command in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        home.mkdir()
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": SOURCE, "OVERNIGHT_WORKER_ROOM": "1000000"}
+        self.running = contextlib.ExitStack()
+
+    def run(self, *words: str, code: int = 0, cwd: Path | None = None) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "overnight", *words],
+            env=self.env,
+            cwd=cwd or self.home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
+        return done.stdout if code == 0 else done.stderr
+
+    def json(self, *words: str, **more: Any) -> Any:
+        cut = words.index("--") if "--" in words else len(words)
+        return json.loads(self.run(*words[:cut], "--json", *words[cut:], **more))
+
+    def behind(self, *words: str) -> subprocess.Popen[bytes]:
+        log = (self.home / f"{words[0]}.log").open("wb")
+        process = subprocess.Popen([sys.executable, "-m", "overnight", *words], env=self.env, cwd=self.home, stdout=log, stderr=log)
+        log.close()
+        self.running.callback(_end, process)
+        return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+
+
+class World:
+    """A relay with its hub, a worker and a laptop."""
+
+    def __init__(self, path: Path) -> None:
+        self.server, self.worker, self.laptop = Machine(path / "server"), Machine(path / "worker"), Machine(path / "laptop")
+
+    def line(self, kind: str, name: str) -> str:
+        line: str = self.server.json("relay", "invite", kind, name)["line"]
+        return line
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    found = World(tmp_path_factory.mktemp("world"))
+    with found.server.running, found.worker.running:
+        found.server.run("relay", "init", "--host", "localhost", "--port", str(free_port()))
+        found.server.run("relay", "start", "--background")
+        found.server.running.callback(found.server.run, "relay", "stop")
+        found.server.behind("hub", "start")
+        found.worker.run("worker", "join", found.line("worker", "gpu-1"))
+        found.worker.behind("worker", "start", "--gpus", "2")
+        found.laptop.run("join", found.line("client", "laptop"))
+        assert until(lambda: [each["name"] for each in found.laptop.json("hub", "workers")["workers"] if each["alive"]] == ["gpu-1"])
+        yield found
+
+
+@pytest.fixture
+def project(world: World, tmp_path: Path) -> Path:  # noqa: ARG001 - the laptop's
+    (tmp_path / "train.py").write_text(TRAIN)
+    return tmp_path
+
+
+def test_a_job_of_the_laptop_runs_on_the_worker_with_the_laptops_code(world: World, project: Path) -> None:
+    job = world.laptop.json(
+        "hub", "submit", "--name", "pose", "--gpu-count", "1", "--output", "*.bin", "--", sys.executable, "train.py", cwd=project
+    )["job"]
+    watched = world.laptop.run("hub", "watch", job["id"], cwd=project)
+    told = world.laptop.json("hub", "list", "--all")["jobs"][-1]
+    world.laptop.run("hub", "outputs", job["id"], "--to", "brought", cwd=project)
+    assert [line for line in watched.splitlines() if "@loss" in line] == [
+        f"[{job['id']}] Epoch {n + 1}/3  @loss={0.5 - n / 10}" for n in range(3)
+    ]
+    assert (told["state"], told["worker"], told["metrics"], (project / "brought" / "weights.bin").read_bytes() == b"w" * 700_000) == (
+        "SUCCEEDED", "gpu-1", {"loss": 0.3}, True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def laptop(world: World) -> Iterator[hubs.Reached]:
+    """The laptop's end, without a new process for every word."""
+    with hubs.reached(None, world.laptop.env) as found:
+        yield found
+
+
+def over(found: hubs.Reached, job: str) -> HubJob:
+    assert until(lambda: hubs.which(found, job).state.over)
+    return hubs.which(found, job)
+
+
+def test_a_second_version_of_the_code_travels_as_a_difference(laptop: hubs.Reached, project: Path) -> None:
+    said = []
+    for text in ("first", "second"):
+        (project / "train.py").write_text(f"print('{text}')")
+        job = hubs.submit(laptop, Submission((sys.executable, "train.py")), project)
+        said.append(b"".join(watching.raw(laptop, over(laptop, job.id), 0, 0)))
+    assert said == [b"first\n", b"second\n"]
+
+
+def test_a_job_is_ended_from_the_laptop(laptop: hubs.Reached) -> None:
+    job = hubs.submit(laptop, Submission(("sleep", "600")), None).id
+    assert until(lambda: hubs.which(laptop, job).state is JobState.RUNNING)
+    laptop.desk.cancel(job, "enough")
+    assert over(laptop, job).state is JobState.CANCELLED
+
+
+def test_another_client_sees_nothing_of_the_laptops_jobs(world: World, laptop: hubs.Reached, tmp_path: Path) -> None:
+    job = hubs.submit(laptop, Submission(("true",)), None).id
+    other = Machine(tmp_path / "other")
+    joining.join(other.env, "client", world.line("client", "other"), None, lambda _text: None)
+    with hubs.reached(None, other.env) as found:
+        assert found.desk.jobs(Query()) == []
+        with pytest.raises(NotFoundError, match="there is no job"):
+            found.desk.cancel(job, "mine?")
+        with pytest.raises(NotFoundError, match="there is no job"):
+            found.desk.part(job, Stream.LOG)
+
+
+def test_a_worker_may_not_submit(world: World) -> None:
+    with joining.linked(world.worker.env, "worker") as link, pytest.raises(NotAllowedError, match="a worker may not submit"):
+        serving.remote(link).submit(Submission(("true",)))
+
+
+def test_a_client_may_not_claim(world: World) -> None:
+    with joining.linked(world.laptop.env, "client") as link, pytest.raises(NotAllowedError, match="a client may not claim"):
+        serving.remote(link).claim(offer("laptop"))
+
+
+def test_code_is_given_to_who_has_the_attempt_alone(world: World, laptop: hubs.Reached, project: Path) -> None:
+    job = hubs.submit(laptop, Submission(("true",)), project)
+    over(laptop, job.id)
+    row = json.dumps({"job": job.id, "attempt": 1, "known": []}).encode()
+    for env, kind in ((world.laptop.env, "client"), (world.worker.env, "worker")):
+        with joining.linked(env, kind) as link, pytest.raises(NotAllowedError, match="has no such attempt"):
+            link.request("code-wanted", row)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"job": 1}', b'{"job": "x", "attempt": "1", "known": 3}', b"\xff", b"[" * 5000])
+@pytest.mark.parametrize("verb", ["code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted"])
+def test_nonsense_about_code_and_outputs_is_an_error_of_who_says_it(world: World, verb: str, data: bytes) -> None:
+    with joining.linked(world.worker.env, "worker") as link, pytest.raises(OvernightError) as found:
+        link.request(verb, data)
+    assert found.value.code in ("E-WIRE", "E-FENCED", "E-NO-OUTPUTS", "E-NO-OBJECT")
+
+
+def test_the_owner_sees_everybodys_jobs_on_the_relays_machine(world: World, laptop: hubs.Reached) -> None:
+    job = hubs.submit(laptop, Submission(("true",)), None).id
+    with hubs.reached(None, world.server.env) as found:
+        assert hubs.which(found, job).owner == "laptop"
+
+
+def test_a_client_that_the_worker_does_not_allow_is_not_served_there(world: World, laptop: hubs.Reached) -> None:
+    joining.allow(world.worker.env, ["somebody-else"])
+    try:
+        found = over(laptop, hubs.submit(laptop, Submission(("true",)), None).id)
+    finally:
+        joining.allow(world.worker.env, [joining.ALL])
+    assert (found.state, "jobs of 'laptop' may not run here" in found.cause) == (JobState.FAILED, True)
+
+
+def test_a_worker_cannot_call_itself_otherwise_than_it_has_joined(world: World) -> None:
+    assert "has joined as gpu-1" in world.worker.run("worker", "start", "--name", "gpu-2", code=2)
+
+
+def test_a_second_hub_on_the_same_folder_is_told_so(world: World) -> None:
+    assert "E-RUNNING" in world.server.run("hub", "start", code=1)
+
+
+def test_the_status_of_the_relay_names_who_is_there(world: World) -> None:
+    found = world.server.json("relay", "status")
+    connected = {row["name"]: row["connected"] for row in found["members"]}
+    assert (found["up"], found["hub"], connected["gpu-1"]) == (True, True, True)
