@@ -32,6 +32,31 @@ def test_one_who_waits_is_woken(tmp_path: Path) -> None:
         assert woken == [True]
 
 
+def test_all_threads_that_wait_are_woken(tmp_path: Path) -> None:
+    with Doorbell(tmp_path, "log") as bell:
+        woken: list[bool] = []
+        threads = [threading.Thread(target=lambda: woken.append(bell.wait(60))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            ring(tmp_path, "log")
+            threads[-1].join(0.01)
+        assert woken == [True] * 8
+
+
+def test_when_the_one_who_listens_for_all_gives_up_another_listens(tmp_path: Path) -> None:
+    with Doorbell(tmp_path, "log") as bell:
+        woken: list[bool] = []
+        short, long = (threading.Thread(target=lambda seconds=seconds: woken.append(bell.wait(seconds))) for seconds in (0.1, 60))
+        short.start()
+        long.start()
+        short.join()
+        while long.is_alive():
+            ring(tmp_path, "log")
+            long.join(0.01)
+        assert woken == [False, True]
+
+
 def test_the_socket_of_a_process_that_is_gone_is_removed(tmp_path: Path) -> None:
     dead = Doorbell(tmp_path, "log")
     assert dead._socket is not None

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,3 +233,29 @@ def test_the_kernel_would_rather_end_the_command_than_the_supervisor(executor: L
     status = run(executor, shell("sleep 0.05; cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj"))
     command, supervisor = (int(line) for line in status.end.split())
     assert command >= max(500, supervisor)
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="no clock that runs on while the machine sleeps")
+@pytest.mark.parametrize(
+    ("boot", "seconds", "state"),
+    [
+        (None, -1.0, JobState.CANCELLED),  # over
+        (None, 600.0, JobState.SUCCEEDED),
+        ("another run of the kernel", -1.0, JobState.SUCCEEDED),
+    ],
+)
+def test_a_job_whose_lease_is_over_is_ended(
+    executor: LocalExecutor, tmp_path: Path, boot: str | None, seconds: float, state: JobState
+) -> None:
+    this = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (tmp_path / "lease").write_bytes(jobs.lease_text(boot or this, time.clock_gettime(time.CLOCK_BOOTTIME) + seconds))
+    assert run(executor, shell("sleep 0.6", lease=str(tmp_path / "lease"))).state == state
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff" * 64, b"x", b"a b c", b"boot nan\n", b"boot -1e999"])
+def test_a_lease_that_says_nothing_ends_nothing(text: bytes) -> None:
+    assert jobs.lease_is_over(text, "boot" if b"999" not in text else "", 5.0) is False
+
+
+def test_a_lease_is_always_as_long_so_that_it_can_be_overwritten() -> None:
+    assert {len(jobs.lease_text("b" * size, until)) for size in (0, 36, 90) for until in (0.0, 1e15)} == {64}

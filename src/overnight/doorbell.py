@@ -11,6 +11,8 @@ import os
 import secrets
 import select
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -23,6 +25,9 @@ class Doorbell:
 
     def __init__(self, folder: Path, kind: str) -> None:
         self._place = folder / f"{kind}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._turn = threading.Condition()
+        self._listening = False  # one of the threads that wait listens for all
+        self._rings = 0
         self._socket: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -33,7 +38,28 @@ class Doorbell:
             self._socket = None
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until it rings, ``seconds`` at most; whether it rang. Rings that came before count."""
+        """Sleep until it rings, ``seconds`` at most; whether it rang. Rings that came before count. Wakes all threads that wait here."""
+        until = time.monotonic() + seconds
+        with self._turn:
+            heard = self._rings
+            while self._listening and self._rings == heard and (left := until - time.monotonic()) > 0:
+                self._turn.wait(left)
+            if self._rings != heard:
+                return True
+            if self._listening:
+                return False
+            self._listening = True
+        rang = False
+        try:
+            rang = self._listen(until - time.monotonic())
+        finally:
+            with self._turn:
+                self._listening = False
+                self._rings += rang
+                self._turn.notify_all()  # also lest nobody listens
+        return rang
+
+    def _listen(self, seconds: float) -> bool:
         bell = self._socket
         if bell is None:
             select.select([], [], [], min(max(0.0, seconds), 0.05))

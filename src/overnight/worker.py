@@ -20,10 +20,11 @@ from overnight.attempt import Attempt, Hands, Place
 from overnight.errors import OvernightError, StorageError, UnreachableError
 from overnight.folders import remove
 from overnight.queue import coding
-from overnight.queue.words import SAFE, Grant, Held, HubJob, Machine, Offer, OnLost, Stream
+from overnight.queue.words import SAFE, Grant, Held, HubJob, Machine, Offer, OnLost, Renewal, Stream
 
 _RENEWALS = 5  # in a lease
 _LOOK = 1.0  # seconds for which a claim waits
+_TRIES = 10  # a second apart, before a worker gives up at its start because the hub's file cannot be used
 _GLANCE = 0.25  # seconds after which the thread that renews looks whether it is still wanted
 _AGAIN = 5.0  # seconds after which a machine with a trouble is looked at again
 ROOM = 2**30  # bytes that must be free where jobs run, before one is claimed
@@ -233,9 +234,9 @@ class Worker:
     def _adopt(self) -> None:
         """Go on with the attempts of an earlier worker of this name, as far as the hub has not given them up."""
         found = {Held(job.id, job.attempt): job for job in self._granted()}
+        self._sweep({f"{held.job}.{held.attempt}" for held in found})  # before anything new is written there
         asked = self._around.clock()
-        self._hands.hub.claim(replace(self._offer(), slots=0))  # makes us known
-        renewal = self._hands.hub.renew(self.machine.name, list(found), fresh=True)
+        renewal = self._introduced(list(found))
         self._extend(asked + SAFE * renewal.lease, renewal.lease)
         known = {held: {Stream.LOG: log, Stream.METRICS: metrics} for held, log, metrics in renewal.known}
         for held, job in found.items():
@@ -243,7 +244,20 @@ class Worker:
             if held in renewal.lost:
                 attempt.stop("its lease was lost", fenced=True)
             self._begin(attempt)
-        self._sweep({f"{held.job}.{held.attempt}" for held in found})
+
+    def _introduced(self, found: list[Held]) -> Renewal:
+        """Make ourselves known to the hub, with what we have; a hub that is not there is waited for. Raises ``StorageError``."""
+        tries = 0
+        while True:
+            try:
+                self._hands.hub.claim(replace(self._offer(), slots=0))
+                return self._hands.hub.renew(self.machine.name, found, fresh=True)
+            except (UnreachableError, StorageError) as exc:
+                tries += 1
+                if self._draining.is_set() or (isinstance(exc, StorageError) and tries >= _TRIES):
+                    raise
+                self._say_once(exc)
+                self._freed.wait(_LOOK)
 
     def _granted(self) -> Iterator[HubJob]:
         for file in sorted(self._place.spool.glob("*.grant")):

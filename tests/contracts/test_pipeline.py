@@ -88,7 +88,9 @@ class Stage:
         return f"echo {word} >> {self.folder}/marks"
 
 
-@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(EXECUTORS) if name not in ("local", "hub"))])  # a hub is for studies alone
+@pytest.fixture(
+    params=["local", *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(EXECUTORS) if name not in ("local", "hub"))]
+)  # a hub is for studies alone
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     if request.param != "local":
         request.getfixturevalue(request.param)
