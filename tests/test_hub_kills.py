@@ -59,6 +59,7 @@ class Night:
         return found
 
     def _submitter(self) -> subprocess.Popen[str]:
+        self.before = len(self.acks.read_text())  # it is not killed before it has done something
         first = max(0, max(self.acked(), default=0) - 1)  # what was acknowledged last is sent once more
         script = f"{sys.executable} -I -S {self.yard.root}/job.py {self.yard.told} {LINES}"
         argv = [sys.executable, "-c", _SUBMIT, str(self.yard.hub), str(self.acks), script, str(first)]
@@ -70,7 +71,7 @@ class Night:
         kind = self.chance.choice(["worker", "worker", "submitter", "supervisor", "supervisor"])
         if kind == "worker" and self.workers:
             end(self.workers.pop(self.chance.choice(sorted(self.workers))), signal.SIGKILL)
-        elif kind == "submitter":
+        elif kind == "submitter" and len(self.acks.read_text()) > self.before:
             end(self.submitter, signal.SIGKILL)
         elif pids := self._supervisors():
             with contextlib.suppress(ProcessLookupError):
@@ -109,7 +110,9 @@ def _night(yard: Yard, kills: int, seed: int) -> None:
     for _ in range(kills):
         night.kill_one()
     end(night.submitter, signal.SIGKILL)
-    until(lambda: all(job.state.over for job in yard.jobs()), 120.0 + kills)
+    with contextlib.suppress(AssertionError):
+        until(lambda: not unfinished(yard), 120.0 + kills)
+    assert unfinished(yard) == []
     jobs = {job.id: job for job in yard.jobs()}
     acked = night.acked()
     assert [number for number, ids in acked.items() if len(ids) != 1] == []  # a key is one job, however often it was sent
@@ -119,6 +122,10 @@ def _night(yard: Yard, kills: int, seed: int) -> None:
     assert overlaps(yard.told) == []
     log = "".join(f"line {line} {'x' * 50}\n" for line in range(LINES))
     assert [job for job in jobs if yard_log(yard, job) != log] == []
+
+
+def unfinished(yard: Yard) -> list[tuple[str, JobState, int, str, str]]:
+    return [(job.id, job.state, job.attempt, job.worker, job.cause) for job in yard.jobs() if not job.state.over]
 
 
 def yard_log(yard: Yard, job: str) -> str:
