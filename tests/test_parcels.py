@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -267,3 +268,13 @@ def test_any_damage_to_a_bundle_is_refused_or_harmless(tmp_path_factory: pytest.
         there.export(commit, folder / "laid")
         found = content(folder / "laid")
     assert found in (("E-BAD-BUNDLE", False), content(folder / "code"))
+
+
+def test_a_folder_that_is_packed_whole_is_all_that_lies_in_it_and_nothing_of_the_checkout_around(tmp_path: Path, code: Path) -> None:
+    git(code, "init", "-q")
+    export = code / "runs" / "t-1.1"
+    (export / "venv").mkdir(parents=True)
+    (export / "venv" / "kept.pyc").write_bytes(b"tracked")
+    with contextlib.closing(Parcels(tmp_path / "here")) as here:
+        found = here.pack(export, whole=True)
+        assert (sorted(here.files(found.commit)), found.folder) == (["venv/kept.pyc"], "")

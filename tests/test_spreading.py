@@ -61,6 +61,8 @@ def gated(yard: Yard) -> Study:
     """A study whose second experiment waits at the gate."""
     night = spread(yard, {}, "--budget", "1", "--slots", "1")
     night.gate(1, 0.4)
+    step = night.out / "step.1"
+    step.write_text(step.read_text().replace("import os, time", "import os, time\nprint('@up=1', flush=True)"))
     return night
 
 
@@ -106,13 +108,15 @@ def test_a_run_whose_worker_is_killed_is_run_again_by_another_and_counts_once(tw
     until(lambda: len(night.waiting()) == 2)
     night.open_gate()
     code, rows = loop.wait(60), night.rows()
-    last = two.jobs()[0]
+    last, folder = two.jobs()[0], night.root / ".overnight" / "jobs" / "t-2.1"
+    printed = (folder / "output.log").read_text()
     process.wait()
-    assert (code, [row["value"] for row in rows], last.attempt, last.worker != name, Path(f"/proc/{first}").exists()) == (
+    assert (code, [row["value"] for row in rows], last.attempt, last.worker != name, printed, Path(f"/proc/{first}").exists()) == (
         0,
         [1.0, 0.4],
         2,
         True,
+        "@up=1\n@loss=0.4\n",
         False,
     )
 

@@ -89,7 +89,7 @@ def wishes_of(words: Sequence[str]) -> Wishes:
         if not word.startswith("--") or name not in _OPTIONS or bool(sign) == (name == "wait"):
             raise UsageError(
                 "E-EXECUTOR-ARGS", f"the hub takes no {word[:80]!r}", why=f"known: {' '.join(f'--{each}' for each in _OPTIONS)}",
-                fix="overnight run --executor hub --executor-args='--tag=big --gpu-type=H100'",
+                fix="overnight run --executor hub --executor-args=--tag=big",
             )  # fmt: skip
         try:
             made = _OPTIONS[name](value or "1")
@@ -126,7 +126,7 @@ class HubExecutor:
             tags=wishes.tags, time_limit=seconds,
         )  # fmt: skip
         machines = [each.machine for each in self._reach.desk.workers() if each.alive and not each.draining]
-        start = f"overnight worker start{f' --gpus {gpus}' if gpus else ''}{''.join(f' --tag {tag}' for tag in wishes.tags)}"
+        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *(f"--tag {tag}" for tag in wishes.tags)])
         if not machines:
             raise UsageError(
                 "E-NO-WORKERS",
