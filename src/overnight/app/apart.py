@@ -15,7 +15,7 @@ from overnight.errors import OvernightError
 
 _LOOK = 0.1  # seconds between two looks at the wish to end
 _PATIENCE = 20.0  # seconds in which a verb that was told to end may tidy up
-_LIVE: set[subprocess.Popen[str]] = set()
+_LIVE: set[Any] = set()  # processes
 
 
 def verb(
