@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -37,10 +38,10 @@ def served(tmp_path: Path) -> Iterator[Served]:
     (tmp_path / "here").mkdir()
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, *SERVE, "--http", "127.0.0.1:0"], cwd=tmp_path / "here", env=env, stdout=subprocess.PIPE, text=True
+        [sys.executable, *SERVE, "--http", "127.0.0.1:0", "--json"], cwd=tmp_path / "here", env=env, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().removeprefix("serving ").strip()
+        url = json.loads(process.stdout.readline())["url"]
         file = tmp_path / ".local" / "state" / "overnight" / "mcp.token"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         yield Served(url, file.read_text().strip())

@@ -15,6 +15,7 @@ from overnight.errors import OvernightError
 
 _LOOK = 0.1  # seconds between two looks at the wish to end
 _PATIENCE = 20.0  # seconds in which a verb that was told to end may tidy up
+_LIVE: set[Any] = set()  # processes
 
 
 def verb(
@@ -38,13 +39,25 @@ def verb(
         ]
         for thread in threads:
             thread.start()
+        _LIVE.add(process)
         try:
             _wait(process, stopped)
         finally:
             _end(process)
+            _LIVE.discard(process)
             for thread in threads:
                 thread.join(_PATIENCE)
     return _told(said, process.returncode)
+
+
+def end_all() -> None:
+    """End every verb that runs, for who ends himself; each may tidy up."""
+    live = list(_LIVE)
+    for process in live:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    for process in live:
+        _end(process)
 
 
 def _read(stream: Any, hear: Callable[[str], None]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import click
 
+from overnight.cli.options import json_option
 from overnight.errors import UsageError
 
 
@@ -19,7 +21,8 @@ from overnight.errors import UsageError
     help="Holds the token of --http, for you alone (0600); made when missing. OVERNIGHT_MCP_TOKEN goes before the usual place.",
 )  # fmt: skip
 @click.option("--allow-remote", is_flag=True, help="Let --http listen where other machines reach it; the token then travels in the clear.")
-def mcp(address: str, token_file: Path | None, allow_remote: bool) -> None:
+@json_option
+def mcp(address: str, token_file: Path | None, allow_remote: bool, as_json: bool) -> None:
     """Serve coding agents and other programs by the Model Context Protocol: hub, pipelines, loop, ideas, plans, notes, report.
 
     An agent's program starts it by itself: overnight install puts that in place.
@@ -41,8 +44,8 @@ def mcp(address: str, token_file: Path | None, allow_remote: bool) -> None:
     token, file = http.token(token_file, os.environ)
 
     def begun(url: str) -> None:
-        click.echo(
-            f"serving {url}\ntoken: {f'in {file}' if file else 'that of OVERNIGHT_MCP_TOKEN'}; send it as  Authorization: Bearer TOKEN"
-        )
+        held = f"in {file}" if file else f"that of {http.VARIABLE}"
+        told = {"schema": "overnight/mcp/1", "url": url, "token_file": str(file) if file else None}
+        click.echo(json.dumps(told) if as_json else f"serving {url}\ntoken: {held}; send it as  Authorization: Bearer TOKEN")
 
     http.serve(where, token, begun)

@@ -16,7 +16,7 @@ from typing import Any
 from mcp.server.transport_security import TransportSecuritySettings
 
 from overnight.errors import NotAllowedError, UsageError
-from overnight.mcp_server.server import made
+from overnight.mcp_server.server import leaving, made
 
 VARIABLE = "OVERNIGHT_MCP_TOKEN"
 _SHORTEST = 16  # letters of a token
@@ -149,4 +149,5 @@ def serve(where: Address, wanted: str, begun: Callable[[str], None]) -> None:
         app = made().streamable_http_app(host=where.host, transport_security=security)
         begun(f"http://{where.shown}:{port}/mcp")
         config = uvicorn.Config(guarded(app, wanted), log_level="warning", timeout_graceful_shutdown=3)
-        uvicorn.Server(config).run(sockets=[listening])
+        with leaving():  # it raises the signal that has ended it once more when it is done
+            uvicorn.Server(config).run(sockets=[listening])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from mcp.types import ToolAnnotations
 
 from overnight import __version__
+from overnight.app import apart
 from overnight.mcp_server import jobs, loops, prompts, research, told
 from overnight.mcp_server.answering import Server, Work, tool_of
 
@@ -60,5 +65,22 @@ def _text(work: Callable[..., Any]) -> str:
 
 
 def stdio() -> None:
-    """Serve the one program that has started us, until it closes our input."""
-    made().run("stdio")
+    """Serve the one program that has started us, until it closes our input or ends us."""
+    with leaving():
+        made().run("stdio")
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """What runs for a client ends with us, however we end; a reader that waits for our input cannot keep us."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        apart.end_all()
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        apart.end_all()
