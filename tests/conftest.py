@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from clusters import ray, slurm  # noqa: F401 - fixtures
+from hub_ways import house, hub, line  # noqa: F401 - fixtures
 from overnight.store import Store
+from stages import stage  # noqa: F401 - a fixture
 from yards import LEASE, Yard, end
 
 

@@ -1,0 +1,220 @@
+"""What every hub is told and tells: cancelling, needs, logs, workers and lists, however it is reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hubs import LEASE, House, asked, ended, everything, held, log, offer, one, state
+from overnight.errors import NotFoundError, UsageError
+from overnight.models import JobState, JobStatus
+from overnight.queue.words import Chunk, Ended, Output, Query, Stream
+
+QUEUED, RUNNING, DONE = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
+
+
+# --- cancel ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_queued_job_that_is_cancelled_is_over_at_once(hub: Any) -> None:
+    job = hub.submit(asked())
+    assert (hub.cancel(job.id, "why not").cause, state(hub, job.id), hub.claim(offer())) == ("cancelled: why not", JobState.CANCELLED, None)
+
+
+def test_the_worker_of_a_running_job_hears_that_it_is_cancelled_until_it_has_ended(hub: Any) -> None:
+    job = hub.submit(asked(retries=3))
+    grant = held(hub.claim(offer()))
+    hub.cancel(job.id, "enough")
+    heard = [hub.renew("w", [grant]).cancelled for _ in range(2)]
+    hub.report("w", grant, ended(JobState.CANCELLED, "cancelled: enough"))
+    assert (heard, state(hub, job.id)) == ([((grant, "enough"),)] * 2, JobState.CANCELLED)
+
+
+def test_a_job_that_succeeded_before_its_cancel_was_heard_has_succeeded(hub: Any) -> None:
+    job = hub.submit(asked())
+    grant = held(hub.claim(offer()))
+    hub.cancel(job.id)
+    hub.report("w", grant, ended())
+    assert state(hub, job.id) == DONE
+
+
+def test_a_cancelled_job_whose_worker_is_lost_is_not_run_again(hub: Any, house: House) -> None:
+    job = hub.submit(asked())
+    hub.claim(offer("a"))
+    hub.cancel(job.id)
+    house.pass_time(LEASE + 1)
+    assert (hub.claim(offer("b")), state(hub, job.id)) == (None, JobState.CANCELLED)
+
+
+def test_cancelling_what_is_over_changes_nothing(hub: Any) -> None:
+    job = hub.submit(asked())
+    hub.report("w", held(hub.claim(offer())), ended())
+    assert hub.cancel(job.id).state == DONE
+
+
+# --- needs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_waits_for_all_that_it_needs(hub: Any) -> None:
+    first, second = hub.submit(asked(name="1")), hub.submit(asked(name="2"))
+    last = hub.submit(asked(needs=(first.id, second.id, first.id)))
+    one_, two = held(hub.claim(offer(slots=9))), held(hub.claim(offer(slots=9)))
+    hub.report("w", one_, ended())
+    early = hub.claim(offer(slots=9))
+    hub.report("w", two, ended())
+    assert (early, hub.claim(offer(slots=9)).job.id) == (None, last.id)
+
+
+def test_what_needs_a_job_that_failed_is_cancelled_all_the_way_down(hub: Any) -> None:
+    first = hub.submit(asked())
+    second = hub.submit(asked(needs=(first.id,)))
+    third = hub.submit(asked(needs=(second.id,)))
+    hub.report("w", held(hub.claim(offer())), ended(JobState.FAILED))
+    assert (state(hub, third.id), one(hub, second.id).cause) == (JobState.CANCELLED, f"{first.id}, which it needs, has ended: FAILED")
+
+
+def test_a_job_can_need_one_that_has_succeeded_already(hub: Any) -> None:
+    first = hub.submit(asked())
+    hub.report("w", held(hub.claim(offer())), ended())
+    job = hub.submit(asked(needs=(first.id,)))
+    assert hub.claim(offer()).job.id == job.id
+
+
+def test_a_job_cannot_need_what_does_not_exist_or_has_failed(hub: Any) -> None:
+    first = hub.submit(asked())
+    hub.cancel(first.id)
+    with pytest.raises(UsageError, match="has ended: CANCELLED"):
+        hub.submit(asked(needs=(first.id,)))
+    with pytest.raises(NotFoundError):
+        hub.submit(asked(needs=("job-none",)))
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_is_what_was_told_however_often_and_in_whatever_order(hub: Any) -> None:
+    job = hub.submit(asked())
+    grant = held(hub.claim(offer()))
+    for start, end in ((0, 3), (6, 9), (2, 5), (0, 3), (4, 6), (3, 9), (9, 10)):
+        assert hub.report("w", grant, log(start, b"0123456789"[start:end]))
+    assert everything(hub, job.id) == b"0123456789"
+
+
+def test_what_comes_after_a_gap_is_not_seen_before_the_gap_is_closed(hub: Any) -> None:
+    job = hub.submit(asked())
+    grant = held(hub.claim(offer()))
+    hub.report("w", grant, log(5, b"56789"))
+    before = everything(hub, job.id)
+    hub.report("w", grant, log(0, b"01234"))
+    assert (before, everything(hub, job.id)) == (b"", b"0123456789")
+
+
+def test_a_log_that_comes_after_the_end_of_its_attempt_still_counts(hub: Any) -> None:
+    job = hub.submit(asked())
+    grant = held(hub.claim(offer()))
+    hub.report("w", grant, ended())
+    assert (hub.report("w", grant, log(0, b"last words")), everything(hub, job.id)) == (True, b"last words")
+
+
+def test_a_reader_goes_on_where_it_was(hub: Any) -> None:
+    job = hub.submit(asked())
+    grant = held(hub.claim(offer()))
+    hub.report("w", grant, log(0, b"0123456789"))
+    hub.report("w", grant, ended())
+    part = hub.part(job.id, Stream.LOG, since=7)
+    assert (part.start, part.data, part.next, part.last, part.state) == (7, b"789", 10, True, DONE)
+
+
+def test_a_reader_who_asks_for_more_than_there_is_is_told_where_the_end_is(hub: Any) -> None:
+    job = hub.submit(asked())
+    queued = hub.part(job.id, Stream.LOG, since=10**12).next
+    hub.report("w", held(hub.claim(offer())), log(0, b"abc"))
+    assert (queued, hub.part(job.id, Stream.LOG, since=10**12).next) == (0, 3)
+
+
+def test_a_large_log_is_read_piece_by_piece(hub: Any) -> None:
+    job = hub.submit(asked())
+    grant = held(hub.claim(offer()))
+    data = bytes(range(256)) * 1024
+    for number in range(5):
+        hub.report("w", grant, log(number * len(data), data))
+    assert everything(hub, job.id) == data * 5
+
+
+def test_each_attempt_has_a_log_of_its_own(hub: Any, house: House) -> None:
+    job = hub.submit(asked(retries=1))
+    for word in (b"first", b"second"):
+        grant = held(hub.claim(offer()))
+        hub.report("w", grant, log(0, word))
+        hub.report("w", grant, ended(JobState.FAILED))
+        house.pass_time(10)
+    assert (everything(hub, job.id, attempt=1), everything(hub, job.id)) == (b"first", b"second")
+
+
+def test_an_attempt_that_there_never_was_is_said_to_be_unknown(hub: Any) -> None:
+    job = hub.submit(asked())
+    with pytest.raises(NotFoundError) as caught:
+        hub.part(job.id, Stream.LOG, 7)
+    assert caught.value.code == "E-NO-ATTEMPT"
+
+
+def test_log_and_metrics_do_not_mix(hub: Any) -> None:
+    job = hub.submit(asked())
+    grant = held(hub.claim(offer()))
+    hub.report("w", grant, log(0, b"text"))
+    hub.report("w", grant, Chunk(Stream.METRICS, 0, b'["a", 1, 0, 0.1]\n'))
+    assert (everything(hub, job.id), everything(hub, job.id, Stream.METRICS)) == (b"text", b'["a", 1, 0, 0.1]\n')
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+
+def test_workers_are_known_with_what_they_have_and_do(hub: Any, house: House) -> None:
+    job = hub.submit(asked(gpu_count=1))
+    hub.claim(offer("b", gpus=2, tags=("eu",)))
+    hub.claim(offer("a"))
+    house.pass_time(LEASE / 2)
+    hub.claim(offer("a"))
+    house.pass_time(LEASE / 2 + 1)
+    found = {each.machine.name: (each.alive, each.jobs, len(each.machine.cards), each.machine.tags) for each in hub.workers()}
+    assert found == {"a": (True, (), 0, ()), "b": (False, (job.id,), 2, ("eu",))}
+
+
+def test_a_worker_that_drains_gets_nothing_and_hears_of_it(hub: Any) -> None:
+    hub.claim(offer())
+    hub.drain("w")
+    hub.submit(asked())
+    drained = (hub.claim(offer()), hub.renew("w", []).drain)
+    hub.drain("w", on=False)
+    assert (drained, hub.claim(offer()) is None, hub.renew("w", []).drain) == ((None, True), False, False)
+
+
+def test_a_worker_that_has_said_goodbye_is_gone_at_once(hub: Any) -> None:
+    hub.claim(offer())
+    hub.renew("w", [], leaving=True)
+    gone = hub.workers()[0].alive
+    hub.claim(offer())
+    assert (gone, hub.workers()[0].alive) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "..", "x" * 65, "a\n"])
+def test_a_worker_with_an_unfit_name_gets_nothing(house: House, name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        house.desk.claim(offer(name))
+    assert caught.value.code == "E-WORKER-NAME"
+
+
+def test_outputs_are_known_with_their_hashes(hub: Any) -> None:
+    job = hub.submit(asked(outputs=("*.pt",)))
+    files = (Output("best.pt", 3, "ab" * 32),)
+    hub.report("w", held(hub.claim(offer())), Ended(JobStatus(DONE), files))
+    assert one(hub, job.id).outputs == files
+
+
+def test_jobs_are_found_by_beginning_state_worker_experiment_and_pipeline(hub: Any) -> None:
+    ids = [hub.submit(asked(exp_id=f"exp-{number}", pipeline="p" if number else "")).id for number in range(3)]
+    hub.claim(offer())
+    queries = [Query(ids[0][:10]), Query(states=(QUEUED,)), Query(worker="w"), Query(exp_id="exp-2"), Query(pipeline="p"), Query(last=1)]
+    found = [[ids.index(job.id) for job in hub.jobs(query)] for query in queries]
+    assert found == [[0], [2, 1], [0], [2], [2, 1], [2]]
