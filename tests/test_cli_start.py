@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from overnight.testing import git, repository
-from terminal import COMMAND, less_noise, plain, typed
+from terminal import COMMAND, environment, less_noise, plain, typed
 
 # --- metric and direction ---------------------------------------------------------------------------------------------
 
@@ -113,3 +115,12 @@ def test_init_never_overwrites_unless_it_is_told_to(tmp_path: Path) -> None:
     (root / "overnight.toml").write_text("slots = 2\n")
     refused, forced = typed(root, "init"), typed(root, "init", "--force")
     assert (refused.refusal, forced.code, (root / "program.md").read_text()) == (("E-EXISTS", 2), 0, SEED["program.md"])
+
+
+def test_no_file_of_the_repository_takes_the_place_of_a_module_of_the_loop_in_the_background(tmp_path: Path) -> None:
+    root = repository(tmp_path / "project", {"train.py": "print('@loss=1')\n", "json.py": "raise SystemExit('planted')\n"})
+    words = ("start", "--budget", "0", "--baseline-runs", "1", "--unsafe-no-sandbox", "--metric", "loss", "--json", "--", *COMMAND)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "overnight", *words], cwd=root, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+    assert (done.returncode, "planted" in done.stdout + done.stderr) == (0, False)

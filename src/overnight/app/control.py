@@ -63,7 +63,7 @@ def start(options: Options, words: list[str]) -> tuple[int, Path]:
     with log.open("ab") as file:
         begin = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "overnight", "run", *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            [sys.executable, "-P", "-m", "overnight", "run", *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             start_new_session=True, cwd=options.folder, env=dict(options.environ),
         )  # fmt: skip
     while process.poll() is None:

@@ -46,7 +46,7 @@ def command(name: str, arguments: str) -> str:
 
 def server() -> list[str]:
     """The command that starts the server, wherever it is started from."""
-    return [sys.executable, "-m", "overnight", "mcp"]
+    return [sys.executable, "-P", "-m", "overnight", "mcp"]  # -P: no file of the folder it is started in takes the place of a module
 
 
 def claude() -> Plugin:

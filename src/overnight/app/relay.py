@@ -148,7 +148,7 @@ def start_behind(environ: Mapping[str, str], found: Folder) -> tuple[int, Path]:
     log = found.path / "relay.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "overnight", "relay", "start", "--relay", str(found.path)],
+            [sys.executable, "-P", "-m", "overnight", "relay", "start", "--relay", str(found.path)],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=dict(environ),
         )  # fmt: skip
     while process.poll() is None:
