@@ -62,7 +62,7 @@ def gated(yard: Yard) -> Study:
     night = spread(yard, {}, "--budget", "1", "--slots", "1")
     night.gate(1, 0.4)
     step = night.out / "step.1"
-    step.write_text(step.read_text().replace("import os, time", "import os, time\nprint('@up=1', flush=True)"))
+    step.write_text(step.read_text().replace("import os, time", "import os, time\nprint(os.getpid(), flush=True)"))
     return night
 
 
@@ -105,7 +105,7 @@ def test_a_run_whose_worker_is_killed_is_run_again_by_another_and_counts_once(tw
     first = night.waiting()[0]
     name, process = holder(two)
     process.send_signal(signal.SIGKILL)
-    until(lambda: len(night.waiting()) == 2)
+    second = until(lambda: night.waiting()[1:])[0]
     night.open_gate()
     code, rows = loop.wait(60), night.rows()
     last, folder = two.jobs()[0], night.root / ".overnight" / "jobs" / "t-2.1"
@@ -116,7 +116,7 @@ def test_a_run_whose_worker_is_killed_is_run_again_by_another_and_counts_once(tw
         [1.0, 0.4],
         2,
         True,
-        "@up=1\n@loss=0.4\n",
+        f"{second}\n@loss=0.4\n",
         False,
     )
 
