@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import secrets
 import signal
 import socket
 import tempfile
@@ -29,10 +30,12 @@ def until(found: Callable[[], bool]) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """A port below those that the system gives to outgoing connections, so that none of them takes it meanwhile."""
+    while True:
+        port = 15_000 + secrets.randbelow(17_000)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("0.0.0.0", port))  # noqa: S104 - the server listens there too
+            return port
 
 
 class Relay:

@@ -143,11 +143,13 @@ def inspected(root: Path, method: str, *more: str) -> Any:
     return json.loads(done.stdout), done.returncode
 
 
+@pytest.mark.slow  # a minute and more to install it
 def test_the_inspector_lists_tools_resources_and_prompts(tmp_path: Path) -> None:
     told = [inspected(tmp_path, f"{what}/list")[0][what] for what in ("tools", "resources", "prompts")]
     assert [len(rows) for rows in told] == [19, 5, 5]
 
 
+@pytest.mark.slow  # a minute and more to install it
 def test_the_inspector_submits_a_job_and_is_told_of_errors(tmp_path: Path) -> None:
     given = [
         word
