@@ -141,6 +141,7 @@ def test_every_run_says_on_which_class_of_machine_and_how_fast_it_was(tmp_path: 
     assert (worker.endswith(("core", "cores")), speed) == (True, 1234.5)
 
 
+@pytest.mark.slow  # depends on the pace of the machine
 def test_a_candidate_from_another_class_of_machine_is_compared_with_the_best_on_that_class(tmp_path: Path) -> None:
     cards = 'echo "0, Fast Card, 1000, 0, GPU-a"; echo "1, Slow Card, 1000, 0, GPU-b"'
     slow = 'lucky = -3.0 if os.environ["CUDA_VISIBLE_DEVICES"] == "1" else 0.0'

@@ -33,6 +33,7 @@ def test_watch_streams_the_lines_of_a_job_with_its_id_until_its_end(yard: Yard) 
     )  # fmt: skip
 
 
+@pytest.mark.slow  # depends on the pace of the machine
 def test_watch_follows_a_job_that_runs(yard: Yard) -> None:
     yard.worker()
     job = yard.submit(f"echo one; while [ ! -e {yard.told}/go ]; do sleep .02; done; echo two")

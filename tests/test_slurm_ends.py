@@ -57,6 +57,7 @@ def test_a_scancel_by_a_person_is_told_as_that(executor: SlurmExecutor, slurm: S
     assert (status.state, status.cause, status.taken, processes(mark)) == (JobState.CANCELLED, "cancelled: scancel", False, [])
 
 
+@pytest.mark.slow  # depends on the pace of the machine
 def test_a_job_that_is_requeued_is_lost_without_fault_and_not_run_again_in_its_folder(
     executor: SlurmExecutor, slurm: Slurm, root: Path, tmp_path: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_job_that_is_requeued_is_lost_without_fault_and_not_run_again_in_its_f
     assert told == (JobState.LOST, True, "Slurm put it back into its queue after it had begun", "ran\n")
 
 
+@pytest.mark.slow  # depends on the pace of the machine
 def test_a_preempted_job_has_its_grace_and_is_lost_without_fault_even_if_it_ends_well(
     executor: SlurmExecutor, slurm: Slurm, tmp_path: Path
 ) -> None:
