@@ -26,7 +26,7 @@ check: $(VENV)/.made-dev  ## lint, format, types
 	@$(BIN)/mypy
 
 test: check  ## what CI runs
-	@$(BIN)/python -m pytest -n 2 -m "not slow"
+	@.ci/tests $(BIN)/python -n 2 -m "not slow"
 
 test-unprivileged:  ## the same as an ordinary user, where root works on it
 	@.ci/unprivileged -n 2 -m "not slow"
