@@ -122,7 +122,7 @@ def dag_from_yaml(
     yaml_content: Annotated[str, Field(description="The pipeline: nodes with name and command, and what each needs.")],
     workdir: Annotated[str, Field(description="Folder with its code.")] = ".",
     slots: Annotated[int | None, Field(ge=1, description="Tasks at once; one per processor if null.")] = None,
-    executor: Annotated[str, Field(description="local, hub, slurm or ray.")] = "local",
+    executor: Annotated[str, Field(description="local, hub, slurm or ray; as the settings say if empty.")] = "",
     cache: Annotated[bool, Field(description="Take over what an unchanged node has left before.")] = True,
 ) -> shapes.Pipeline:
     """Begin the pipeline of a YAML text in the background and return at once. SPENDS compute: its commands are run behind walls."""

@@ -76,6 +76,7 @@ class Submission:
     log_limit: int = 64 * 2**20  # bytes of its output that are kept from the beginning
     on_lost: OnLost = OnLost.STOP
     wait: bool = False  # stays queued although no worker could run it
+    hands_on: bool = False  # outputs are handed on as by one task to the next: ``**`` alone is all that was not laid out for it
 
     def trouble(self) -> str:
         """What cannot be meant, in words; empty if nothing."""
@@ -136,6 +137,7 @@ class Output:
     path: str  # below the folder of the job
     size: int
     sha256: str
+    executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
