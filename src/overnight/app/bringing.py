@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 from overnight.errors import StorageError, UsageError
@@ -17,7 +18,7 @@ from overnight.leavings import Outputs, Taken
 from overnight.outputs import MOST_BYTES, MOST_FILES, bring_back
 from overnight.queue import coding
 from overnight.queue.words import HubJob, Output
-from overnight.workspace import Parcels
+from overnight.workspace import EXECUTABLE, LINK, PLAIN, Parcels
 
 _LONGEST = coding.LONGEST * 3 // 4  # bytes of the list of what was left: it is told with the end of the attempt, in one message
 
@@ -39,14 +40,12 @@ def _handed_on(parcels: Parcels, job: HubJob, top: Path, dest: Path) -> tuple[Ou
     """The same as a task on the machine of its pipeline leaves: links within the folder count, ``**`` alone is all that was not laid out."""
     asked = job.submission
     head = f"{asked.folder}/" if asked.folder else ""
-    laid = (
-        {path.removeprefix(head): entry.id for path, entry in parcels.files(asked.code).items() if path.startswith(head)}
-        if asked.code
-        else {}
-    )
+    files = parcels.files(asked.code) if asked.code else {}
+    laid = {path.removeprefix(head): entry for path, entry in files.items() if path.startswith(head)}
+    known = {path: entry.id for path, entry in laid.items() if _mode(top / path) == entry.mode}
     kept, draft = dest.with_name(f".{dest.name}.kept.{os.getpid()}"), dest.with_name(f".{dest.name}.{os.getpid()}")
     try:
-        taken = Outputs(kept).take(top, None if asked.outputs == ("**",) else asked.outputs, laid, {})
+        taken = Outputs(kept).take(top, None if asked.outputs == ("**",) else asked.outputs, known, {})
         size = sum(file.size for file in taken.files)
         if len(taken.files) > MOST_FILES or size > MOST_BYTES:
             raise UsageError(
@@ -65,6 +64,15 @@ def _handed_on(parcels: Parcels, job: HubJob, top: Path, dest: Path) -> tuple[Ou
         remove(kept)
         remove(draft)
     return (*(Output(file.path, file.size, file.sha, file.executable) for file in taken.files), *told)
+
+
+def _mode(place: Path) -> str:
+    """What git would call what lies there; a file whose bits alone have changed was changed as well."""
+    try:
+        found = os.lstat(place).st_mode
+    except OSError:
+        return ""
+    return LINK if stat.S_ISLNK(found) else EXECUTABLE if found & 0o111 else PLAIN
 
 
 def _told(draft: Path, taken: Taken, removed: list[str]) -> tuple[Output, ...]:
