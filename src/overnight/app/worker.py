@@ -18,7 +18,7 @@ from overnight.doorbell import Doorbell
 from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
 from overnight.models import Confined, JobSpec
-from overnight.queue.words import Card, HubJob, Machine, Output, input_of, is_worker_name
+from overnight.queue.words import OURS, Card, HubJob, Machine, Output, input_of, is_worker_name
 from overnight.sandbox import By, Walls, confined, interpreters, stand
 from overnight.worker import ROOM, Around, Worker, place_at
 from overnight.workspace.parcels import Parcels
@@ -126,7 +126,7 @@ def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
     """Say that a command does not exist here, before anything is started."""
     import shutil
 
-    if len(command) < 2:
+    if len(command) < 2 or command[0] == OURS:
         return
     search = job.submission.env.get("PATH") or for_run(os.environ)["PATH"]
     there = (folder / command[0]).exists() if "/" in command[0] else shutil.which(command[0], path=search)

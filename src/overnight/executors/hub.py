@@ -14,6 +14,7 @@ import math
 import os
 import shlex
 import stat
+import sys
 import threading
 import time
 import weakref
@@ -29,10 +30,11 @@ from overnight.executors import folder as files
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 from overnight.protocols import Orders, Views
 from overnight.queue import coding, fit
-from overnight.queue.words import HubJob, Query, Stream, Submission, Wish
+from overnight.queue.words import OURS, HubJob, Query, Stream, Submission, Wish
 
 LEFT = ".overnight/left.json"  # among outputs that are handed on: what the job has removed, and what is to be said of it
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
+_OURS = (sys.executable, "-P", "-m", OURS)
 _DOWN = 300.0  # seconds for which a hub that does not answer is asked again to take a job
 _AGAIN = 5.0  # seconds between two looks whether a class of machine is still there
 _PINNED = "@class"  # at the end of the key of a job that waits for a class of machine
@@ -206,7 +208,8 @@ class HubExecutor:
         own = {name: value for name, value in spec.env.items() if self._reach.env.get(name) != value and name not in _GIVEN}
         inputs = tuple(link for link in packed.links if not link.startswith(".venv="))
         extras = (*(link for link in packed.links if link not in inputs), *spec.readable)
-        command = spec.argv if len(spec.argv) != 1 else (f"exec {shlex.quote(spec.argv[0])}",)  # one word is a line for the shell
+        argv = (OURS, *spec.argv[len(_OURS) :]) if spec.argv[: len(_OURS)] == _OURS else spec.argv  # our own program lies elsewhere there
+        command = argv if len(argv) != 1 else (f"exec {shlex.quote(argv[0])}",)  # one word is a line for the shell
         asked = Submission(
             command, name=spec.id, code=packed.commit, exp_id=spec.env.get("OVERNIGHT_EXPERIMENT_ID", ""), env=own, tags=wishes.tags,
             priority=wishes.priority, inputs=inputs, extras=extras, outputs=(*self._outputs, *spec.outputs), hands_on=spec.hands_on,
@@ -347,8 +350,8 @@ class HubExecutor:
             if _is_safe(path) and not _is_behind_link(cwd, path):
                 _remove(cwd, path)
         for each in found.outputs:
-            if each.path == LEFT or not _is_safe(each.path) or _is_behind_link(cwd, each.path):
-                continue
+            if each.path == LEFT or not _is_safe(each.path) or _is_behind_link(cwd, each.path) or not (source / each.path).is_file():
+                continue  # what is missed is told by whoever looks for it
             place = cwd / each.path
             place.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
@@ -362,7 +365,7 @@ class HubExecutor:
 
 def _left(source: Path) -> tuple[tuple[str, ...], str]:
     """What of the files that were laid out is gone, and what the worker says of what it brought back."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         found = json.loads((source / LEFT).read_bytes())
         return tuple(map(str, found["removed"])), str(found["note"])[:500]
     return (), ""

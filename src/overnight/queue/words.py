@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from overnight.models import JobState, JobStatus
 
+OURS = "overnight"  # the first word of a command that means this program, wherever it lies on the worker
 CHUNK = 256 * 2**10  # bytes of a stream that are told at once, at most
 STREAM_LIMIT = 160 * 2**20  # bytes of one stream of one attempt that are kept
 LEASE = 60.0  # seconds
