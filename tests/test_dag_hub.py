@@ -47,7 +47,7 @@ GATE = "touch {told}/$OVERNIGHT_TASK.$OVERNIGHT_ATTEMPT; until [ -e {told}/go ];
 
 def gated(yard: Yard) -> Project:
     """One task that waits at a gate, and one after it."""
-    gate = quoted(GATE.format(told=yard.told) + "; echo 1 > x; echo ran >> {}/runs".format(yard.told))
+    gate = quoted(GATE.format(told=yard.told) + f"; echo 1 > x; echo ran >> {yard.told}/runs")
     return over(yard, f"nodes: [{{name: a, command: {gate}}}, {{name: b, command: cat x, needs: a}}]")
 
 
@@ -155,9 +155,27 @@ def test_a_study_over_a_pipeline_runs_each_experiments_pipeline_on_a_worker(two:
     git(found.root, "init", "-q")
     git(found.root, "add", ".")
     git(found.root, "commit", "-qm", "one")
-    words = ("--metric", "loss", "--direction", "min", "--pipeline", "pipeline.yaml", "--baseline-runs", "1", "--budget", "2", "--slots", "2")
+    words = (
+        "--metric",
+        "loss",
+        "--direction",
+        "min",
+        "--pipeline",
+        "pipeline.yaml",
+        "--baseline-runs",
+        "1",
+        "--budget",
+        "2",
+        "--slots",
+        "2",
+    )
     said = typed(found.root, "run", *words, "--json", env=found.env)
-    assert ({job.submission.command[:3] for job in two.jobs()}, said.code, {job.submission.exp_id for job in two.jobs()}, said.json["experiments"]) == (
+    assert (
+        {job.submission.command[:3] for job in two.jobs()},
+        said.code,
+        {job.submission.exp_id for job in two.jobs()},
+        said.json["experiments"],
+    ) == (
         {("overnight", "dag", "inside")},
         0,
         {"exp-001", "exp-002", "exp-003"},
