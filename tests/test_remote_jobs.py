@@ -118,6 +118,36 @@ def test_a_job_of_the_laptop_runs_on_the_worker_with_the_laptops_code(world: Wor
     )  # fmt: skip
 
 
+PIPELINE = f"""
+nodes:
+  - {{name: a, command: "{sys.executable} -I -S train.py", gpu_count: 1, outputs: weights.bin}}
+  - {{name: b, command: "mkdir out; wc -c < weights.bin > out/n; ln -s n out/latest; rm weights.bin", needs: a}}
+  - {{name: c, command: "echo @n=$(cat out/latest) @need={{{{ a.loss }}}}", needs: [a, b]}}
+"""
+
+
+def test_a_pipeline_of_the_laptop_runs_on_the_worker_and_its_files_travel_from_stage_to_stage(world: World, project: Path) -> None:
+    (project / "pipeline.yaml").write_text(PIPELINE)
+    said = world.laptop.run("dag", "run", "pipeline.yaml", "--executor", "hub", cwd=project)
+    again = world.laptop.run("dag", "run", "pipeline.yaml", "--executor", "hub", cwd=project)
+    told = world.laptop.json("dag", "status", "dag-1")["nodes"]
+    assert ([row["metrics"] for row in told][2], "dag-1 SUCCEEDED: 3 succeeded" in said, "dag-2 SUCCEEDED: 3 cached" in again) == (
+        {"n": 700_000.0, "need": 0.3},
+        True,
+        True,
+    )
+
+
+def test_a_study_of_the_laptop_over_a_pipeline_runs_it_with_the_workers_own_program(world: World, tmp_path: Path) -> None:
+    text = "nodes: [{name: prepare, command: echo 4 > width}, {name: train, command: python3 -I -S train.py, needs: prepare}]"
+    train = "lr = 0.1\nprint(f'@loss={(lr - 0.03) ** 2 + 1 / int(open(\"width\").read()):.6f}')\n"
+    project = repository(tmp_path / "repository", {"train.py": train, "pipeline.yaml": text})
+    words = ("--metric", "loss", "--direction", "minimize", "--budget", "1", "--baseline-runs", "1", "--pipeline", "pipeline.yaml")
+    world.laptop.run("run", "--executor", "hub", "--unsafe-no-sandbox", *words, cwd=project)
+    rows = json.loads(world.laptop.run("ls", "--json", cwd=project))
+    assert [row["value"] is not None for row in rows] == [True, True]
+
+
 def test_a_study_of_the_laptop_runs_on_the_worker_and_its_artefact_is_measured_on_the_laptop(world: World, tmp_path: Path) -> None:
     train = "import pathlib\npathlib.Path('w').write_text('0.25')\nLR = 0.1\nprint('@loss=1')\n"
     judge = "import sys\nprint('@loss=' + open(sys.argv[1]).read())\n"

@@ -180,7 +180,7 @@ def test_what_slurm_would_never_run_is_one_error_with_its_own_words(
 ) -> None:
     refusing = SlurmExecutor(executor._root, options)
     with pytest.raises(UsageError) as checked:
-        refusing.check(seconds, 0)
+        refusing.check(shell("true", time_limit=seconds))
     with pytest.raises(JobError) as submitted:
         refusing.submit(shell("exit 0", time_limit=seconds))
     assert (checked.value.code, submitted.value.code, words in checked.value.message, words in submitted.value.message) == (
@@ -195,7 +195,7 @@ def test_what_slurm_would_never_run_is_one_error_with_its_own_words(
 def test_without_slurm_the_error_names_what_is_missing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UsageError) as checked:
-        SlurmExecutor(root).check(60, 0)
+        SlurmExecutor(root).check(shell("true", time_limit=60))
     with pytest.raises(JobError) as submitted:
         SlurmExecutor(root).submit(shell("exit 0"))
     assert [(error.value.code, error.value.message) for error in (checked, submitted)] == [("E-NO-SLURM", "sbatch is not on PATH")] * 2
@@ -205,7 +205,7 @@ def test_a_controller_that_does_not_answer_is_told_before_anything_is_spent(slur
     slurm.end("slurmctld", signal.SIGTERM)
     try:
         with pytest.raises(UnreachableError) as caught:
-            SlurmExecutor(root).check(60, 0)
+            SlurmExecutor(root).check(shell("true", time_limit=60))
     finally:
         slurm.start()
     assert (caught.value.code, caught.value.exit_code) == ("E-SLURM-DOWN", 7)

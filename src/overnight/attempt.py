@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from overnight.folders import remove
 from overnight.models import JobSpec, JobState, JobStatus
 from overnight.protocols import Executor, Hub
 from overnight.queue import coding
-from overnight.queue.words import CHUNK, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream, input_of
+from overnight.queue.words import CHUNK, OURS, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream, input_of
 
 _SOON, _LATE = 0.002, 0.05  # seconds between two looks at what a job prints
 _PAUSES = (0.2, 30.0)  # seconds before the hub is told again: at first, and at most
@@ -149,6 +150,8 @@ class Attempt:
     def _spec(self) -> JobSpec:
         asked, folder = self.job.submission, self._place.runs / self.name
         argv = asked.command if len(asked.command) > 1 else ("/bin/sh", "-c", asked.command[0])
+        if argv[0] == OURS:
+            argv = (sys.executable, "-P", "-m", *argv)
         own = {"OVERNIGHT_JOB_ID": self.job.id, "OVERNIGHT_ATTEMPT": str(self.job.attempt), "OVERNIGHT_EXPERIMENT_ID": asked.exp_id}
         cards = {"CUDA_VISIBLE_DEVICES": ",".join(self.job.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         if self.job.gpus:

@@ -31,6 +31,7 @@ _LOOK = 0.5  # seconds between two looks at the numbers of a task
 _WAITS = (0.5, 0.03)  # seconds that one look at a job may wait for its end: of a single one, of one among several
 _STATES = {JobState.SUCCEEDED: TaskState.SUCCEEDED, JobState.TIMED_OUT: TaskState.TIMED_OUT, JobState.CANCELLED: TaskState.CANCELLED}
 _TELLS = 8  # numbers on one line
+_APART = 'cd -- "$0" && OVERNIGHT_INPUTS="$PWD/$1" && export OVERNIGHT_INPUTS && shift && exec "$@"'
 
 Say = Callable[[str, str], None]  # (task, line)
 
@@ -45,6 +46,7 @@ class Place:
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
     cached: bool = True  # what succeeded before need not run again
     redact: Callable[[str], str] = str  # takes known secrets out of what is said
+    apart: bool = False  # tasks run in copies of their folders, elsewhere: what they are told of it is relative
 
 
 @dataclass(slots=True)
@@ -235,6 +237,7 @@ class Conductor:
 
     def _spec(self, task: Task, found: Filled, row: Row, at: tuple[Path, Path]) -> JobSpec:
         folder, base = at
+        inside = "" if base == folder else str(base.relative_to(folder))
         env = {
             **self._place.env, **found.env, "OVERNIGHT_DAG": self._dag.id, "OVERNIGHT_NODE": task.node.name, "OVERNIGHT_TASK": task.id,
             "OVERNIGHT_INPUTS": str(base / INPUTS), **{f"OVERNIGHT_MATRIX_{key.upper()}": value for key, value in task.matrix},
@@ -242,11 +245,16 @@ class Conductor:
         if row.gpus and self._place.machine.cards is not None:
             env |= {"CUDA_VISIBLE_DEVICES": ",".join(row.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         argv = shell(task.node, found)
-        if base != folder:
+        if self._place.apart:
+            argv = ("/bin/sh", "-c", _APART, inside or ".", INPUTS, *argv)
+        elif inside:
             argv = ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', str(base), *argv)
+        node = task.node
+        left = [f"{inside}/{path}" if inside else path for path in found.outputs] if found.outputs is not None else ["**"]
         return JobSpec(
-            id=row.job, argv=argv, cwd=str(folder), env=env, time_limit=task.node.time_limit, gpus=row.gpus,
-            memory_limit=int(task.node.memory_gb * 2**30), readable=tuple(map(str, self._handing.outside(found.sources).values())),
+            id=row.job, argv=argv, cwd=str(folder), env=env, time_limit=node.time_limit, gpus=row.gpus,
+            memory_limit=int(node.memory_gb * 2**30), readable=tuple(map(str, self._handing.outside(found.sources).values())),
+            cpus=node.cpus, gpu_type=node.gpu_type, vram_gb=node.vram_gb, outputs=tuple(left), hands_on=bool(left),
         )  # fmt: skip
 
     # --- watching and ending -----------------------------------------------------------------------------------------

@@ -145,6 +145,13 @@ class JobSpec:
     durable: bool = True  # its end is on the disk before it is told; a proposer's is not, for it can be asked again
     metric: str = ""  # the goal metric: exempt from the cap on metric names
     worker: str = ""  # class of machine that it is to run on, where one can be chosen; empty = any
+    cpus: float = 0.0  # processors that it takes up, where a place is sought for it
+    gpu_type: str = ""  # part of the name of its GPUs, where they are chosen
+    vram_gb: float = 0.0  # of each of them
+    outputs: tuple[str, ...] = ()  # paths and patterns below ``cwd`` that a machine with files of its own must bring back
+    hands_on: bool = (
+        False  # as one task hands on to the next: ``**`` alone is all that was not laid out for it, also what it has removed counts
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,8 @@ class Searcher(Protocol):
 class Cluster(Protocol):
     """What an executor may also be: one that asks others for room."""
 
-    def check(self, seconds: float, gpus: int) -> None:
-        """Refuse what would never be given to a job of so many seconds with so many GPUs. Raises ``UsageError``, ``UnreachableError``."""
+    def check(self, spec: JobSpec) -> None:
+        """Refuse what would never be given to such a job: time, GPUs, processors, memory. Raises ``UsageError``, ``UnreachableError``."""
         ...
 
 

@@ -77,7 +77,10 @@ def _hand_in(link: Link, job: HubJob, outputs: tuple[Output, ...], folder: Path)
     for each in outputs:
         link.put(_OUTPUTS, _name(job.id, job.attempt, each.path), folder / each.path, timeout=_PATIENCE)
     for begin in range(0, len(outputs), 1000):
-        rows = [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in outputs[begin : begin + 1000]]
+        rows = [
+            {"path": each.path, "size": each.size, "sha256": each.sha256, "executable": each.executable}
+            for each in outputs[begin : begin + 1000]
+        ]
         _ask(link, "outputs-sent", {"job": job.id, "attempt": job.attempt, "files": rows})
 
 
@@ -124,7 +127,7 @@ class Counterpart:
     def _handed_in(self, who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
         job = self._of_worker(who, row)
         for each in row["files"]:
-            output = Output(str(each["path"]), int(each["size"]), str(each["sha256"]))
+            output = Output(str(each["path"]), int(each["size"]), str(each["sha256"]), each.get("executable") is True)
             _receive(self._link, who.name, _name(job.id, job.attempt, output.path), self._outputs(job), output)
         return {}
 
@@ -161,6 +164,7 @@ def _receive(link: Link, source: str, name: str, folder: Path, output: Output) -
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         raise StorageError("E-OUTPUTS", f"{place} cannot be written: {exc.strerror}", fix=f"df -h {folder.parent}") from exc
+    place.chmod(0o755 if output.executable else 0o600)
     if digest != output.sha256 or place.stat().st_size != output.size:
         place.unlink()
         raise OvernightError("E-DAMAGED", f"{output.path[:80]} did not arrive as it was sent", fix="overnight hub list")

@@ -125,6 +125,12 @@ def output(environ: Mapping[str, str], given: str, task: str) -> Path:
     return log
 
 
+def said(environ: Mapping[str, str], given: str, since: int = 0) -> list[tuple[int, str, str]]:
+    """Number, task and text of every line that was said after the line ``since``. Raises ``NotFoundError``, ``UsageError``."""
+    with dag_place.recorded(environ) as (_, record):
+        return record.said(record.dag(number_of(given)).number, since)
+
+
 def followed(environ: Mapping[str, str], given: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[tuple[str, str]]:
     """Task and line of everything that was said from the beginning and is said until the end; stops where nobody conducts any more."""
     number = number_of(given)

@@ -12,6 +12,7 @@ from typing import Any
 from overnight import gpus
 from overnight.errors import UsageError, nearest
 from overnight.executors import EXECUTORS
+from overnight.models import JobSpec
 from overnight.protocols import Cluster, Executor
 from overnight.settings import Settings
 
@@ -31,13 +32,9 @@ def executor_at(state: Path, settings: Settings | None = None) -> Executor:
 
 def executor_named(name: str, root: Path, args: str = "", verb: str = "overnight run") -> Executor:
     """The executor of a row, or of a plugin, with its job folders in ``root``; ``args`` are its own words. Raises ``UsageError``."""
-    if name not in EXECUTORS and ":" not in name:
-        raise UsageError(
-            "E-NO-EXECUTOR", f"there is no executor '{name[:80]}'{nearest(name, EXECUTORS)}", why=f"known: {', '.join(sorted(EXECUTORS))}",
-            fix=f"{verb} --executor local",
-        )  # fmt: skip
+    check_name(name, verb)
     if name == "hub":
-        raise UsageError("E-NO-EXECUTOR", "the hub is an executor of studies alone", fix=f"{verb} --executor local")
+        raise UsageError("E-NO-EXECUTOR", "the hub is an executor of studies and pipelines alone", fix=f"{verb} --executor local")
     if name == "local":
         if args:
             raise UsageError("E-EXECUTOR-ARGS", "the local executor takes no words", fix=f"{verb} --executor slurm --executor-args …")
@@ -45,6 +42,15 @@ def executor_named(name: str, root: Path, args: str = "", verb: str = "overnight
         return here
     there: Executor = _made(name)(root, words_of(args))
     return there
+
+
+def check_name(name: str, verb: str) -> None:
+    """Refuse an executor that is neither a row nor the path of a plugin. Raises ``UsageError`` (E-NO-EXECUTOR)."""
+    if name not in EXECUTORS and ":" not in name:
+        raise UsageError(
+            "E-NO-EXECUTOR", f"there is no executor '{name[:80]}'{nearest(name, EXECUTORS)}", why=f"known: {', '.join(sorted(EXECUTORS))}",
+            fix=f"{verb} --executor local",
+        )  # fmt: skip
 
 
 def words_of(args: str) -> tuple[str, ...]:
@@ -75,7 +81,7 @@ def check(settings: Settings, state: Path) -> None:
     executor = executor_at(state, settings)
     try:
         if isinstance(executor, Cluster):
-            executor.check(settings.limit, settings.gpus_per_run)
+            executor.check(JobSpec("check", ("true",), "/", time_limit=settings.limit, gpus=tuple(map(str, range(settings.gpus_per_run)))))
     finally:
         getattr(executor, "close", lambda: None)()
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from overnight import gpus, sandbox
 from overnight.app import hub as hubs
+from overnight.app.bringing import brought
 from overnight.app.where import devices_elsewhere, executor_named
 from overnight.attempt import Hands
 from overnight.doorbell import Doorbell
 from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
 from overnight.models import Confined, JobSpec
-from overnight.outputs import bring_back
-from overnight.queue.words import Card, HubJob, Machine, Output, input_of, is_worker_name
+from overnight.queue.words import OURS, Card, HubJob, Machine, Output, input_of, is_worker_name
 from overnight.sandbox import By, Walls, confined, interpreters, stand
 from overnight.worker import ROOM, Around, Worker, place_at
 from overnight.workspace.parcels import Parcels
@@ -55,7 +55,7 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
         stack.callback(getattr(executor, "close", lambda: None))
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         hands = Hands(
-            reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, job, folder), wrap,
+            reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, parcels, job, folder), wrap,
             for_run(reached.environ), lambda given: class_of(machine, given), around.word,
         )  # fmt: skip
         bell = stack.enter_context(Doorbell(place.wake, "stop"))
@@ -126,7 +126,7 @@ def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
     """Say that a command does not exist here, before anything is started."""
     import shutil
 
-    if len(command) < 2:
+    if len(command) < 2 or command[0] == OURS:
         return
     search = job.submission.env.get("PATH") or for_run(os.environ)["PATH"]
     there = (folder / command[0]).exists() if "/" in command[0] else shutil.which(command[0], path=search)
@@ -147,9 +147,9 @@ def _called(reached: hubs.Reached, wanted: Wanted) -> str:
     return reached.name or wanted.name
 
 
-def _outputs(reached: hubs.Reached, job: HubJob, folder: Path) -> tuple[Output, ...]:
-    asked, place = job.submission, reached.place.outputs(job)
-    found = bring_back(folder / asked.folder, asked.outputs, place)
+def _outputs(reached: hubs.Reached, parcels: Parcels, job: HubJob, folder: Path) -> tuple[Output, ...]:
+    place = reached.place.outputs(job)
+    found = brought(parcels, job, folder, place)
     reached.courier.hand_in(job, found, place)
     return found
 

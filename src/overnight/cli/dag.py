@@ -33,7 +33,10 @@ def dag() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--slots", type=click.IntRange(min=1), metavar="N", help="At most so many tasks at once (default: one per processor).")
 @click.option("--gpus", default="", metavar="LIST", help="GPUs for tasks that ask for them, as in 0,1 (default: all that are found).")
-@click.option("--executor", default="local", metavar="NAME", show_default=True, help="Where tasks run.")
+@click.option(
+    "--executor", default="", metavar="NAME", help="Where tasks run: local, hub, slurm or ray (default: as the settings say, else local)."
+)
+@click.option("--executor-args", default="", metavar="WORDS", help="Further words for the executor, as the setting executor_args.")
 @click.option("--until", multiple=True, metavar="NODE", help="Only this node and what it needs. Repeatable.")
 @click.option("--workdir", type=click.Path(path_type=Path), metavar="DIR", help="Where the code is (default: the folder of FILE).")
 @click.option("--no-cache", is_flag=True, help="Run also what has not changed.")

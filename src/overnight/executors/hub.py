@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import math
 import os
 import shlex
 import stat
+import sys
 import threading
 import time
 import weakref
@@ -27,9 +30,11 @@ from overnight.executors import folder as files
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 from overnight.protocols import Orders, Views
 from overnight.queue import coding, fit
-from overnight.queue.words import HubJob, Query, Stream, Submission, Wish
+from overnight.queue.words import OURS, HubJob, Query, Stream, Submission, Wish
 
+LEFT = ".overnight/left.json"  # among outputs that are handed on: what the job has removed, and what is to be said of it
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
+_OURS = (sys.executable, "-P", "-m", OURS)
 _DOWN = 300.0  # seconds for which a hub that does not answer is asked again to take a job
 _AGAIN = 5.0  # seconds between two looks whether a class of machine is still there
 _PINNED = "@class"  # at the end of the key of a job that waits for a class of machine
@@ -116,17 +121,14 @@ class HubExecutor:
         self._next: dict[str, float] = {}  # when it is looked again whether the class that a job waits for is there
         self._finalizer = weakref.finalize(self, reach.close)
 
-    def check(self, seconds: float, gpus: int) -> None:
+    def check(self, spec: JobSpec) -> None:
         """Refuse what no worker could run. Raises ``UsageError`` (E-NO-WORKERS, E-NO-FIT), ``UnreachableError``."""
         if self._wishes.wait:
             return
-        wishes = self._wishes
-        asked = Submission(
-            ("true",), gpu_count=gpus, gpu_type=wishes.gpu_type, vram_gb=wishes.vram_gb, cpus=wishes.cpus, memory_gb=wishes.memory_gb,
-            tags=wishes.tags, time_limit=seconds,
-        )  # fmt: skip
+        asked = self._placed(Submission(("true",), tags=self._wishes.tags), spec)
+        gpus = asked.gpu_count
         machines = [each.machine for each in self._reach.desk.workers() if each.alive and not each.draining]
-        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *(f"--tag {tag}" for tag in wishes.tags)])
+        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *(f"--tag {tag}" for tag in asked.tags)])
         if not machines:
             raise UsageError(
                 "E-NO-WORKERS",
@@ -135,7 +137,7 @@ class HubExecutor:
                 fix=start,
             )
         if has := fit.lacking(_wish(asked), machines):
-            raise UsageError("E-NO-FIT", "no worker could run this study's runs", why=has, fix=f"{start}   # where it fits")
+            raise UsageError("E-NO-FIT", "no worker could run it", why=has, fix=f"{start}   # where it fits")
 
     def submit(self, spec: JobSpec) -> None:
         """Queue the job unless that was done already; from then on it outlives us. Raises ``JobError``."""
@@ -206,16 +208,25 @@ class HubExecutor:
         own = {name: value for name, value in spec.env.items() if self._reach.env.get(name) != value and name not in _GIVEN}
         inputs = tuple(link for link in packed.links if not link.startswith(".venv="))
         extras = (*(link for link in packed.links if link not in inputs), *spec.readable)
-        command = spec.argv if len(spec.argv) != 1 else (f"exec {shlex.quote(spec.argv[0])}",)  # one word is a line for the shell
+        argv = (OURS, *spec.argv[len(_OURS) :]) if spec.argv[: len(_OURS)] == _OURS else spec.argv  # our own program lies elsewhere there
+        command = argv if len(argv) != 1 else (f"exec {shlex.quote(argv[0])}",)  # one word is a line for the shell
         asked = Submission(
-            command, name=spec.id, code=packed.commit, gpu_count=len(spec.gpus), exp_id=spec.env.get("OVERNIGHT_EXPERIMENT_ID", ""), env=own,
-            tags=wishes.tags, priority=wishes.priority, time_limit=spec.time_limit, gpu_type=wishes.gpu_type, vram_gb=wishes.vram_gb,
-            cpus=wishes.cpus, memory_gb=max(wishes.memory_gb, spec.memory_limit / 1e9), inputs=inputs, extras=extras, outputs=self._outputs,
-            submission_key=key, metric=spec.metric, grace=spec.grace, process_limit=spec.process_limit, disk_limit=spec.disk_limit,
-            log_limit=spec.log_head, wait=True,
+            command, name=spec.id, code=packed.commit, exp_id=spec.env.get("OVERNIGHT_EXPERIMENT_ID", ""), env=own, tags=wishes.tags,
+            priority=wishes.priority, inputs=inputs, extras=extras, outputs=(*self._outputs, *spec.outputs), hands_on=spec.hands_on,
+            pipeline=spec.env.get("OVERNIGHT_DAG", ""), submission_key=key, metric=spec.metric, grace=spec.grace,
+            process_limit=spec.process_limit, disk_limit=spec.disk_limit, log_limit=spec.log_head, wait=True,
         )  # fmt: skip
+        asked = self._placed(asked, spec)
         pinned = _pinned(asked, spec.worker)
         return pinned if spec.worker and self._is_possible(pinned) else asked
+
+    def _placed(self, asked: Submission, spec: JobSpec) -> Submission:
+        """The same with what it takes of its worker: as the job says, else as all of them wish."""
+        wishes = self._wishes
+        return dataclasses.replace(
+            asked, gpu_count=len(spec.gpus), gpu_type=spec.gpu_type or wishes.gpu_type, vram_gb=spec.vram_gb or wishes.vram_gb,
+            cpus=max(wishes.cpus, math.ceil(spec.cpus)), memory_gb=max(wishes.memory_gb, spec.memory_limit / 1e9), time_limit=spec.time_limit,
+        )  # fmt: skip
 
     def _is_possible(self, asked: Submission) -> bool:
         """Whether a worker that lives could run it."""
@@ -231,8 +242,12 @@ class HubExecutor:
                 found = self._reach.desk.cancel(found.id, _LEFT)
         if not (found.state.over and found.cause.endswith(_LEFT)):
             return False
+        spec = jobs.spec_from_json((folder / jobs.SPEC).read_bytes())
         free = dataclasses.replace(
-            asked, gpu_type=self._wishes.gpu_type, tags=self._wishes.tags, submission_key=asked.submission_key.removesuffix(_PINNED)
+            asked,
+            gpu_type=spec.gpu_type or self._wishes.gpu_type,
+            tags=self._wishes.tags,
+            submission_key=asked.submission_key.removesuffix(_PINNED),
         )
         files.replace(folder, ORDER, coding.written(free))
         (folder / JOB).unlink()
@@ -273,12 +288,12 @@ class HubExecutor:
                 return JobStatus(JobState.LOST, f"there is no job {job}" if not folder.exists() else "it was never queued")
             try:
                 self._heard[job] = self._told(folder)
-            except UsageError as exc:  # what was ordered while the hub did not answer
-                return files.conclude(folder, JobStatus(JobState.FAILED, exc.message))
             except NotFoundError:
                 return files.conclude(folder, JobStatus(JobState.LOST, "the hub does not know it any more"))
             except (UnreachableError, StorageError) as exc:  # the hub's disk, or the way there: nothing is taken for dead
                 return self._heard.get(job) or JobStatus(JobState.QUEUED, f"the hub does not answer: {exc.message}")
+            except OvernightError as exc:  # what was ordered while the hub did not answer and is refused now, or came back damaged
+                return files.conclude(folder, JobStatus(JobState.FAILED, exc.message))
             except OSError as exc:
                 raise StorageError("E-STORAGE", f"job {job} cannot be followed: {exc.strerror}", where=str(folder), fix="df -h .") from exc
             return self._heard[job]
@@ -300,7 +315,7 @@ class HubExecutor:
             end or JobStatus(found.state, started=found.started or 0.0), state=found.state, cause=found.cause, pid=0
         )
         if found.state is JobState.SUCCEEDED and found.submission.outputs:
-            self._bring_back(folder, found)
+            status = dataclasses.replace(status, cause=self._bring_back(folder, found) or status.cause)
         return files.conclude(folder, status)
 
     def _mirror(self, folder: Path, found: HubJob) -> JobStatus | None:
@@ -323,23 +338,55 @@ class HubExecutor:
                     file.flush()
         return end
 
-    def _bring_back(self, folder: Path, found: HubJob) -> None:
-        """Put what the job has left into its folder here, where it would be had it run here; never through a link."""
+    def _bring_back(self, folder: Path, found: HubJob) -> str:
+        """Put what the job has left into its folder here, as it would be had it run here; what is to be said of that, or nothing."""
         try:
             source = self._reach.outputs(found)
         except NotFoundError:
-            return  # it has left nothing, which whoever looks for it will say
+            return ""  # it has left nothing, which whoever looks for it will say
         cwd = Path(jobs.spec_from_json((folder / jobs.SPEC).read_bytes()).cwd)
+        removed, said = _left(source) if found.submission.hands_on else ((), "")
+        for path in removed:
+            if _is_safe(path) and not _is_behind_link(cwd, path):
+                _remove(cwd, path)
         for each in found.outputs:
+            if each.path == LEFT or not _is_safe(each.path) or _is_behind_link(cwd, each.path) or not (source / each.path).is_file():
+                continue  # what is missed is told by whoever looks for it
             place = cwd / each.path
-            if any(parent.is_symlink() for parent in place.parents if cwd in parent.parents):
-                continue
             place.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 if not stat.S_ISDIR(place.lstat().st_mode):
                     place.unlink()
             if not place.exists():
                 _copy(source / each.path, place)
+                place.chmod(0o755 if each.executable else 0o644)
+        return said
+
+
+def _left(source: Path) -> tuple[tuple[str, ...], str]:
+    """What of the files that were laid out is gone, and what the worker says of what it brought back."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = json.loads((source / LEFT).read_bytes())
+        return tuple(map(str, found["removed"])), str(found["note"])[:500]
+    return (), ""
+
+
+def _is_safe(path: str) -> bool:
+    return not path.startswith("/") and not {"", ".", ".."} & set(path.split("/")) and "\0" not in path
+
+
+def _is_behind_link(top: Path, path: str) -> bool:
+    return any(parent.is_symlink() for parent in (top / path).parents if top in parent.parents)
+
+
+def _remove(top: Path, path: str) -> None:
+    """Take a file away, and the folders that are empty without it."""
+    with contextlib.suppress(OSError):
+        (top / path).unlink()
+        for parent in (top / path).parents:
+            if parent == top:
+                return
+            parent.rmdir()
 
 
 def _wish(asked: Submission) -> Wish:

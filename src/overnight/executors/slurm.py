@@ -62,10 +62,14 @@ class SlurmExecutor:
         self._ended: dict[str, float] = {}  # job -> when Slurm was first seen to be done with it
         self._killed: set[str] = set()
 
-    def check(self, seconds: float, gpus: int) -> None:
+    def check(self, spec: JobSpec) -> None:
         """Refuse at once what Slurm would never start: partition, account, time limit. Raises ``UsageError``, ``UnreachableError``."""
+        if spec.vram_gb:
+            raise UsageError(
+                "E-NO-FIT", "Slurm chooses no GPUs by their memory (vram_gb)", why="it knows their types", fix="scontrol show node | grep Gres   # name one as gpu_type"
+            )  # fmt: skip
         try:
-            slurm.run(("sbatch", "--test-only", *wishes(seconds, 0, gpus), *self._options), "#!/bin/sh\n")
+            slurm.run(("sbatch", "--test-only", *wishes(spec), *self._options), "#!/bin/sh\n")
         except Refused as exc:
             raise slurm.error(exc) from exc
 
@@ -85,7 +89,7 @@ class SlurmExecutor:
         try:
             files.write(spec, folder)
             if not (folder / jobs.STATUS).exists() and not self._is_ordered(folder):
-                self._orders.add((wishes(spec.time_limit, spec.memory_limit, len(spec.gpus)), folder))
+                self._orders.add((wishes(spec), folder))
         except OSError as exc:
             raise JobError(
                 "E-JOB-START", f"job {spec.id} cannot be started: {exc.strerror or exc}", where=str(folder), fix=f"df -h {self._root}"

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from overnight.models import JobState, JobStatus
 
+OURS = "overnight"  # the first word of a command that means this program, wherever it lies on the worker
 CHUNK = 256 * 2**10  # bytes of a stream that are told at once, at most
 STREAM_LIMIT = 160 * 2**20  # bytes of one stream of one attempt that are kept
 LEASE = 60.0  # seconds
@@ -76,6 +77,7 @@ class Submission:
     log_limit: int = 64 * 2**20  # bytes of its output that are kept from the beginning
     on_lost: OnLost = OnLost.STOP
     wait: bool = False  # stays queued although no worker could run it
+    hands_on: bool = False  # outputs are handed on as by one task to the next: ``**`` alone is all that was not laid out for it
 
     def trouble(self) -> str:
         """What cannot be meant, in words; empty if nothing."""
@@ -136,6 +138,7 @@ class Output:
     path: str  # below the folder of the job
     size: int
     sha256: str
+    executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

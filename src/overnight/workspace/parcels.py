@@ -113,9 +113,10 @@ class Parcels:
         """Every path of the code. Raises ``NotFoundError``."""
         if not self.has(commit):
             raise NotFoundError("E-NO-CODE", f"there is no code {commit[:12]} here", fix="submit the job again")
-        if self._latest[0] != commit:
-            self._latest = commit, self._listing(commit, {"GIT_DIR": str(self._home)}).files
-        return self._latest[1]
+        latest = self._latest  # other threads may want other code at the same time
+        if latest[0] != commit:
+            latest = self._latest = commit, self._listing(commit, {"GIT_DIR": str(self._home)}).files
+        return latest[1]
 
     # --- where it goes to ------------------------------------------------------------------------------------------
 
