@@ -84,8 +84,11 @@ class Trying:
         return self._folder / f"{self.study.tag}-{trial.number}"
 
     def room(self) -> None:
-        """Refuse when the budget is used up. Raises ``UsageError``."""
-        if used := self._pace.used_up(self._elapsed()):
+        """Refuse when the budget has no room for one more; a trial that was begun may be run. Raises ``UsageError``."""
+        waiting = [trial for trial in self._store.open_trials(self.study.id) if not trial.experiment]
+        used = self._pace.used_up(self._elapsed())
+        if used or not self._pace.room(len(waiting)):
+            used = used or f"the budget is used up by the open trials: {', '.join(str(trial.number) for trial in waiting)}"
             more = self._store.count(self.study.id) + 10
             why = "trials are experiments of the study and count like those of the loop"
             raise UsageError("E-BUDGET", used, why=why, fix=f"overnight trial begin --budget {more}   # or change it in overnight.toml")
@@ -121,7 +124,6 @@ class Trying:
             raise UsageError(
                 "E-NO-HYPOTHESIS", "an experiment needs a hypothesis", why="it is what the record, the table and notes say of it", fix=again
             )
-        self.room()
         copy = self.copy(trial)
         proposal = self._parts.thinker.taken(self.study, _wish(trial), copy, Idea(hypothesis.strip(), Outside.name))
         if proposal.rejected == NO_CHANGE:
