@@ -39,6 +39,7 @@ _WORK = {
     "runner",
     "evaluation",
     "thinking",
+    "trying",
     "ledger",
     "steps",
     "loop",

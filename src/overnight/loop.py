@@ -24,8 +24,8 @@ from overnight.store import Store
 from overnight.thinking import ASKS_AN_AGENT, Talk, Wish
 
 
-def run_cycle(steps: Steps, experiment: Experiment, slot: int) -> Experiment | None:
-    """Take one experiment from its number to its place in the branch.
+def run_cycle(steps: Steps, experiment: Experiment, slot: int, *, settle: bool = True) -> Experiment | None:
+    """Take one experiment from its number to its place in the branch; without ``settle`` to where it can be decided.
 
     Each step is in the store before the next begins; steps taken by an earlier loop are passed over. None = put back.
     """
@@ -40,13 +40,14 @@ def run_cycle(steps: Steps, experiment: Experiment, slot: int) -> Experiment | N
             experiment = measured
         with steps.deciding:
             if experiment.stage is not Stage.DECIDED:
-                experiment, wanted = steps.decide(experiment)
+                experiment, wanted = steps.decide(experiment) if settle else (experiment, steps.wanted(experiment))
             if wanted is not None and not wanted.number:  # a row of a wave waits for the others
                 return None
             if wanted is None:
-                experiment = steps.apply(experiment)
+                experiment = steps.apply(experiment) if settle else experiment
                 break
-    steps.look_once(experiment)
+    if settle:
+        steps.look_once(experiment)
     return experiment
 
 

@@ -221,6 +221,22 @@ class Proposal:
     notes: tuple[str, ...] = ()  # what the scope check wants to be known, e.g. files not carried
     told: tuple[int, ...] = ()  # ids of the notes that stood in its brief
     takes: tuple[int, ...] = ()  # ids of the queued ideas that its brief asked for
+    trial: int = 0  # the trial in whose copy it was made; 0 = none
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A copy of a version in which somebody outside the loop edits, until what came of it is decided."""
+
+    number: int
+    operator: Operator
+    parent: int
+    crashed: int  # the experiment that it mends; 0 = none
+    begun: float
+    told: tuple[int, ...]  # as in its proposal
+    takes: tuple[int, ...]
+    experiment: int = 0  # that tried what was in the copy; 0 = none yet
+    ended: float | None = None  # when it was settled or given up
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Place:
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
     worker: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a run on these GPUs
     asks: str = ""  # the class of machine that runs are to go to, where one can be chosen; empty = any
+    heard: Callable[[int, Sequence[MetricPoint]], None] = lambda _number, _points: None  # what an experiment says while it is waited for
 
 
 class Runner:
@@ -60,8 +61,14 @@ class Runner:
 
     def on(self, worker: str) -> Runner:
         """The same, whose runs go to this class of machine where one can be chosen."""
-        doors = (self._executor, self._workspace, self._store)
-        return Runner(doors, replace(self._place, asks=worker), self._examiner, self._clock)
+        return self._in(replace(self._place, asks=worker))
+
+    def hearing(self, heard: Callable[[int, Sequence[MetricPoint]], None]) -> Runner:
+        """The same, who passes on what experiments say while they are waited for."""
+        return self._in(replace(self._place, heard=heard))
+
+    def _in(self, place: Place) -> Runner:
+        return Runner((self._executor, self._workspace, self._store), place, self._examiner, self._clock)
 
     def worker(self, gpus: tuple[str, ...]) -> str:
         """The class of machine that a run on these GPUs belongs to."""
@@ -132,6 +139,7 @@ class Runner:
         curve: list[tuple[float, float]] = []
         while not (status := self._executor.poll(job, 0.5)).state.over:
             points, offset = self._executor.tail(job, offset)
+            self._place.heard(number, points)
             fresh = [(point.step, point.value) for point in points if point.name == study.metric]
             curve += fresh
             early = self._early.verdict(study, number, curve) if fresh and not again else None
@@ -141,6 +149,15 @@ class Runner:
             if not reason and (reason := stop() or (f"{EARLY}{early.reason}" if early else "")):
                 self._executor.cancel(job, reason)
         return status, reason
+
+    def break_off(self, study: Study, number: int, reason: str) -> None:
+        """End the runs of an experiment that are under way; nothing of them counts."""
+        for attempt in [attempt for item, attempt in self._store.open_jobs(study.id) if item == number]:
+            job = self.job(study, number, attempt)
+            self._executor.cancel(job, reason)
+            while not self._executor.poll(job, 0.5).state.over:
+                pass
+            self._put_back(study, number, attempt, f"put back: {reason}")
 
     def _put_back(self, study: Study, number: int, attempt: int, cause: str) -> None:
         self._store.lost(study.id, number, attempt, cause, self._clock())

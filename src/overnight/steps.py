@@ -203,6 +203,31 @@ class Steps:
             self.study.id, experiment.number, ruling.decision, verdict.cause, bar, self._parts.clock(), knowledge=knowledge, takes_back=undone, **columns
         )  # fmt: skip
 
+    def foresee(self, experiment: Experiment) -> Ruling:
+        """What ``decide`` would say of a measured experiment now; nothing is written. Called under ``deciding``."""
+        if experiment.crash_kind in ("start", "stopped-early"):
+            return Ruling(Verdict(Action.CRASH if experiment.crash_kind == "start" else Action.DISCARD, experiment.cause))
+        return self._referee.ruling(self.study, experiment)
+
+    def wanted(self, experiment: Experiment) -> Wanted | None:
+        """The run that is wanted before there can be a verdict. Called under ``deciding``."""
+        found = self.foresee(experiment).wanted
+        return Wanted(*found) if found else None
+
+    def give_up(self, experiment: Experiment, why: str) -> Experiment:
+        """Write that whoever proposed it does not want it: never a keep, whatever it is worth. Called under ``deciding``."""
+        ruling = self.foresee(experiment) if experiment.stage is Stage.MEASURED else None
+        if ruling is None:
+            return self._parts.store.decide(
+                self.study.id, experiment.number, Decision.DISCARD, f"given up: {why}", None, self._parts.clock()
+            )
+        if ruling.wanted is None and not ruling.verdict.kept:
+            return self.decide(experiment)[0]
+        best = self._parts.store.bar(self.study.id)
+        self._before = best[0] if best else 0
+        verdict = replace(ruling.verdict, action=Action.DISCARD, cause=f"given up: {why}; {ruling.verdict.cause}")
+        return self._decided(experiment, Ruling(verdict))
+
     def _restore(self, experiment: Experiment, best: tuple[int, float] | None) -> Experiment:
         """Back to an earlier best without a run: its tree is that of an experiment which has all the runs it needs."""
         store, study, undone, now = self._parts.store, self.study, takes_back(experiment), self._parts.clock()

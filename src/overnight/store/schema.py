@@ -220,4 +220,19 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE job ADD COLUMN confined TEXT NOT NULL DEFAULT '';  -- what stood around it, where that need not be what the study's machine has
     """,
+    """
+    CREATE TABLE trial (                   -- a copy in which somebody outside the loop edits
+        study INTEGER NOT NULL REFERENCES study(id),
+        number INTEGER NOT NULL,
+        operator TEXT NOT NULL,
+        parent INTEGER NOT NULL,
+        crashed INTEGER NOT NULL DEFAULT 0,-- the experiment that it mends
+        begun REAL NOT NULL,
+        told TEXT NOT NULL DEFAULT '[]',   -- ids of the notes in its brief, and of the idea that it asks for; JSON
+        takes TEXT NOT NULL DEFAULT '[]',
+        experiment INTEGER NOT NULL DEFAULT 0, -- that tried what was in the copy
+        ended REAL,
+        PRIMARY KEY (study, number)
+    ) WITHOUT ROWID;
+    """,
 )

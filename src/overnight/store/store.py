@@ -19,10 +19,11 @@ from overnight.store.jobs import Jobs
 from overnight.store.notes import Notes
 from overnight.store.plans import Plans
 from overnight.store.rows import digest, experiment_from, pack, storable, study_from, unpack
+from overnight.store.trials import Trials
 from overnight.store.vectors import Vectors
 
 
-class Store(Jobs, Notes, Ideas, Plans, Vectors):
+class Store(Jobs, Notes, Ideas, Plans, Vectors, Trials):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
@@ -115,6 +116,8 @@ class Store(Jobs, Notes, Ideas, Plans, Vectors):
             for idea_taken in proposal.takes:
                 took = "UPDATE idea SET state='taken', experiment=?, tries=tries+1 WHERE study=? AND id=? AND state IN ('open', 'taken')"
                 db.execute(took, (number, study, idea_taken))
+            if proposal.trial:
+                db.execute("UPDATE trial SET experiment=? WHERE study=? AND number=?", (number, study, proposal.trial))
             self._event(study, number, "experiment.proposed", now, {"description": idea.hypothesis, "notes": list(proposal.notes)})
         return self.experiment(study, number)
 
