@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from overnight.app import hub as hubs
-from overnight.app import watching
+from overnight.app import joining, watching
 from overnight.cli.options import json_option
 from overnight.cli.serve import start
 from overnight.errors import NotFoundError, UsageError
@@ -80,12 +80,17 @@ def hub() -> None:
     show_default=True,
     help="When its worker loses the hub: end it and run it elsewhere, or wait.",
 )
+@click.option(
+    "--join", "line", default="", metavar="LINE", help="Join the relay that has printed this line first, unless that was done before."
+)
 @click.option("--wait", is_flag=True, help="Stay queued although no worker could run it now.")
 @hub_option
 @json_option
 def submit(command: tuple[str, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
     """Queue a COMMAND, which follows --; prints the job's id and how to watch it."""
     asked = _asked(command, given)
+    if given["line"]:
+        joining.come(os.environ, "client", given["line"], folder, lambda text: click.echo(text, err=True))
     with _reached(folder) as found:
         job = hubs.submit(found, asked, None if given["no_code"] else Path.cwd() / given["workdir"])
         workers = len(hubs.alive(found))
