@@ -231,8 +231,9 @@ class HubExecutor:
                 found = self._reach.desk.cancel(found.id, _LEFT)
         if not (found.state.over and found.cause.endswith(_LEFT)):
             return False
+        ordered = coding.read(Submission, (folder / ORDER).read_bytes(), lenient=True)  # the hub has forgotten the values of variables
         free = dataclasses.replace(
-            asked, gpu_type=self._wishes.gpu_type, tags=self._wishes.tags, submission_key=asked.submission_key.removesuffix(_PINNED)
+            ordered, gpu_type=self._wishes.gpu_type, tags=self._wishes.tags, submission_key=asked.submission_key.removesuffix(_PINNED)
         )
         files.replace(folder, ORDER, coding.written(free))
         (folder / JOB).unlink()
