@@ -122,6 +122,18 @@ def test_cancel_retry_and_drain_say_what_they_did(yard: Yard) -> None:
     assert said == [f"{job.id} is over: CANCELLED\n", f"{job.id} is queued again\n"]
 
 
+def test_retry_takes_the_values_of_variables_from_here_or_says_which_it_needs(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = yard.submit("true", env={"MY_TOKEN": "sesame", "LR": "0.1"})
+    job.cancel()
+    refused = yard.call("hub", "retry", job.id)
+    monkeypatch.setenv("MY_TOKEN", "open")
+    done = yard.call("hub", "retry", job.id, "--env", "LR=0.2")
+    assert (refused.returncode, "E-ENV" in refused.stderr, "needs MY_TOKEN LR again" in refused.stderr) == (2, True, True)
+    assert (done.returncode, done.stderr, dict(yard.jobs()[0].submission.env)) == (
+        0, "values of here: MY_TOKEN\n", {"MY_TOKEN": "open", "LR": "0.2"},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "code", "error"),
     [

@@ -7,7 +7,7 @@ runs on while the machine sleeps, and is never compared with that of another mac
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -133,9 +133,18 @@ class Desk:
         self._bell.ring("log")
         return found
 
-    def retry(self, job: str) -> HubJob:
-        """See ``protocols.Orders``."""
-        found = self._queue.retry(job, self._clock())
+    def retry(self, job: str, env: Mapping[str, str] | None = None) -> HubJob:
+        """See ``protocols.Orders``; raises ``UsageError`` (E-ENV) unless the value of every variable is told again."""
+        before, given = self._queue.job(job), dict(env or {})
+        if before.state.over:
+            if trouble := replace(before.submission, env={**before.submission.env, **given}, inputs=()).trouble():
+                raise UsageError("E-SUBMIT", trouble, fix="overnight hub retry --help")
+            if lacking := [name for name in before.submission.env if name not in given]:
+                raise UsageError(
+                    "E-ENV", f"{before.id} needs {' '.join(lacking[:20])} again", why="the values of variables are forgotten when a job is over",
+                    fix=f"{lacking[0]}=… overnight hub retry {before.id}",
+                )  # fmt: skip
+        found = self._queue.retry(job, given, self._clock())
         self._bell.ring("claim")
         return found
 

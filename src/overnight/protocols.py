@@ -129,8 +129,8 @@ class Orders(Protocol):
         """Take the job out of the queue, or have it ended; what is over stays as it is. Raises ``NotFoundError``."""
         ...
 
-    def retry(self, job: str) -> HubJob:
-        """Queue a job again that is over. Raises ``NotFoundError``."""
+    def retry(self, job: str, env: Mapping[str, str] | None = None) -> HubJob:
+        """Queue a job again that is over, with the values of its variables, which were forgotten. Raises ``NotFoundError``, ``UsageError``."""
         ...
 
     def drain(self, worker: str, *, on: bool = True) -> None:

@@ -76,10 +76,13 @@ class Job:
         with hubs.reached(self._hub, os.environ) as found:
             found.desk.cancel(self.id, reason)
 
-    def retry(self) -> None:
-        """Queue it again once it is over."""
+    def retry(self, env: Mapping[str, str] | None = None) -> None:
+        """Queue it again once it is over. Values of its variables that ``env`` does not tell are those of this process.
+
+        Raises ``UsageError`` (E-ENV) for one that neither has.
+        """
         with hubs.reached(self._hub, os.environ) as found:
-            found.desk.retry(self.id)
+            hubs.again(found, hubs.which(found, self.id), dict(env or {}))
 
     def outputs(self, to: str | os.PathLike[str]) -> Path:
         """Copy the files that it has left into the new folder ``to``."""

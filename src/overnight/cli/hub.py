@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from overnight.app import hub as hubs
-from overnight.app import watching
+from overnight.app import joining, watching
 from overnight.cli.options import json_option
 from overnight.cli.serve import start
 from overnight.errors import NotFoundError, UsageError
@@ -80,12 +80,17 @@ def hub() -> None:
     show_default=True,
     help="When its worker loses the hub: end it and run it elsewhere, or wait.",
 )
+@click.option(
+    "--join", "line", default="", metavar="LINE", help="Join the relay that has printed this line first, unless that was done before."
+)
 @click.option("--wait", is_flag=True, help="Stay queued although no worker could run it now.")
 @hub_option
 @json_option
 def submit(command: tuple[str, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
     """Queue a COMMAND, which follows --; prints the job's id and how to watch it."""
     asked = _asked(command, given)
+    if given["line"]:
+        joining.come(os.environ, "client", given["line"], folder, lambda text: click.echo(text, err=True))
     with _reached(folder) as found:
         job = hubs.submit(found, asked, None if given["no_code"] else Path.cwd() / given["workdir"])
         workers = len(hubs.alive(found))
@@ -105,13 +110,23 @@ def _asked(command: tuple[str, ...], given: dict[str, Any]) -> Submission:
         raise UsageError(
             "E-SUBMIT", f"--time-limit {given['time_limit']}: {exc}", fix="overnight hub submit --time-limit 8h -- python train.py"
         ) from exc
+    return Submission(
+        command=command,
+        time_limit=limit,
+        env=_variables(given["env"]),
+        on_lost=OnLost(given["on_lost"]),
+        **{name: given[name] for name in taken},
+    )
+
+
+def _variables(entries: tuple[str, ...]) -> dict[str, str]:
     env = {}
-    for entry in given["env"]:
+    for entry in entries:
         name, sign, value = entry.partition("=")
         if not sign and name not in os.environ:
             raise UsageError("E-SUBMIT", f"--env {name}: it is not set here", fix=f"export {name}=…")
         env[name] = value if sign else os.environ[name]
-    return Submission(command=command, time_limit=limit, env=env, on_lost=OnLost(given["on_lost"]), **{name: given[name] for name in taken})
+    return env
 
 
 @hub.command("list")
@@ -240,10 +255,13 @@ def cancel(folder: Path | None, as_json: bool, jobs: tuple[str, ...], reason: st
 
 @hub.command()
 @click.argument("job")
+@click.option(
+    "--env", multiple=True, metavar="NAME=VALUE", help="Another value of a variable; those not named are taken from here. Repeatable."
+)
 @hub_option
 @json_option
-def retry(folder: Path | None, as_json: bool, job: str) -> None:
-    """Queue a JOB again that is over, with the same code."""
+def retry(folder: Path | None, as_json: bool, job: str, env: tuple[str, ...]) -> None:
+    """Queue a JOB again that is over, with the same code. The hub has forgotten the values of its variables."""
     with _reached(folder) as found:
         before = hubs.which(found, job)
         if not before.state.over:
@@ -253,8 +271,10 @@ def retry(folder: Path | None, as_json: bool, job: str) -> None:
                 why="only a job that is over can be run again",
                 fix=f"overnight hub cancel {before.id}",
             )
-        again = found.desk.retry(before.id)
+        again, taken = hubs.again(found, before, _variables(env))
     click.echo(_json("job", hubs.job_json(again)) if as_json else f"{again.id} is queued again")
+    if taken:
+        click.echo(f"values of here: {' '.join(taken)}", err=True)
 
 
 @hub.command()

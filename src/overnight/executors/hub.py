@@ -243,8 +243,9 @@ class HubExecutor:
         if not (found.state.over and found.cause.endswith(_LEFT)):
             return False
         spec = jobs.spec_from_json((folder / jobs.SPEC).read_bytes())
+        ordered = coding.read(Submission, (folder / ORDER).read_bytes(), lenient=True)  # the hub has forgotten the values of variables
         free = dataclasses.replace(
-            asked,
+            ordered,
             gpu_type=spec.gpu_type or self._wishes.gpu_type,
             tags=self._wishes.tags,
             submission_key=asked.submission_key.removesuffix(_PINNED),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -93,6 +93,12 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
+class _Retry:
+    job: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class _Drain:
     worker: str
     on: bool = True
@@ -172,7 +178,7 @@ _VERBS: Mapping[str, tuple[tuple[Role, ...], Any, Callable[[Counter, Who, Any], 
     "report": (_WORKS, _Report, _report, bool),
     "submit": (_ASKS, _Submit, _submit, HubJob),
     "cancel": (_ASKS, _Job, lambda desk, who, said: desk.cancel(_mine(desk, who, said.job), said.reason), HubJob),
-    "retry": (_ASKS, _Job, lambda desk, who, said: desk.retry(_mine(desk, who, said.job)), HubJob),
+    "retry": (_ASKS, _Retry, lambda desk, who, said: desk.retry(_mine(desk, who, said.job), said.env), HubJob),
     "drain": ((), _Drain, lambda desk, _who, said: desk.drain(said.worker, on=said.on), Grant | None),
     "jobs": (_ASKS, _Jobs, _jobs, tuple[HubJob, ...]),
     "part": (_ASKS, _Part, lambda desk, who, said: desk.part(_mine(desk, who, said.job), said.stream, said.attempt, said.since), Part),
@@ -248,9 +254,9 @@ class Remote:
         """See ``protocols.Orders``."""
         return self._said("cancel", _Job(job, reason))  # type: ignore[no-any-return]
 
-    def retry(self, job: str) -> HubJob:
+    def retry(self, job: str, env: Mapping[str, str] | None = None) -> HubJob:
         """See ``protocols.Orders``."""
-        return self._said("retry", _Job(job))  # type: ignore[no-any-return]
+        return self._said("retry", _Retry(job, dict(env or {})))  # type: ignore[no-any-return]
 
     def drain(self, worker: str, *, on: bool = True) -> None:
         """See ``protocols.Orders``."""

@@ -55,7 +55,7 @@ class Submission:
     folder: str = ""  # below what is laid out, where the command runs
     gpu_count: int = 0
     exp_id: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)  # of a job that is over the names alone: values may be secrets
     tags: tuple[str, ...] = ()  # that its worker must have
     priority: int = 0  # -100..100; higher goes first
     time_limit: float = 0.0

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from heapq import merge
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Queue(Streams):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._db.execute("PRAGMA secure_delete=ON")  # what is forgotten is not left in free pages
         self._seen: dict[str, tuple[float, Machine]] = {}
 
     def begin(self, era: str, until: float, *, restarted: bool) -> None:
@@ -88,14 +90,16 @@ class Queue(Streams):
                 self._over(db, job, JobState.CANCELLED, f"cancelled: {reason}", now)
         return self.job(job)
 
-    def retry(self, job: str, now: Now) -> HubJob:
-        """Queue a job again that is over; its attempts are counted on."""
+    def retry(self, job: str, env: Mapping[str, str], now: Now) -> HubJob:
+        """Queue a job again that is over, with these variables; its attempts are counted on."""
         with self._write() as db:
-            if self.job(job).state.over:
+            found = self.job(job)
+            if found.state.over:
+                asked = replace(found.submission, env={**found.submission.env, **env})
                 db.execute(
-                    "UPDATE job SET state='QUEUED', cancelled='', cause='', failures=0, losses=0, not_before=0, finished=NULL, held=("
+                    "UPDATE job SET submission=?, state='QUEUED', cancelled='', cause='', failures=0, losses=0, not_before=0, finished=NULL, held=("
                     "SELECT count(*) FROM need JOIN job AS other ON other.id = need.needed WHERE need.job=? AND other.state != 'SUCCEEDED') WHERE id=?",
-                    (job, job),
+                    (coding.written(asked), job, job),
                 )
                 self._note(job, 0, "retried", now)
         return self.job(job)
@@ -285,6 +289,8 @@ class Queue(Streams):
     def _over(self, db: sqlite3.Connection, job: str, state: JobState, cause: str, now: Now) -> None:
         """Write the last state of a job, and what that means for those that need it."""
         db.execute("UPDATE job SET state=?, cause=?, finished=? WHERE id=?", (state, cause, now.wall, job))
+        if (asked := self.job(job).submission).env:  # values may be secrets, and are of no use any more
+            db.execute("UPDATE job SET submission=? WHERE id=?", (coding.written(replace(asked, env=dict.fromkeys(asked.env, ""))), job))
         waiting = [
             row[0] for row in db.execute("SELECT need.job FROM need JOIN job ON job.id=need.job WHERE needed=? AND state='QUEUED'", (job,))
         ]

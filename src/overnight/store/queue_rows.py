@@ -101,6 +101,11 @@ QUEUE_MIGRATIONS: tuple[str, ...] = (
         data TEXT NOT NULL                 -- JSON
     );
     """,
+    # Of jobs that are over only the names of their variables are kept.
+    """
+    UPDATE job SET submission = json_set(submission, '$.env', (SELECT json_group_object(key, '') FROM json_each(submission, '$.env')))
+        WHERE state NOT IN ('QUEUED', 'RUNNING') AND json_type(submission, '$.env') = 'object';
+    """,
 )
 
 JOB_COLUMNS = "id, submission, state, attempt, worker, gpus, cause, cancelled, submitted, started, finished, seconds, exit_code, failures, losses, owner, outputs, metrics"
