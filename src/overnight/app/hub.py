@@ -21,7 +21,7 @@ from overnight.queue import coding
 from overnight.queue.fit import described
 from overnight.queue.wire import Counter
 from overnight.queue.words import LEASE, HubJob, Now, Query, Stream, Submission, WorkerState
-from overnight.store.queue import Queue
+from overnight.store.queue import Queue, QueueFile
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -101,7 +101,7 @@ def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log"
             f"the hub's folder {place.folder} cannot be made: {exc.strerror}",
             fix="overnight hub list --hub ~/overnight-hub",
         ) from exc
-    with contextlib.closing(Queue(place.database)) as queue, Doorbell(place.wake, waits_for) as bell:
+    with contextlib.closing(Queue(QueueFile(place.database))) as queue, Doorbell(place.wake, waits_for) as bell:
         desk = Desk(queue, _now, Bell(lambda kind: ring(place.wake, kind), bell.wait), lease=lease_of(environ), era=boot())
         yield Reached(desk, place, bell.wait, environ)
 

@@ -21,7 +21,7 @@ from overnight.desk import Bell, Desk
 from overnight.doorbell import Doorbell, ring
 from overnight.queue.wire import LONGEST_WAIT, Counter, Remote, Role, Who, answer
 from overnight.queue.words import Now
-from overnight.store.queue import Queue
+from overnight.store.queue import Queue, QueueFile
 from overnight.workspace.parcels import Parcels
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def open_hub(environ: Mapping[str, str], hub: Path | None, relay: Path | None) -
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(relays.held(place.folder / "serving"))
-        queue = stack.enter_context(contextlib.closing(Queue(place.database)))
+        queue = stack.enter_context(contextlib.closing(Queue(QueueFile(place.database))))
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         link = stack.enter_context(joining.hub_linked(environ, relay, patient=True))
         wait = stack.enter_context(_woken(place, lambda: link.control_all("worker", b"stop")))
