@@ -54,6 +54,14 @@ class Queue(Streams):
                 db.execute("UPDATE worker SET until=0")
             db.execute("INSERT INTO meta VALUES ('era', ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value", (era,))
 
+    def belonging(self, token: str, *, new: bool) -> str | None:
+        """Whose the queue is; ``token`` marks it as one's own if it is nobody's and ``new``."""
+        if new:
+            with self._write() as db:
+                db.execute("INSERT INTO meta VALUES ('folder', ?) ON CONFLICT (name) DO NOTHING", (token,))
+        rows = self._rows("SELECT value FROM meta WHERE name='folder'")
+        return str(rows[0][0]) if rows else None
+
     # --- for clients ---------------------------------------------------------------------------------------------------
 
     @again
