@@ -80,6 +80,7 @@ _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search", "semantic"}, "model2vec": {"semantic"}, "httpx2": {"proposers.llm"},
     "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
     "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"}, "pynvml": {"gpus.nvml"}, "yaml": {"yamls"},
+    "psycopg": {"store.address", "store.notices", "store.postgres"},
     "mcp": {"mcp_server"}, "pydantic": {"mcp_server"}, "anyio": {"mcp_server"}, "uvicorn": {"mcp_server"},
 }  # fmt: skip
 
@@ -190,6 +191,7 @@ def test_words_import_pure_modules_alone() -> None:
 def test_sql_is_spoken_in_the_store_alone() -> None:
     speakers = {module for module in _modules() if "sqlite3" in _foreign(module)}
     assert {_room(module) for module in speakers} == {"store"}
+    assert {_room(module) for module in _modules() if "psycopg" in _foreign(module)} == {"store"}
 
 
 def test_packages_are_imported_where_they_belong() -> None:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from overnight import jobs
 from overnight.app.courier import NEAR, Courier
+from overnight.app.keeping import STORE, kept, lease_of
 from overnight.app.read import moment
 from overnight.config import user_file
 from overnight.desk import Bell, Desk
-from overnight.doorbell import Doorbell, ring
 from overnight.errors import NotFoundError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.queue import coding
 from overnight.queue.fit import described
 from overnight.queue.wire import Counter
-from overnight.queue.words import LEASE, HubJob, Now, Query, Stream, Submission, WorkerState
-from overnight.store.queue import Queue
+from overnight.queue.words import HubJob, Query, Stream, Submission, WorkerState
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -34,18 +32,13 @@ class HubPlace:
     folder: Path
 
     @property
-    def database(self) -> Path:
-        """The queue."""
-        return self.folder / "hub.db"
-
-    @property
     def code(self) -> Path:
         """What jobs were submitted with, as a bare git repository."""
         return self.folder / "code"
 
     @property
     def wake(self) -> Path:
-        """Sockets of those who wait."""
+        """Sockets of those who wait on this machine."""
         return self.folder / "wake"
 
     def outputs(self, job: HubJob) -> Path:
@@ -64,6 +57,7 @@ class Reached:
     desk: Counter
     place: HubPlace  # the hub's own folder; of one behind a relay, what we keep of it
     wait: Any  # seconds -> sleeps, not longer
+    bell: Callable[[str], AbstractContextManager[Any]]  # one who waits for "claim", "stop" or "log": ``wait(seconds)``
     environ: Mapping[str, str]
     courier: Courier = NEAR
     name: str = ""  # under which a worker has joined
@@ -83,10 +77,10 @@ def locate(hub: Path | None, environ: Mapping[str, str]) -> HubPlace:
 def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log") -> Iterator[Reached]:
     """Open the hub that is named, or the one behind the relay that was joined, or the user's own, which is made when missing.
 
-    ``waits_for`` is what its ``wait`` ends at: a worker waits for "claim". Raises ``UsageError``, ``StorageError``, ``UnreachableError``.
+    ``waits_for`` is what its ``wait`` ends at: a worker waits for "claim". Raises ``UsageError``, ``StorageError``, ``UnreachableError``, ``NotAllowedError``.
     """
     kind = "worker" if waits_for == "claim" else "client"
-    if hub is None and not environ.get("OVERNIGHT_HUB") and joined(environ, kind):
+    if hub is None and not environ.get("OVERNIGHT_HUB") and not environ.get(STORE) and joined(environ, kind):
         from overnight.app.serving import far
 
         with far(environ, kind) as found:
@@ -101,43 +95,15 @@ def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log"
             f"the hub's folder {place.folder} cannot be made: {exc.strerror}",
             fix="overnight hub list --hub ~/overnight-hub",
         ) from exc
-    with contextlib.closing(Queue(place.database)) as queue, Doorbell(place.wake, waits_for) as bell:
-        desk = Desk(queue, _now, Bell(lambda kind: ring(place.wake, kind), bell.wait), lease=lease_of(environ), era=boot())
-        yield Reached(desk, place, bell.wait, environ)
+    with kept(place.folder, environ) as store, store.bell(waits_for) as bell:
+        desk = Desk(store.queue, store.now, Bell(store.ring, bell.wait), lease=lease_of(environ), era=store.era)
+        yield Reached(desk, place, bell.wait, store.bell, environ)
 
 
 def joined(environ: Mapping[str, str], kind: str) -> bool:
     """Whether this machine has joined a relay as a ``worker`` or ``client``."""
     file = user_file(environ)
     return bool(environ.get("OVERNIGHT_CREDENTIALS")) or (file is not None and (file.parent / f"{kind}.json").exists())
-
-
-def lease_of(environ: Mapping[str, str]) -> float:
-    """How long a worker may be silent before its jobs are run elsewhere."""
-    try:
-        found = float(environ.get("OVERNIGHT_HUB_LEASE") or LEASE)
-    except ValueError:
-        found = 0.0
-    if not 0.2 <= found <= 86400:
-        raise UsageError("E-SETTING", "OVERNIGHT_HUB_LEASE must be seconds, 0.2 at least", fix="export OVERNIGHT_HUB_LEASE=60")
-    return found
-
-
-def boot() -> str:
-    """Names this run of the kernel; empty where that cannot be told."""
-    try:
-        return _BOOT.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def clock() -> float:
-    """Seconds of a clock that runs on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _now() -> Now:
-    return Now(clock(), time.time())
 
 
 # --- submit ------------------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from pathlib import Path
 from overnight import gpus, sandbox
 from overnight.app import hub as hubs
 from overnight.app.bringing import brought
+from overnight.app.keeping import boot, clock
 from overnight.app.where import devices_elsewhere, executor_named
 from overnight.attempt import Hands
-from overnight.doorbell import Doorbell
 from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
 from overnight.models import Confined, JobSpec
@@ -58,8 +58,8 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
             reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, parcels, job, folder), wrap,
             for_run(reached.environ), lambda given: class_of(machine, given), around.word,
         )  # fmt: skip
-        bell = stack.enter_context(Doorbell(place.wake, "stop"))
-        yield Worker(machine, hands, own, Around(hubs.clock, hubs.boot(), bell.wait, say, room=_room(reached)))
+        bell = stack.enter_context(reached.bell("stop"))
+        yield Worker(machine, hands, own, Around(clock, boot(), bell.wait, say, room=_room(reached)))
 
 
 def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 
 from overnight.models import JobState
 from overnight.queue import coding
 from overnight.queue.words import HubJob, Output, Submission
+from overnight.store.database import Row
 
 QUEUE_MIGRATIONS: tuple[str, ...] = (
     """
@@ -111,7 +111,7 @@ QUEUE_MIGRATIONS: tuple[str, ...] = (
 JOB_COLUMNS = "id, submission, state, attempt, worker, gpus, cause, cancelled, submitted, started, finished, seconds, exit_code, failures, losses, owner, outputs, metrics"
 
 
-def job_from(row: sqlite3.Row) -> HubJob:
+def job_from(row: Row) -> HubJob:
     """A job of a row of ``JOB_COLUMNS``."""
     return HubJob(
         row["id"], coding.read(Submission, row["submission"], lenient=True), JobState(row["state"]), row["attempt"], row["worker"],

@@ -1,22 +1,25 @@
-"""What jobs print and measure, as bytes in the hub's file: taken in any order, once, without gaps; and the views of jobs and workers."""
+"""What jobs print and measure, as bytes in the hub's store: taken in any order, once, without gaps; and the views of jobs and workers."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 
 from overnight.models import JobState, JobStatus
 from overnight.queue import coding
 from overnight.queue.words import STREAM_LIMIT, Chunk, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
-from overnight.store.connection import Connection
+from overnight.store.database import Database, Session, again
 from overnight.store.queue_rows import JOB_COLUMNS, job_from
 
 _PIECE = 2**19  # bytes of a stream that are read at once
 
 
-class Streams(Connection):
-    """The part of the hub's file that grows with the output of jobs."""
+class Streams:
+    """The part of the hub's store that grows with the output of jobs."""
 
+    def __init__(self, database: Database) -> None:
+        self._write, self._rows, self.close = database.write, database.rows, database.close
+
+    @again
     def take(self, worker: str, held: Held, chunk: Chunk, clock: float) -> bool:
         """Keep the bytes of the chunk that are not there yet; false if the attempt is lost or another worker's.
 
@@ -25,7 +28,7 @@ class Streams(Connection):
         size = f"{Stream(chunk.stream).value}_size"
         with self._write(synced=False) as db:
             row = db.execute(
-                f"SELECT worker, state, lease, {size} AS size FROM attempt WHERE job=? AND attempt=?",  # noqa: S608 - of our own words
+                f"SELECT worker, state, lease, {size} AS size FROM attempt WHERE job=? AND attempt=? /*+ FOR UPDATE */",  # noqa: S608 - of our own words
                 (held.job, held.attempt),
             ).fetchone()
             if row is None or row["worker"] != worker or row["state"] == "LOST" or (row["state"] == "RUNNING" and row["lease"] < clock):
@@ -36,7 +39,7 @@ class Streams(Connection):
             key = (held.job, held.attempt, chunk.stream)
             db.execute(
                 "INSERT INTO chunk VALUES (?,?,?,?,?) ON CONFLICT (job, attempt, stream, start) DO UPDATE SET data=excluded.data"
-                " WHERE length(excluded.data) > length(data)",
+                " WHERE length(excluded.data) > length(chunk.data)",
                 (*key, start, data),
             )
             if start == row["size"]:
@@ -44,7 +47,7 @@ class Streams(Connection):
                 db.execute(f"UPDATE attempt SET {size}=? WHERE job=? AND attempt=?", (end, held.job, held.attempt))  # noqa: S608 - of our own words
         return True
 
-    def _joined(self, db: sqlite3.Connection, key: tuple[str, int, str], end: int) -> int:
+    def _joined(self, db: Session, key: tuple[str, int, str], end: int) -> int:
         """How far the stream reaches without a gap."""
         for start, size in db.execute(
             "SELECT start, length(data) FROM chunk WHERE job=? AND attempt=? AND stream=? AND start>=? ORDER BY start", (*key, end)
@@ -113,7 +116,7 @@ class Streams(Connection):
     def workers(self, clock: float) -> list[WorkerState]:
         """Every worker that was ever seen and is not forgotten."""
         jobs: dict[str, list[str]] = {}
-        for row in self._rows("SELECT worker, job FROM attempt INDEXED BY attempt_running WHERE state='RUNNING' ORDER BY rowid"):
+        for row in self._rows("SELECT worker, job FROM attempt INDEXED BY attempt_running WHERE state='RUNNING' ORDER BY granted, job"):
             jobs.setdefault(row[0], []).append(row[1])
         return [
             WorkerState(
@@ -123,8 +126,8 @@ class Streams(Connection):
             for row in self._rows("SELECT * FROM worker ORDER BY name")
         ]  # fmt: skip
 
-    def _note(self, job: str, attempt: int, kind: str, now: Now, **data: object) -> None:
-        self._db.execute(
+    def _note(self, db: Session, job: str, attempt: int, kind: str, now: Now, **data: object) -> None:
+        db.execute(
             "INSERT INTO event (time, job, attempt, type, data) VALUES (?,?,?,?,?)",
             (now.wall, job, attempt, kind, json.dumps(data)),
         )
