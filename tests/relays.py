@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import secrets
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -18,6 +16,7 @@ from overnight.hub import enrol, folder, server, steering
 from overnight.hub.credentials import Credentials
 from overnight.hub.folder import Folder
 from overnight.hub.link import Link
+from ports import free_port
 
 PATIENCE = 60.0
 
@@ -27,15 +26,6 @@ def until(found: Callable[[], bool]) -> bool:
     while not found() and time.monotonic() < end:
         time.sleep(0.01)
     return found()
-
-
-def free_port() -> int:
-    """A port below those that the system gives to outgoing connections, so that none of them takes it meanwhile."""
-    while True:
-        port = 15_000 + secrets.randbelow(17_000)
-        with socket.socket() as found, contextlib.suppress(OSError):
-            found.bind(("0.0.0.0", port))  # noqa: S104 - the server listens there too
-            return port
 
 
 class Relay:

@@ -13,8 +13,6 @@ import pytest
 from overnight.models import JobState
 from yards import PATIENCE, Yard, until
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def test_submit_prints_the_id_how_to_watch_and_that_no_worker_runs(yard: Yard) -> None:
     done = yard.call("hub", "submit", "--name", "pose", "--exp-id", "exp-043", "--", "true")
@@ -33,7 +31,6 @@ def test_watch_streams_the_lines_of_a_job_with_its_id_until_its_end(yard: Yard) 
     )  # fmt: skip
 
 
-@pytest.mark.slow  # depends on the pace of the machine
 def test_watch_follows_a_job_that_runs(yard: Yard) -> None:
     yard.worker()
     job = yard.submit(f"echo one; while [ ! -e {yard.told}/go ]; do sleep .02; done; echo two")
@@ -45,7 +42,8 @@ def test_watch_follows_a_job_that_runs(yard: Yard) -> None:
             lines.append(watch.stdout.readline())
         (yard.told / "go").touch()
         lines += watch.stdout.readlines()
-    assert (lines[-3:], watch.returncode) == ([f"[{job.id}] one\n", f"[{job.id}] two\n", f"[{job.id}] Status: SUCCEEDED\n"], 0)
+    told = [line.removeprefix(f"[{job.id}] ") for line in lines if "QUEUED" not in line]  # which it may have been when we began to look
+    assert (told, watch.returncode) == (["Status: RUNNING on w\n", "one\n", "two\n", "Status: SUCCEEDED\n"], 0)
 
 
 def test_watch_without_a_job_shows_all_that_run_and_ctrl_c_only_looks_away(yard: Yard) -> None:
@@ -62,7 +60,7 @@ def test_watch_without_a_job_shows_all_that_run_and_ctrl_c_only_looks_away(yard:
         while "word0" not in seen or "word1" not in seen:
             seen += watch.stdout.readline()
         watch.send_signal(signal.SIGINT)
-        code = watch.wait(20)
+        code = watch.wait(PATIENCE)
     running = [job.state for job in jobs]
     (yard.told / "go").touch()
     assert (code, running) == (130, [JobState.RUNNING] * 2)

@@ -19,7 +19,8 @@ from overnight.errors import NotAllowedError, OvernightError, UsageError
 from overnight.hub import certificates, enrol, folder, invitation, keys
 from overnight.hub.invitation import Line
 from overnight.hub.link import Link
-from relays import Relay, free_port, relay
+from ports import free_port
+from relays import Relay, relay
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from commands import SOURCE
-from relays import free_port, until
+from ports import free_port
+from relays import until
 
 
 class Shell:

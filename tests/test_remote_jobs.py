@@ -17,7 +17,8 @@ from overnight.errors import NotAllowedError, NotFoundError, OvernightError
 from overnight.models import JobState
 from overnight.queue.words import HubJob, Query, Stream, Submission
 from overnight.testing import repository
-from relays import free_port, until
+from ports import free_port
+from relays import until
 
 TRAIN = """
 import pathlib

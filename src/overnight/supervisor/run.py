@@ -84,6 +84,7 @@ def supervise(job: Job) -> bool:
         run.kill_all()
         status = JobStatus(JobState.FAILED, f"the supervisor failed: {exc!r}", pid=os.getpid())
     job_folder.conclude(job.folder, status, synced=job.spec.durable)
+    ears().close()  # not before: a second SIGTERM, as clusters send it, must not keep the last status from being written
     return run.is_spotless()
 
 
@@ -135,7 +136,6 @@ class _Run:
             self._watch(output)
         seconds = time.monotonic() - self._began
         output.close()
-        self._ears.close()
         return self._status(output, seconds, failed)
 
     def _start(self, into: int) -> command.NotStarted | None:
