@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 VERB = "ask"
 PATIENCE = LONGEST_WAIT + 15.0  # seconds; a claim may be parked
+_WORKER = 15.0  # seconds; a worker parks its claims for one, tries everything again, and may be asked to leave meanwhile
 _LOOK = 0.25  # seconds after which who waits for a far hub looks again
 
 
@@ -42,9 +43,9 @@ def serve(link: Link, answered: Callable[[Who, bytes], bytes]) -> None:
     link.serve(VERB, handle)
 
 
-def remote(link: Link) -> Remote:
-    """The hub on the other side of the relay: ``Hub``, ``Orders`` and ``Views`` in one."""
-    return Remote(lambda data: link.request(VERB, data, PATIENCE))
+def remote(link: Link, patience: float = PATIENCE) -> Remote:
+    """The hub on the other side of the relay: ``Hub``, ``Orders`` and ``Views`` in one; no answer within ``patience`` seconds is none."""
+    return Remote(lambda data: link.request(VERB, data, patience))
 
 
 def serve_hub(link: Link, desk: Counter, parcels: Parcels, place: hubs.HubPlace) -> None:
@@ -98,7 +99,7 @@ def far(environ: Mapping[str, str], kind: str) -> Iterator[hubs.Reached]:
         if kind == "worker":
             link.on_control(lambda _payload: ring(place.wake, "stop"))
         yield hubs.Reached(
-            remote(link), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))), environ, courier.member(link),
+            remote(link, _WORKER if kind == "worker" else PATIENCE), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))), environ, courier.member(link),
             link.name if kind == "worker" else "", lambda owner: joining.check_allowed(environ, owner),
         )  # fmt: skip
 
