@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from commands import SOURCE
 from hubs import offer
 from overnight.app import hub as hubs
 from overnight.app import joining, serving, watching
@@ -23,6 +17,7 @@ from overnight.models import JobState
 from overnight.queue.words import HubJob, Query, Stream, Submission
 from overnight.testing import repository
 from relays import free_port, until
+from worlds import Machine, World
 
 TRAIN = """
 import pathlib
@@ -30,56 +25,6 @@ for epoch in range(3):
     print(f"Epoch {epoch + 1}/3  @loss={0.5 - epoch / 10}", flush=True)
 pathlib.Path("weights.bin").write_bytes(b"w" * 700_000)
 """
-
-
-class Machine:
-    """A machine: a home, and the command in it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        home.mkdir()
-        self.env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": SOURCE, "OVERNIGHT_WORKER_ROOM": "1000000"}
-        self.running = contextlib.ExitStack()
-
-    def run(self, *words: str, code: int = 0, cwd: Path | None = None) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "overnight", *words],
-            env=self.env,
-            cwd=cwd or self.home,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
-        return done.stdout if code == 0 else done.stderr
-
-    def json(self, *words: str, **more: Any) -> Any:
-        cut = words.index("--") if "--" in words else len(words)
-        return json.loads(self.run(*words[:cut], "--json", *words[cut:], **more))
-
-    def behind(self, *words: str) -> subprocess.Popen[bytes]:
-        log = (self.home / f"{words[0]}.log").open("wb")
-        process = subprocess.Popen([sys.executable, "-m", "overnight", *words], env=self.env, cwd=self.home, stdout=log, stderr=log)
-        log.close()
-        self.running.callback(_end, process)
-        return process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
-
-
-class World:
-    """A relay with its hub, a worker and a laptop."""
-
-    def __init__(self, path: Path) -> None:
-        self.server, self.worker, self.laptop = Machine(path / "server"), Machine(path / "worker"), Machine(path / "laptop")
-
-    def line(self, kind: str, name: str) -> str:
-        line: str = self.server.json("relay", "invite", kind, name)["line"]
-        return line
 
 
 @pytest.fixture(scope="module")
