@@ -34,13 +34,13 @@ _WORKER = 15.0  # seconds; a worker parks its claims for one, tries everything a
 _LOOK = 0.25  # seconds after which who waits for a far hub looks again
 
 
-def serve(link: Link, answered: Callable[[Who, bytes], bytes]) -> None:
-    """Answer what workers and clients ask over the relay from now on; who asks is what the link vouches for."""
+def serve(link: Link, answered: Callable[[Who, bytes], bytes], also: Mapping[str, Callable[[Peer, bytes], bytes]] | None = None) -> None:
+    """Answer what workers and clients ask over the relay from now on; who asks is what the link vouches for. ``also`` are further verbs."""
 
     def handle(who: Peer, data: bytes) -> bytes:
         return answered(Who(who.name, Role(who.kind)), data)
 
-    link.serve(VERB, handle)
+    link.serve_all({**(also or {}), VERB: handle})
 
 
 def remote(link: Link, patience: float = PATIENCE) -> Remote:
@@ -50,8 +50,7 @@ def remote(link: Link, patience: float = PATIENCE) -> Remote:
 
 def serve_hub(link: Link, desk: Counter, parcels: Parcels, place: hubs.HubPlace) -> None:
     """Let a desk answer over the relay from now on, with the code and the outputs of its jobs."""
-    courier.Counterpart(link, desk, parcels, place.outputs).serve()
-    serve(link, lambda who, data: answer(desk, who, data))
+    serve(link, lambda who, data: answer(desk, who, data), courier.Counterpart(link, desk, parcels, place.outputs).verbs())
 
 
 def start(environ: Mapping[str, str], hub: Path | None, relay: Path | None, say: Callable[[str], None]) -> None:

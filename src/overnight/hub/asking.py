@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -150,9 +150,10 @@ class Answerer:
         self._sessions = Sessions()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, verb: str, handler: Handler) -> None:
-        """Answer a verb from now on."""
-        first, self._handlers[verb] = not self._handlers, handler
+    async def serve(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer these verbs from now on."""
+        first = not self._handlers
+        self._handlers.update(handlers)
         if first:
             await self._keeper.listen("hub.*.*", "hub", self._heard)
 
