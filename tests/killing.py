@@ -160,12 +160,14 @@ class Night:
 
     def see_one_end(self, patience: float = 120.0) -> None:
         """Wait until one more job is over, so that nights are not only deaths: it must go on by itself whatever was killed."""
-        over = len(self.jobs()) - len(self.unfinished())
-        deadline = time.monotonic() + patience
-        while len(self.jobs()) - len(self.unfinished()) == over and time.monotonic() < deadline:
+        over, deadline = self._over(), time.monotonic() + patience
+        while self._over() == over and time.monotonic() < deadline:
             self.mend()
             time.sleep(0.1)
-        assert len(self.jobs()) - len(self.unfinished()) > over, self.unfinished()
+        assert self._over() > over, self.unfinished()
+
+    def _over(self) -> int:
+        return sum(job.state.over for job in self.jobs())
 
     def __str__(self) -> str:
         kills = ", ".join(f"{kind} {count}" for kind, count in sorted(self.killed.items()))
