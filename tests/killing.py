@@ -31,8 +31,8 @@ _SUBMIT = """
 import sys, time
 from overnight.app.api import hub_submit
 from overnight.errors import UnreachableError
-acks, code, script, first = sys.argv[1:]
-for number in range(int(first), 10**9):
+acks, code, script, first, count = sys.argv[1:]
+for number in range(int(first), int(first) + int(count)):
     more = [{}, {"workdir": code}, {"workdir": code, "outputs": ["left.txt"]}][number % 3 if code else 0]
     while True:
         try:
@@ -69,6 +69,7 @@ class Ground:
     workers: Path  # what lies here and in folders below are the workers' job folders
     code: bool = False  # whether jobs come with code and leave something
     pause: float = 0.003  # seconds between two lines of a job
+    batch: int = 12  # jobs after which who submits ends by himself
 
 
 @dataclass
@@ -109,7 +110,16 @@ class Night:
         acked = self.acked()
         first = max(0, max(acked, default=0) - 1)  # what was acknowledged last is sent once more
         script = f"{sys.executable} -I -S {self.ground.root}/job.py {self.marks} {LINES} {self.ground.pause}"
-        argv = [sys.executable, "-c", _SUBMIT, str(self.acks), str(self.code) if self.ground.code else "", script, str(first)]
+        argv = [
+            sys.executable,
+            "-c",
+            _SUBMIT,
+            str(self.acks),
+            str(self.code) if self.ground.code else "",
+            script,
+            str(first),
+            str(self.ground.batch),
+        ]
         with (self.ground.root / "submitter.log").open("a") as log:
             return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True, env=dict(self.ground.environ))
 
@@ -130,7 +140,7 @@ class Night:
             end(self.running.pop(kind), signal.SIGKILL)
             return True
         if kind == "submitter":
-            if len(self.acks.read_text()) <= self.before:
+            if self.submitter.poll() is not None or len(self.acks.read_text()) <= self.before:
                 return False
             end(self.submitter, signal.SIGKILL)
             return True
@@ -151,18 +161,17 @@ class Night:
             if name not in self.running:
                 self.running[name] = start()
 
-    def submit_on(self, most: int) -> None:
-        """Have somebody submit, unless so many jobs are waiting."""
-        if self.submitter.poll() is not None and len(self.unfinished()) < most:
+    def submit_on(self) -> None:
+        """Have somebody submit, unless there is enough to do."""
+        if self.submitter.poll() is not None and len(self.unfinished()) < self.ground.batch:
             self.submitter = self._submitter()
-        elif self.submitter.poll() is None and len(self.unfinished()) >= 2 * most:
-            end(self.submitter, signal.SIGKILL)
 
     def see_one_end(self, patience: float = 120.0) -> None:
         """Wait until one more job is over, so that nights are not only deaths: it must go on by itself whatever was killed."""
         over, deadline = self._over(), time.monotonic() + patience
         while self._over() == over and time.monotonic() < deadline:
             self.mend()
+            self.submit_on()
             time.sleep(0.1)
         assert self._over() > over, self.unfinished()
 
@@ -255,6 +264,18 @@ def overlaps(marks: Path) -> list[str]:
         for before, after in itertools.combinations(sorted(mine), 2)
         if mine[after][0] <= mine[before][1]
     ]
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants, elders first."""
+    children: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            children.setdefault(int(file.read_text().rpartition(")")[2].split()[1]), []).append(int(file.parent.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
 
 
 def left_over(root: Path) -> list[str]:
