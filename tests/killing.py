@@ -198,6 +198,11 @@ class Night:
         with hubs.reached(self.ground.hub, os.environ) as found:
             return found.desk.jobs(Query(last=10_000))
 
+    def is_heard(self, since: float) -> bool:
+        """Whether the hub has heard of every worker since a moment."""
+        with hubs.reached(self.ground.hub, os.environ) as found:
+            return all(each.seen > since for each in found.desk.workers())
+
     def unfinished(self) -> list[tuple[str, JobState, int, str, str]]:
         """Jobs that are not over."""
         return [(job.id, job.state, job.attempt, job.worker, job.cause) for job in self.jobs() if not job.state.over]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from killing import Ground, Night, nobody_left
 from relays import free_port
 from worlds import Land
-from yards import Yard
+from yards import LEASE, PATIENCE, Yard, end, until
 
 DEATHS = {"submitter": 2, "supervisor": 4}
 
@@ -78,3 +80,28 @@ def test_a_thousand_kills_lose_double_and_tear_nothing(yard: Yard, seed: int) ->
 @pytest.mark.parametrize("seed", range(20))
 def test_a_thousand_kills_over_a_relay_lose_double_and_tear_nothing(tmp_path: Path, seed: int) -> None:
     _far_night(tmp_path, 3, 50, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_hub_and_workers_come_back_by_themselves_after_each_of_a_hundred_kills_of_the_relay(tmp_path: Path) -> None:
+    ground, land = _far(tmp_path, 3, LEASE)
+    night, back = Night(ground, random.Random(0), {}, running={"relay": land.relay}, gone={"relay"}), list[float]()
+    try:
+        night.see_one_end()
+        for number in range(100):
+            if number % 2:
+                os.kill(land.nats(), signal.SIGKILL)  # its keeper ends by itself then
+                night.running["relay"].wait(PATIENCE)
+            else:
+                end(night.running["relay"], signal.SIGKILL)
+            night.mend()
+            until(partial(land.is_up, night.running["relay"].pid))
+            began = time.time()
+            until(partial(night.is_heard, began))
+            back.append(time.time() - began)
+    finally:
+        night.close()
+    assert nobody_left(tmp_path)
+    print(f"\nback {sum(back) / len(back):.2f} s after the relay, {max(back):.2f} s at most of {len(back)}")
+    assert len(back) == 100

@@ -59,14 +59,14 @@ class Weather:
 
 
 def _partitions(root: Path, workers: int, times: int, seed: int) -> None:
-    """So many partitions for each worker, each on a net of its own, while jobs of two seconds go on."""
+    """So many partitions for each worker, each on a net of its own, while jobs of two leases go on."""
     port, chance = free_port(), random.Random(seed)
     land = Land(root, workers, LEASE, port)
     with contextlib.ExitStack() as stack:
         nets = [stack.enter_context(wire(("localhost", port))) for _ in land.workers]
         for machine, net in zip(land.workers, nets, strict=True):
             land.reroute(machine, net.port)
-        ground = Ground(root, land.hub, land.laptop.env, land.parts(), root, pause=0.04, batch=6)
+        ground = Ground(root, land.hub, land.laptop.env, land.parts(), root, pause=0.1, batch=6)
         night = Night(ground, chance, {}, running={"relay": land.relay})
         stack.callback(nobody_left, root)
         stack.callback(night.close)

@@ -91,9 +91,8 @@ class Land:
             self._join(machine, "client" if machine is self.laptop else "worker")
 
     def _join(self, machine: Machine, kind: str) -> None:
-        folder = relays.folder(self.server.env, None)
-        assert until(lambda: relays._lock_says(folder).get("ready"))
-        line, _ = relays.invite(folder, kind, machine.home.name)
+        until(partial(self.is_up, self.relay.pid))
+        line, _ = relays.invite(relays.folder(self.server.env, None), kind, machine.home.name)
         joining.join(machine.env, kind, line, None, lambda _text: None)
 
     @property
@@ -105,6 +104,11 @@ class Land:
         """How each of them is started."""
         workers = {each.home.name: partial(each.start, "worker", "start", "--slots", "2", "--unsafe-no-sandbox") for each in self.workers}
         return {"relay": partial(self.server.start, "relay", "start"), "hub": partial(self.server.start, "hub", "start"), **workers}
+
+    def is_up(self, pid: int) -> bool:
+        """Whether the relay of this process takes connections."""
+        said = relays._lock_says(relays.folder(self.server.env, None))
+        return bool(said.get("pid") == pid and said.get("ready"))
 
     def nats(self) -> int:
         """The process id of the relay's server; 0 if there is none."""
