@@ -41,10 +41,16 @@ class Machine:
         cut = words.index("--") if "--" in words else len(words)
         return json.loads(self.run(*words[:cut], "--json", *words[cut:], **more))
 
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """A command that goes on; what it says is in WORD.log."""
+        with (self.home / f"{words[0]}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "overnight", *words], env=self.env, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
     def behind(self, *words: str) -> subprocess.Popen[bytes]:
-        log = (self.home / f"{words[0]}.log").open("wb")
-        process = subprocess.Popen([sys.executable, "-m", "overnight", *words], env=self.env, cwd=self.home, stdout=log, stderr=log)
-        log.close()
+        """The same, ended with the machine."""
+        process = self.start(*words)
         self.running.callback(_end, process)
         return process
 

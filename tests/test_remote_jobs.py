@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from overnight.queue.words import HubJob, Query, Stream, Submission
 from overnight.testing import repository
 from ports import free_port
 from relays import until
+from worlds import World
 
 TRAIN = """
 import pathlib
@@ -26,17 +28,6 @@ for epoch in range(3):
     print(f"Epoch {epoch + 1}/3  @loss={0.5 - epoch / 10}", flush=True)
 pathlib.Path("weights.bin").write_bytes(b"w" * 700_000)
 """
-
-
-class World:
-    """A relay with its hub, a worker and a laptop."""
-
-    def __init__(self, path: Path) -> None:
-        self.server, self.worker, self.laptop = Machine(path / "server"), Machine(path / "worker"), Machine(path / "laptop")
-
-    def line(self, kind: str, name: str) -> str:
-        line: str = self.server.json("relay", "invite", kind, name)["line"]
-        return line
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +203,20 @@ def test_the_status_of_the_relay_names_who_is_there(world: World) -> None:
     found = world.server.json("relay", "status")
     connected = {row["name"]: row["connected"] for row in found["members"]}
     assert (found["up"], found["hub"], connected["gpu-1"]) == (True, True, True)
+
+
+class Heard:
+    """A link that notes what it is to answer, each time that it is told."""
+
+    def __init__(self) -> None:
+        self.verbs: list[set[str]] = []
+
+    def serve_all(self, handlers: Mapping[str, object]) -> None:
+        self.verbs.append(set(handlers))
+
+
+def test_who_asks_a_hub_that_is_just_starting_finds_all_verbs_or_nobody(tmp_path: Path) -> None:
+    link: Any = Heard()
+    unused: Any = None
+    serving.serve_hub(link, unused, unused, hubs.HubPlace(tmp_path))
+    assert link.verbs == [{"ask", "code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted"}]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from machines import Machine
-from relays import free_port, until
+from ports import free_port
+from relays import until
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -41,7 +42,7 @@ class Meanwhile:
 
 def seen(house: House, job: str, *deeds: Callable[[], object]) -> list[str]:
     """What is shown of the job, without its id, to somebody who follows it until its end."""
-    found = Reached(Meanwhile(house, list(deeds)), HubPlace(house.path.parent), house.pass_time, {})
+    found = Reached(Meanwhile(house, list(deeds)), HubPlace(house.path.parent), house.pass_time, lambda _what: contextlib.nullcontext(), {})
     return "".join(watching.streamed(found, job)).replace(f"[{job}] ", "").splitlines()
 
 

@@ -59,6 +59,7 @@ class Worker:
         self._ended = threading.Event()
         self._freed = threading.Event()  # an attempt is over
         self._trouble = ""  # said already
+        self._is_heard = True  # whether the hub has answered when it was asked last
         self._not_before = 0.0  # nothing is claimed until then
         self._lease_file = -1
 
@@ -76,7 +77,8 @@ class Worker:
             self._ended.set()
             keeper.join(5.0)
             with contextlib.suppress(UnreachableError, StorageError):
-                self._hands.hub.renew(self.machine.name, [attempt.held for attempt in self._alive()], leaving=True)
+                if self._is_heard:  # else it would only take long to end
+                    self._hands.hub.renew(self.machine.name, [attempt.held for attempt in self._alive()], leaving=True)
             os.close(self._lease_file)
 
     def drain(self) -> None:
@@ -109,7 +111,9 @@ class Worker:
             asked = self._around.clock()
             try:
                 grant = self._hands.hub.claim(offer, 0.0 if once else _LOOK)
+                self._is_heard = True
             except (UnreachableError, StorageError) as exc:
+                self._is_heard = False
                 self._say_once(exc)
                 self._freed.wait(_LOOK)
                 continue

@@ -102,13 +102,13 @@ class Counterpart:
     def __init__(self, link: Link, desk: Counter, parcels: Parcels, outputs: Callable[[HubJob], Path]) -> None:
         self._link, self._desk, self._parcels, self._outputs = link, desk, parcels, outputs
 
-    def serve(self) -> None:
-        """Answer from now on."""
-        for verb, handle in {
+    def verbs(self) -> dict[str, Callable[[Peer, bytes], bytes]]:
+        """What it answers to, and how."""
+        handlers = {
             "code-known": self._known, "code-sent": self._sent, "code-wanted": self._wanted, "outputs-sent": self._handed_in,
             "output-wanted": self._output,
-        }.items():  # fmt: skip
-            self._link.serve(verb, functools.partial(_answered, handle))
+        }  # fmt: skip
+        return {verb: functools.partial(_answered, handle) for verb, handle in handlers.items()}
 
     def _known(self, _who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"here": self._parcels.has(str(row["commit"])), "known": self._parcels.commits(_KNOWN)}

@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
 VERB = "ask"
 PATIENCE = LONGEST_WAIT + 15.0  # seconds; a claim may be parked
+_WORKER = 15.0  # seconds; a worker parks its claims for one, tries everything again, and may be asked to leave meanwhile
 _LOOK = 0.25  # seconds after which who waits for a far hub looks again
 
 
-def serve(link: Link, answered: Callable[[Who, bytes], bytes]) -> None:
-    """Answer what workers and clients ask over the relay from now on; who asks is what the link vouches for."""
+def serve(link: Link, answered: Callable[[Who, bytes], bytes], also: Mapping[str, Callable[[Peer, bytes], bytes]] | None = None) -> None:
+    """Answer what workers and clients ask over the relay from now on; who asks is what the link vouches for. ``also`` are further verbs."""
 
     def handle(who: Peer, data: bytes) -> bytes:
         return answered(Who(who.name, Role(who.kind)), data)
 
-    link.serve(VERB, handle)
+    link.serve_all({**(also or {}), VERB: handle})
 
 
-def remote(link: Link) -> Remote:
-    """The hub on the other side of the relay: ``Hub``, ``Orders`` and ``Views`` in one."""
-    return Remote(lambda data: link.request(VERB, data, PATIENCE))
+def remote(link: Link, patience: float = PATIENCE) -> Remote:
+    """The hub on the other side of the relay: ``Hub``, ``Orders`` and ``Views`` in one; no answer within ``patience`` seconds is none."""
+    return Remote(lambda data: link.request(VERB, data, patience))
 
 
 def serve_hub(link: Link, desk: Counter, parcels: Parcels, place: hubs.HubPlace) -> None:
     """Let a desk answer over the relay from now on, with the code and the outputs of its jobs."""
-    courier.Counterpart(link, desk, parcels, place.outputs).serve()
-    serve(link, lambda who, data: answer(desk, who, data))
+    serve(link, lambda who, data: answer(desk, who, data), courier.Counterpart(link, desk, parcels, place.outputs).verbs())
 
 
 def start(environ: Mapping[str, str], hub: Path | None, relay: Path | None, store: str, say: Callable[[str], None]) -> None:
@@ -98,7 +98,8 @@ def far(environ: Mapping[str, str], kind: str) -> Iterator[hubs.Reached]:
         if kind == "worker":
             link.on_control(lambda _payload: ring(place.wake, "stop"))
         yield hubs.Reached(
-            remote(link), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))), partial(Doorbell, place.wake), environ, courier.member(link),
+            remote(link, _WORKER if kind == "worker" else PATIENCE), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))),
+            partial(Doorbell, place.wake), environ, courier.member(link),
             link.name if kind == "worker" else "", lambda owner: joining.check_allowed(environ, owner),
         )  # fmt: skip
 

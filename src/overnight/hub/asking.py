@@ -1,7 +1,7 @@
 """Requests and answers over a kept connection: the member's side and the hub's.
 
-A request that got no answer because the connection broke is asked again under the same mark, and the hub gives the answer it gave: what is asked once is
-done once, as long as that hub lives. Asynchronous. Must not know what is asked.
+A request that got no answer because the connection broke, or the hub was started anew, is asked again under the same mark, and the hub gives the
+answer it gave: what is asked once is done once, as long as that hub lives. Asynchronous. Must not know what is asked.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from typing import Any
 
 import nats.errors
 
 from overnight import errors
 from overnight.errors import OvernightError, UnreachableError, UsageError
+from overnight.hub.dial import Client
 from overnight.hub.keeper import Keeper, Message
 from overnight.hub.keys import Identity, Peer
 from overnight.hub.limits import PAYLOAD
@@ -27,6 +29,8 @@ Handler = Callable[[Peer, bytes], bytes]
 _DONE, _FAILED, _NO_SESSION, _STALE, _BUSY = b"\0", b"\1", b"\2", b"\3", b"\4"
 _AT_ONCE = 64  # requests of one session under way
 _BREATH = 0.2  # seconds before asking again where nobody listens
+_ALIVE, _AT_WORK = "alive", b"\1"  # whether the hub still works on a request
+_SILENCE = 2.0  # seconds without an answer after which it is asked that
 
 
 class Asker:
@@ -91,26 +95,49 @@ class Asker:
     async def _once(self, verb: str, mark: bytes, payload: bytes, patience: float) -> tuple[bytes, bytes]:
         """One try; raises ``ConnectionError`` when the connection went meanwhile."""
         client = await self._keeper.client(patience)
-        self._sequence += 1
-        data = self.seal.close(Head(f"ask {verb}", self._session if verb != "hello" else NOBODY, self._sequence, mark), payload)
-        answer = asyncio.ensure_future(client.request(f"hub.{self._name}.{verb}", data, timeout=max(patience, 0.05)))
+        answer = asyncio.ensure_future(self._send(client, verb, mark, payload, patience))
         gone = asyncio.ensure_future(self._keeper.gone())
+        waiting: set[asyncio.Future[Any]] = {answer, gone}
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not (await asyncio.wait(waiting, timeout=_SILENCE, return_when=asyncio.FIRST_COMPLETED))[0]:
+                waiting.add(asyncio.ensure_future(self._until_forgotten(client, mark)))
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise ConnectionError("the relay is gone")
+                raise ConnectionError("the relay is gone, or the hub was started anew")
             head, body = self.seal.open(answer.result().data)
         except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, SealError) as exc:
             await asyncio.sleep(0.01)
             raise ConnectionError(str(exc)) from exc
         finally:
-            answer.cancel()
-            gone.cancel()
+            for each in waiting:
+                each.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await answer
         if head.what != f"answer {verb}" or head.mark != mark:
             raise ConnectionError("an answer to something else")
         return body[:1], body[1:]
+
+    def _send(self, client: Client, verb: str, mark: bytes, payload: bytes, patience: float) -> Awaitable[Message]:
+        self._sequence += 1
+        data = self.seal.close(Head(f"ask {verb}", self._session if verb != "hello" else NOBODY, self._sequence, mark), payload)
+        return client.request(f"hub.{self._name}.{verb}", data, timeout=max(patience, 0.05))
+
+    async def _until_forgotten(self, client: Client, mark: bytes) -> None:
+        """Returns when a request will not be answered any more, because the hub that it came to is gone.
+
+        What is asked here comes to the hub after the request, and its answer back after that of the request.
+        """
+        while True:
+            with contextlib.suppress(nats.errors.Error, SealError, TimeoutError):  # it is slow, or the way there is
+                try:
+                    own = os.urandom(16)
+                    found = await self._send(client, _ALIVE, own, mark, _SILENCE)
+                except nats.errors.NoRespondersError:
+                    return
+                head, body = self.seal.open(found.data)
+                if head.mark == own and body not in (_DONE + _AT_WORK, _STALE) and not body.startswith(_FAILED):
+                    return
+            await asyncio.sleep(_SILENCE)
 
 
 class Answerer:
@@ -123,9 +150,10 @@ class Answerer:
         self._sessions = Sessions()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, verb: str, handler: Handler) -> None:
-        """Answer a verb from now on."""
-        first, self._handlers[verb] = not self._handlers, handler
+    async def serve(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer these verbs from now on."""
+        first = not self._handlers
+        self._handlers.update(handlers)
         if first:
             await self._keeper.listen("hub.*.*", "hub", self._heard)
 
@@ -191,6 +219,9 @@ class Answerer:
             return _NO_SESSION
         if not session.accept(head.sequence, now):
             return _STALE
+        if verb == _ALIVE:
+            asked = session.answers.get(payload)
+            return _DONE + (_AT_WORK if asked is not None and not asked.done() else b"")
         if head.mark in session.answers:
             return await asyncio.shield(session.answers[head.mark])
         return await self._work(session, who, verb, head.mark, payload)

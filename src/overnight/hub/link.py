@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,11 @@ class Link:
 
     def serve(self, verb: str, handler: Handler) -> None:
         """Answer a verb: ``handler(who, payload) -> bytes`` is called in threads, with the name and kind that relay and seal vouch for."""
-        self._loop.run(self._answerer.serve(verb, handler))
+        self.serve_all({verb: handler})
+
+    def serve_all(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer several verbs; whoever asks meanwhile finds all of them, or nobody."""
+        self._loop.run(self._answerer.serve(handlers))
 
     def control(self, name: str, payload: bytes) -> int:
         """Push something to a member; returns to how many of its processes. It may be lost: a push only saves time."""
