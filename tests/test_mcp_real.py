@@ -146,7 +146,7 @@ def inspected(root: Path, method: str, *more: str) -> Any:
 @pytest.mark.slow  # a minute and more to install it
 def test_the_inspector_lists_tools_resources_and_prompts(tmp_path: Path) -> None:
     told = [inspected(tmp_path, f"{what}/list")[0][what] for what in ("tools", "resources", "prompts")]
-    assert [len(rows) for rows in told] == [19, 5, 5]
+    assert [len(rows) for rows in told] == [23, 5, 5]
 
 
 @pytest.mark.slow  # a minute and more to install it
