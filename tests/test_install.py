@@ -21,9 +21,11 @@ OWN = {
 
 
 def tree(home: Path) -> dict[str, bytes]:
-    """Every file of a home but our own notes, and every folder."""
-    found = [path for path in sorted(home.rglob("*")) if ".local" not in path.parts]
-    return {str(path.relative_to(home)): path.read_bytes() if path.is_file() else b"" for path in found}
+    """Every file of a home, its rights with it, and every folder."""
+    return {
+        str(path.relative_to(home)): b"%o " % path.stat().st_mode + (path.read_bytes() if path.is_file() else b"")
+        for path in sorted(home.rglob("*"))
+    }
 
 
 def home_of(folder: Path, agent: str, *, own: bool) -> dict[str, str]:

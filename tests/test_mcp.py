@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from mcp import Client, MCPError
 
@@ -140,7 +141,7 @@ def test_an_agent_makes_a_trial_by_the_tools_and_hears_how_it_goes(study: studie
     async def work(client: Client) -> list[dict[str, Any]]:
         begun = answer(await client.call_tool("trial_begin", {"tag": "t"}))
         refused = answer(await client.call_tool("trial_run", {"hypothesis": "nothing"}))
-        Path(begun["path"], "train.py").write_text("print('@loss=0.5')\n")
+        await anyio.Path(begun["path"], "train.py").write_text("print('@loss=0.5')\n")
         ran = answer(await client.call_tool("trial_run", {"hypothesis": "half"}, progress_callback=heard.hear))
         seen = answer(await client.call_tool("trial_show", {}))
         return [begun, refused, ran, seen, answer(await client.call_tool("trial_settle", {}))]

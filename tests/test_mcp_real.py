@@ -54,7 +54,7 @@ def environ(study: studies.Study, server: ModelServer, programs: Path) -> dict[s
     return {
         **study.env, "PATH": f"{programs}:{study.env['PATH']}", "ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "sk-ant-of-the-tests",
         "OPENAI_API_KEY": "sk-of-the-tests", "CODEX_API_KEY": "sk-of-the-tests", "OVERNIGHT_HUB": f"{study.out}/hub", "ENABLE_TOOL_SEARCH": "false",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "MCP_CONNECTION_NONBLOCKING": "false",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "MCP_CONNECTION_NONBLOCKING": "false", "MCP_CONNECT_TIMEOUT_MS": "60000", "MCP_TIMEOUT": "60000",
     }  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def install(agent: str, environ: Mapping[str, str]) -> Done:
             raise UsageError("E-NOT-OURS", f"{place} is there already, and not as it was written by us", fix=f"mv {place} {place}.mine")
     name, entry = plugin.entry
     edited = _edited(folder / name, entry) if name else None
-    made = [*before["folders"], *_missing(folder, plugin.files, name)]
+    made = [*before["folders"], *_missing(folder, plugin.files, name), *(str(each) for each in note.parents if not each.exists())]
     row = {
         "folder": str(folder), "files": {path: _hash(text.encode()) for path, text in plugin.files.items()},
         "folders": list(dict.fromkeys(made)), "entry": name, "before": before["before"] if before["entry"] else _text(folder / name) if name else None,
@@ -73,10 +73,10 @@ def uninstall(agent: str, environ: Mapping[str, str]) -> Done:
         (removed if _remove(folder / path, known) else left).append(path)
     if row["entry"]:
         (removed if _restored(folder / row["entry"], row["before"]) else left).append(row["entry"])
+    note.unlink()
     for made in sorted(row["folders"], key=lambda each: (each.startswith("/"), -len(each))):
         with contextlib.suppress(OSError):
             (folder / made).rmdir()
-    note.unlink()
     return Done(agent, folder, removed=tuple(removed), left=tuple(left))
 
 
