@@ -35,7 +35,7 @@ def told(name: str, study: studies.Study, programs: Path, prompt: str, steps: Se
     """How the program ends that is asked this in the study's repository; what it said, and what its model was sent."""
     with ModelServer(steps) as server:
         env = environ(study, server, programs)
-        install(name, env)
+        install(name, env, short=prompt.startswith("/") and not prompt.startswith("/overnight:"))
         argv = [
             "claude",
             "-p",

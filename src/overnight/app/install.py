@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,12 @@ class Done:
     left: tuple[str, ...] = ()
 
 
-def install(agent: str, environ: Mapping[str, str]) -> Done:
-    """Put the plugin in place for ``agent``; again is the same, or an update. Raises ``UsageError``, ``StorageError``."""
-    plugin, folder = plugins.AGENTS[agent](), plugins.folder(agent, environ)
+def install(agent: str, environ: Mapping[str, str], *, short: bool = False) -> Done:
+    """Put the plugin in place for ``agent``, ``short``: its commands also by their bare names; again is the same, or an update.
+
+    Raises ``UsageError``, ``StorageError``.
+    """
+    plugin, folder = plugins.AGENTS[agent](short=short), plugins.folder(agent, environ)
     note = _note(environ, agent)
     before = _noted(note)
     for path, text in plugin.files.items():
@@ -57,6 +60,7 @@ def install(agent: str, environ: Mapping[str, str]) -> Done:
         _write(folder / name, edited)
     for path in before["files"].keys() - plugin.files.keys():
         _remove(folder / path, before["files"][path])
+    _tidy(folder, made)
     return Done(agent, folder, (*plugin.files, *([name] if name else [])))
 
 
@@ -74,10 +78,15 @@ def uninstall(agent: str, environ: Mapping[str, str]) -> Done:
     if row["entry"]:
         (removed if _restored(folder / row["entry"], row["before"]) else left).append(row["entry"])
     note.unlink()
-    for made in sorted(row["folders"], key=lambda each: (each.startswith("/"), -len(each))):
-        with contextlib.suppress(OSError):
-            (folder / made).rmdir()
+    _tidy(folder, row["folders"])
     return Done(agent, folder, removed=tuple(removed), left=tuple(left))
+
+
+def _tidy(folder: Path, made: Sequence[str]) -> None:
+    """Remove folders that we have made where they are empty, the inner ones first."""
+    for each in sorted(made, key=lambda each: (each.startswith("/"), -len(each))):
+        with contextlib.suppress(OSError):
+            (folder / each).rmdir()
 
 
 def _edited(path: Path, entry: str) -> str | None:
