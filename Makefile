@@ -32,7 +32,7 @@ test-unprivileged:  ## the same as an ordinary user, where root works on it
 	@.ci/unprivileged -n 2 -m "not slow"
 
 test-agents: $(VENV)/.made-dev  ## the real programs of ten coding agents, installed from npm and PyPI (2 GB)
-	@PATH="$$(tests/install_agents.sh):$$PATH" $(BIN)/python -m pytest -n0 --timeout 600 tests/test_agents_real.py tests/test_mcp_real.py
+	@PATH="$$(tests/install_agents.sh):$$PATH" $(BIN)/python -m pytest -n0 --timeout 600 tests/test_agents_real.py tests/test_mcp_real.py tests/test_plugin_real.py
 
 test-ray: $(VENV)/.made-dev  ## the executor ray on a real Ray, installed into the user's cache (400 MB, five minutes)
 	@OVERNIGHT_TEST_RAY="$$(tests/install_ray.sh)" $(BIN)/python -m pytest -n0 tests/test_ray.py tests/contracts/test_executor.py -k "ray"

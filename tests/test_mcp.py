@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from mcp import Client, MCPError
 
@@ -20,13 +21,16 @@ from yards import until
 _SERVE = ["-m", "overnight", "mcp"]
 _ISSUED = {
     "hub_submit", "hub_list", "hub_watch", "hub_cancel", "dag_from_yaml", "dag_status", "loop_start", "loop_status", "loop_stop", "experiments", "experiment",
-    "idea_add", "ideas", "plan", "implement", "note_add", "note_search", "report",
+    "idea_add", "ideas", "plan", "implement", "note_add", "note_search", "report", "trial_begin", "trial_run", "trial_settle",
 }  # fmt: skip
 _CHANGES = {
     "hub_submit",
     "hub_cancel",
     "dag_from_yaml",
     "dag_cancel",
+    "trial_begin",
+    "trial_run",
+    "trial_settle",
     "loop_start",
     "loop_stop",
     "idea_add",
@@ -130,6 +134,28 @@ def test_an_error_of_a_loop_carries_its_code_and_hint(study: studies.Study) -> N
         ["E-BAD-SETTING", "E-NO-STUDY", "E-NOT-RUNNING", "E-WALLS", "E-SETTING", "E-NO-FOLDER"],
         [True] * 6,
     )
+
+
+def test_an_agent_makes_a_trial_by_the_tools_and_hears_how_it_goes(study: studies.Study) -> None:
+    heard = clients.Heard()
+
+    async def work(client: Client) -> list[dict[str, Any]]:
+        begun = answer(await client.call_tool("trial_begin", {"tag": "t"}))
+        refused = answer(await client.call_tool("trial_run", {"hypothesis": "nothing"}))
+        await anyio.Path(begun["path"], "train.py").write_text("print('@loss=0.5')\n")
+        ran = answer(await client.call_tool("trial_run", {"hypothesis": "half"}, progress_callback=heard.hear))
+        seen = answer(await client.call_tool("trial_show", {}))
+        return [begun, refused, ran, seen, answer(await client.call_tool("trial_settle", {}))]
+
+    begun, refused, ran, seen, settled = spoken(study.root, study.env, work)
+    assert (begun["state"], begun["editable"], "Edit only: `train.py`" in begun["brief"], refused["error"]["code"]) == ("open", ["train.py"], True, "E-NO-EDIT")  # fmt: skip
+    assert (ran["state"], ran["values"], ran["expected"]["decision"], any("half" in line for line in heard)) == (
+        "measured",
+        [0.5],
+        "keep",
+        True,
+    )
+    assert (seen["expected"]["decision"], settled["state"], settled["experiment"]["decision"]) == ("keep", "settled", "keep")
 
 
 def test_notes_and_ideas_are_written_and_found(study: studies.Study) -> None:

@@ -11,6 +11,7 @@ import studies
 from overnight.app import place as places
 from overnight.testing import git
 from studies import ended  # noqa: F401 - a fixture that every test gets
+from test_evaluation import _EVALUATED, _FILES, _PYTHON, needs_bubblewrap
 from trials import Tried, loss, refusal
 
 
@@ -158,6 +159,25 @@ def test_what_the_study_was_run_with_last_stays_where_nothing_says_otherwise(tmp
     begun = Tried(tmp_path, study).begin(slots=2, budget="5")
     settings = begun.study.settings
     assert (settings.command, settings.limit, settings.unsafe_no_sandbox, settings.slots) == (("sh", "run.sh"), 7.0, True, 2)
+
+
+@needs_bubblewrap
+def test_runs_of_trials_stand_behind_walls_and_a_tracked_holdout_is_not_in_the_copy(tmp_path: Path) -> None:
+    study = studies.study(tmp_path / "s", files=_FILES)
+    words = dict(zip(("evaluate", "artifact", "holdout"), _EVALUATED[1::2], strict=True))
+    made = Tried(tmp_path, study, metric="acc", baseline_runs=1, command=(*_PYTHON.split(), "train.py"), **words)
+    begun = made.begin()
+    made.edit(begun, _FILES["train.py"].replace("X = 0.5", "X = 0.6"))
+    made.run("closer")
+    item = made.settle().experiment
+    assert item is not None
+    assert ((begun.copy / "label.txt").exists(), item.decision, item.value, item.trust, item.confined.word) == (False, "keep", 0.9, "evaluated", "bubblewrap")  # fmt: skip
+
+
+def test_a_secret_of_the_environment_is_refused_and_never_recorded(made: Tried) -> None:
+    made.study.env["WANDB_API_KEY"] = "wandb-0123456789abcdef0123"
+    made.edit(made.begin(), "print('@loss=0.5')  # wandb-0123456789abcdef0123\n")
+    assert (refusal(made.run), made.study.runs()) == ("E-NOT-FIT", ["exp-001"])
 
 
 def test_metrics_are_told_while_the_run_goes_on(made: Tried) -> None:

@@ -17,6 +17,7 @@ from overnight.folders import remove
 from overnight.loop import run_cycle
 from overnight.models import Decision, Experiment, Idea, Operator, Stage, Study, Trial
 from overnight.pace import Pace
+from overnight.printable import one_line
 from overnight.protocols import Request
 from overnight.referee import Ruling
 from overnight.steps import Parts, Steps
@@ -125,7 +126,7 @@ class Trying:
                 "E-NO-HYPOTHESIS", "an experiment needs a hypothesis", why="it is what the record, the table and notes say of it", fix=again
             )
         copy = self.copy(trial)
-        proposal = self._parts.thinker.taken(self.study, _wish(trial), copy, Idea(hypothesis.strip(), Outside.name))
+        proposal = self._parts.thinker.taken(self.study, _wish(trial), copy, Idea(one_line(hypothesis, 300), Outside.name))
         if proposal.rejected == NO_CHANGE:
             why = "edits count in that folder alone, not in the checkout"
             raise UsageError("E-NO-EDIT", f"nothing was edited in the copy of trial {trial.number}", where=str(copy), why=why, fix=again)

@@ -35,6 +35,7 @@ from overnight.workspace import Workspace
 
 _STILL = 8  # exit code of what still runs
 _SLOWER = 0.05  # of the time that has passed, between two lines about a run
+_LONGEST = 60.0  # seconds without a line
 
 
 @dataclass
@@ -202,25 +203,29 @@ def _first(trying: Trying, store: Store, place: places.Place, wait: Wait) -> Non
 
 
 class _Lines:
-    """What runs say, as lines that come ever more seldom."""
+    """What runs say, as lines that come ever more seldom; one in a while also of a run that is silent, since clients end calls that are."""
 
     def __init__(self, listen: Listen) -> None:
         self._listen = listen
-        self._told: dict[int, float] = {}  # when an experiment was last told of, by its own clock
+        self._about = 0  # the experiment
+        self._since = self._told = 0.0
         self._latest: dict[str, float] = {}
+        self._step = ""
 
     def __call__(self, experiment: int, points: Sequence[MetricPoint]) -> None:
         """Take in what came since the last look."""
-        if not points:
-            return
+        now = time.monotonic()
+        if experiment != self._about:
+            self._about, self._since, self._told = experiment, now, now - _LONGEST if points else now
+            self._latest, self._step = {}, ""
         self._latest |= {point.name: point.value for point in points}
-        now, before = points[-1].time, self._told.get(experiment)
-        if before is not None and before <= now < before + max(1.0, _SLOWER * now):
+        self._step = f", step {points[-1].step:g}" if points else self._step
+        if now - self._told < (max(1.0, _SLOWER * (now - self._since)) if self._latest else _LONGEST):
             return
-        self._told[experiment] = now
-        said = " ".join(f"@{name}={number(value)}" for name, value in list(self._latest.items())[:8])
-        self._latest.clear()
-        self._listen("metrics", None, f"#{experiment} {duration(now)}, step {points[-1].step:g}: {said}")
+        self._told = now
+        said = " ".join(f"@{name}={number(value)}" for name, value in list(self._latest.items())[:8]) or "runs"
+        self._latest = {}
+        self._listen("metrics", None, f"#{experiment} {duration(now - self._since)}{self._step}: {said}")
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ def trial_json(seen: View) -> dict[str, object]:
     return {
         "schema": "overnight/trial/1", "trial": trial.number, "state": seen.state, "tag": seen.study.tag, "branch": seen.study.branch, "metric": seen.study.metric,
         "direction": seen.study.direction, "operator": trial.operator, "parent": trial.parent, "begun": read.moment(trial.begun), "ended": read.moment(trial.ended),
-        "copy": str(seen.copy) if trial.ended is None else None, "editable": list(seen.editable), "experiment": read.experiment_json(mine) if mine else None,
+        "path": str(seen.copy) if trial.ended is None else None, "editable": list(seen.editable), "experiment": read.experiment_json(mine) if mine else None,
         "values": [run.value for run in seen.runs], "best": read.experiment_json(seen.best) if seen.best else None, "expected": expected,
         "goal_reached": seen.goal, "notes": list(seen.notes), "next": following(seen), "brief": seen.brief,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from mcp.types import ToolAnnotations
 
 from overnight import __version__
 from overnight.app import apart
-from overnight.mcp_server import jobs, loops, prompts, research, told
+from overnight.mcp_server import jobs, loops, prompts, research, told, trials
 from overnight.mcp_server.answering import Server, Work, tool_of
 
 _LOOKS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
@@ -35,6 +35,10 @@ TOOLS: dict[str, tuple[Work, str, ToolAnnotations]] = {
     "experiments": (loops.experiments, "What was tried", _LOOKS),
     "experiment": (loops.experiment, "One experiment", _LOOKS),
     "report": (loops.report, "What the night has brought", _LOOKS),
+    "trial_begin": (trials.trial_begin, "Begin an experiment of your own (spends compute)", _SPENDS),
+    "trial_run": (trials.trial_run, "Run it (spends compute)", _SPENDS),
+    "trial_settle": (trials.trial_settle, "Have it decided (spends compute)", _SPENDS),
+    "trial_show": (trials.trial_show, "An experiment of your own", _LOOKS),
     "idea_add": (research.idea_add, "Queue something to be tried", _WRITES),
     "idea_list": (research.idea_list, "Ideas that are queued", _LOOKS),
     "ideas": (research.ideas, "Ask an agent for ideas (spends tokens)", _SPENDS),
