@@ -284,12 +284,11 @@ class Conductor:
         if again is not None:
             self._put_back(again, end)
             if end.state.failed:
-                pause = _pause(task.node, row)
                 self._tell(
                     task,
                     f"{end.state} ({end.cause}); "
                     + (
-                        f"attempt {again.failures + 1} of {task.node.retries + 1} in {duration(pause)}"
+                        f"attempt {again.failures + 1} of {task.node.retries + 1} in {duration(_pause(task.node, row))}"
                         if again.failures > row.failures
                         else "again"
                     ),
