@@ -13,7 +13,8 @@ import pytest
 
 from commands import ENV, processes, shell
 from hubs import House, offer
-from overnight.executors.hub import LEFT, HubExecutor, Packed, Reach, Wishes
+from overnight.executors.brought import LEFT
+from overnight.executors.hub import HubExecutor, Packed, Reach, Wishes
 from overnight.models import JobState, JobStatus
 from overnight.queue.words import Ended, Held, HubJob, Output
 from pipelines import Project, lines, project, quoted

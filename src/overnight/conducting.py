@@ -31,7 +31,6 @@ _LOOK = 0.5  # seconds between two looks at the numbers of a task
 _WAITS = (0.5, 0.03)  # seconds that one look at a job may wait for its end: of a single one, of one among several
 _STATES = {JobState.SUCCEEDED: TaskState.SUCCEEDED, JobState.TIMED_OUT: TaskState.TIMED_OUT, JobState.CANCELLED: TaskState.CANCELLED}
 _TELLS = 8  # numbers on one line
-_APART = 'cd -- "$0" && OVERNIGHT_INPUTS="$PWD/$1" && export OVERNIGHT_INPUTS && shift && exec "$@"'
 
 Say = Callable[[str, str], None]  # (task, line)
 
@@ -198,8 +197,7 @@ class Conductor:
         hit = self._record.cached(parts.key)
         if hit is not None and not self._handing.is_there(hit):
             self._note(row, "not cached: what it left then is not kept any more")
-        elif hit is not None:
-            self._record.take_cached(self._dag, replace(row, parts=parts.to_json()), hit, time.time())
+        elif hit is not None and self._record.take_cached(self._dag, replace(row, parts=parts.to_json()), hit, time.time()):
             self._refresh(task.position)
             self._tell(task, f"cached: nothing changed since dag-{self._rows[task.position].cached_from}")
             self._progress.settle(task.position, TaskState.SUCCEEDED)
@@ -244,12 +242,7 @@ class Conductor:
         }  # fmt: skip
         if row.gpus and self._place.machine.cards is not None:
             env |= {"CUDA_VISIBLE_DEVICES": ",".join(row.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        argv = shell(task.node, found)
-        if self._place.apart:
-            argv = ("/bin/sh", "-c", _APART, inside or ".", INPUTS, *argv)
-        elif inside:
-            argv = ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', str(base), *argv)
-        node = task.node
+        node, argv = task.node, shell(task.node, found, inside, apart=self._place.apart)
         left = [f"{inside}/{path}" if inside else path for path in found.outputs] if found.outputs is not None else ["**"]
         return JobSpec(
             id=row.job, argv=argv, cwd=str(folder), env=env, time_limit=node.time_limit, gpus=row.gpus,
@@ -291,12 +284,11 @@ class Conductor:
         if again is not None:
             self._put_back(again, end)
             if end.state.failed:
-                pause = max(0.0, again.not_before - time.time())
                 self._tell(
                     task,
                     f"{end.state} ({end.cause}); "
                     + (
-                        f"attempt {again.failures + 1} of {task.node.retries + 1} in {duration(pause)}"
+                        f"attempt {again.failures + 1} of {task.node.retries + 1} in {duration(_pause(task.node, row))}"
                         if again.failures > row.failures
                         else "again"
                     ),
@@ -324,8 +316,7 @@ class Conductor:
         if end.state is TaskState.CANCELLED and self._stop() == "now" and self._record.wanted(self._dag.number) != "cancel":
             return row
         if end.state.failed and row.failures < node.retries:
-            pause = min(node.retry_delay * 2.0**row.failures, max(_LONGEST_PAUSE, node.retry_delay))
-            return replace(row, failures=row.failures + 1, not_before=time.time() + pause)
+            return replace(row, failures=row.failures + 1, not_before=time.time() + _pause(node, row))
         return None
 
     def _put_back(self, row: Row, end: End) -> None:
@@ -402,3 +393,8 @@ class Conductor:
         rest = [f"@{name}={number(value)}" for name, value in end.values.items() if name not in each.told]
         if rest:
             self._tell(each.task, "  ".join(rest[:_TELLS]))
+
+
+def _pause(node: Node, row: Row) -> float:
+    """Seconds before the attempt after this one."""
+    return min(node.retry_delay * 2.0**row.failures, max(_LONGEST_PAUSE, node.retry_delay))

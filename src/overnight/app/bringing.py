@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from overnight.errors import StorageError, UsageError
-from overnight.executors.hub import LEFT
+from overnight.executors.brought import LEFT
 from overnight.folders import remove
 from overnight.leavings import Outputs, Taken
 from overnight.outputs import MOST_BYTES, MOST_FILES, bring_back

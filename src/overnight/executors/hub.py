@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import shlex
-import stat
 import sys
 import threading
 import time
@@ -27,12 +25,12 @@ from typing import Any, Protocol, Self
 from overnight import jobs
 from overnight.errors import JobError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
 from overnight.executors import folder as files
+from overnight.executors.brought import put_back
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 from overnight.protocols import Orders, Views
 from overnight.queue import coding, fit
 from overnight.queue.words import OURS, HubJob, Query, Stream, Submission, Wish
 
-LEFT = ".overnight/left.json"  # among outputs that are handed on: what the job has removed, and what is to be said of it
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
 _OURS = (sys.executable, "-P", "-m", OURS)
 _DOWN = 300.0  # seconds for which a hub that does not answer is asked again to take a job
@@ -346,48 +344,7 @@ class HubExecutor:
         except NotFoundError:
             return ""  # it has left nothing, which whoever looks for it will say
         cwd = Path(jobs.spec_from_json((folder / jobs.SPEC).read_bytes()).cwd)
-        removed, said = _left(source) if found.submission.hands_on else ((), "")
-        for path in removed:
-            if _is_safe(path) and not _is_behind_link(cwd, path):
-                _remove(cwd, path)
-        for each in found.outputs:
-            if each.path == LEFT or not _is_safe(each.path) or _is_behind_link(cwd, each.path) or not (source / each.path).is_file():
-                continue  # what is missed is told by whoever looks for it
-            place = cwd / each.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                if not stat.S_ISDIR(place.lstat().st_mode):
-                    place.unlink()
-            if not place.exists():
-                _copy(source / each.path, place)
-                place.chmod(0o755 if each.executable else 0o644)
-        return said
-
-
-def _left(source: Path) -> tuple[tuple[str, ...], str]:
-    """What of the files that were laid out is gone, and what the worker says of what it brought back."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        found = json.loads((source / LEFT).read_bytes())
-        return tuple(map(str, found["removed"])), str(found["note"])[:500]
-    return (), ""
-
-
-def _is_safe(path: str) -> bool:
-    return not path.startswith("/") and not {"", ".", ".."} & set(path.split("/")) and "\0" not in path
-
-
-def _is_behind_link(top: Path, path: str) -> bool:
-    return any(parent.is_symlink() for parent in (top / path).parents if top in parent.parents)
-
-
-def _remove(top: Path, path: str) -> None:
-    """Take a file away, and the folders that are empty without it."""
-    with contextlib.suppress(OSError):
-        (top / path).unlink()
-        for parent in (top / path).parents:
-            if parent == top:
-                return
-            parent.rmdir()
+        return put_back(source, found.outputs, cwd, hands_on=found.submission.hands_on)
 
 
 def _wish(asked: Submission) -> Wish:
@@ -405,9 +362,3 @@ def _pinned(asked: Submission, kind: str) -> Submission:
 
 
 _GIVEN = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", jobs.TOKEN)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as file, target.open("xb") as copy:
-        while piece := file.read(2**20):
-            copy.write(piece)
