@@ -145,6 +145,7 @@ class JobSpec:
     durable: bool = True  # its end is on the disk before it is told; a proposer's is not, for it can be asked again
     metric: str = ""  # the goal metric: exempt from the cap on metric names
     worker: str = ""  # class of machine that it is to run on, where one can be chosen; empty = any
+    parked: str = ""  # walls that stand already, as ``wrap`` would make them; where they are gone, ``wrap`` is taken
 
 
 @dataclass(frozen=True, slots=True)
