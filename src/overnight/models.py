@@ -149,9 +149,8 @@ class JobSpec:
     gpu_type: str = ""  # part of the name of its GPUs, where they are chosen
     vram_gb: float = 0.0  # of each of them
     outputs: tuple[str, ...] = ()  # paths and patterns below ``cwd`` that a machine with files of its own must bring back
-    hands_on: bool = (
-        False  # as one task hands on to the next: ``**`` alone is all that was not laid out for it, also what it has removed counts
-    )
+    hands_on: bool = False  # as one task hands on to the next: ``**`` alone is all that was not laid out for it, what it removed counts
+    parked: str = ""  # walls that stand already, as ``wrap`` would make them; where they are gone, ``wrap`` is taken
 
 
 @dataclass(frozen=True, slots=True)

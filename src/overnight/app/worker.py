@@ -13,10 +13,12 @@ from overnight import gpus, sandbox
 from overnight.app import hub as hubs
 from overnight.app.bringing import brought
 from overnight.app.keeping import boot, clock
+from overnight.app.parking import Parking
 from overnight.app.where import devices_elsewhere, executor_named
 from overnight.attempt import Hands
 from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
+from overnight.executors.local import LocalExecutor
 from overnight.models import Confined, JobSpec
 from overnight.queue.words import OURS, Card, HubJob, Machine, Output, input_of, is_worker_name
 from overnight.sandbox import By, Walls, confined, interpreters, stand
@@ -53,6 +55,11 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
         wrap, around = _walls(place, reached, wanted, machine)
         executor = executor_named(wanted.executor, own.jobs, wanted.executor_args, "overnight worker start")
         stack.callback(getattr(executor, "close", lambda: None))
+        if isinstance(executor, LocalExecutor) and around is Confined.BUBBLEWRAP:
+            parking = Parking(own.runs, wrap, executor, JobSpec("first", ("/bin/sh", "-c", ""), str(own.runs), for_run(reached.environ)))
+            wrap = parking.wrap
+            parking.begin()
+            stack.callback(parking.close)
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         hands = Hands(
             reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, parcels, job, folder), wrap,
