@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overnight.app import courier, joining
+from overnight.app import courier, joining, pruning
 from overnight.app import hub as hubs
 from overnight.app import relay as relays
 from overnight.desk import Bell, Desk
@@ -86,7 +86,23 @@ def open_hub(environ: Mapping[str, str], hub: Path | None, relay: Path | None) -
         bell = Bell(lambda kind: ring(place.wake, kind), wait)
         desk = Desk(queue, lambda: Now(hubs.clock(), time.time()), bell, lease=hubs.lease_of(environ), era=hubs.boot(), restarted=True)
         serve_hub(link, desk, parcels, place)
+        stack.enter_context(_tidied(environ, place.folder))
         yield link
+
+
+@contextlib.contextmanager
+def _tidied(environ: Mapping[str, str], folder: Path) -> Iterator[None]:
+    """What is over since long goes every day while this lasts, if that is wanted. Raises ``UsageError``."""
+    if not pruning.kept_for(environ):
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=pruning.daily, args=(environ, folder, ended.wait), name="pruning", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextlib.contextmanager
