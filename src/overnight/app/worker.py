@@ -11,6 +11,7 @@ from pathlib import Path
 
 from overnight import gpus, sandbox
 from overnight.app import hub as hubs
+from overnight.app.strangers import Strangers
 from overnight.app.where import devices_elsewhere, executor_named
 from overnight.attempt import Hands
 from overnight.doorbell import Doorbell
@@ -50,16 +51,19 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
         name = stack.enter_context(_named(place, _called(reached, wanted)))
         own = place_at(place.worker(name))
         machine = machine_of(name, wanted, dict(reached.environ))
-        wrap, around = _walls(place, reached, wanted, machine)
+        wrap, standing = _walls(place, reached, wanted, machine)
         executor = executor_named(wanted.executor, own.jobs, wanted.executor_args, "overnight worker start")
         stack.callback(getattr(executor, "close", lambda: None))
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         hands = Hands(
             reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, job, folder), wrap,
-            for_run(reached.environ), lambda given: class_of(machine, given), around.word,
+            for_run(reached.environ), lambda given: class_of(machine, given), standing.word,
         )  # fmt: skip
         bell = stack.enter_context(Doorbell(place.wake, "stop"))
-        yield Worker(machine, hands, own, Around(hubs.clock, hubs.boot(), bell.wait, say, room=_room(reached)))
+        around = Around(hubs.clock, hubs.boot(), bell.wait, say, room=_room(reached))
+        if wanted.gpus is None and wanted.executor == "local" and machine.cards:  # of declared cards nobody can be asked
+            around = replace(around, leftover=Strangers([card.index for card in machine.cards], hubs.clock, say))
+        yield Worker(machine, hands, own, around)
 
 
 def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
