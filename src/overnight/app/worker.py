@@ -19,7 +19,7 @@ from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
 from overnight.models import Confined, JobSpec
 from overnight.outputs import bring_back
-from overnight.queue.words import Card, HubJob, Machine, Output, input_of, is_worker_name
+from overnight.queue.words import NETWORK, Card, HubJob, Machine, Output, cache_tag, input_of, is_worker_name
 from overnight.sandbox import By, Walls, confined, interpreters, stand
 from overnight.worker import ROOM, Around, Worker, place_at
 from overnight.workspace.parcels import Parcels
@@ -40,6 +40,7 @@ class Wanted:
     executor: str = "local"
     executor_args: str = ""
     network: bool = False
+    caches: tuple[str, ...] = ()  # folders that jobs may write and later ones find again
     unsafe: bool = False
 
 
@@ -75,11 +76,18 @@ def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     slots = wanted.slots if wanted.slots is not None else max(1, len(cards))
+    home = environ.get("HOME", "")
+    granted = (*([NETWORK] if wanted.network or wanted.unsafe else []), *(cache_tag(str(path), home) for path in _caches(wanted)))
     kind = " + ".join(card.name or f"GPU {card.index}" for card in cards) or gpus.processor()
     return Machine(
         name, slots, cards, cores if wanted.cpus is None else wanted.cpus, round(memory if wanted.memory_gb is None else wanted.memory_gb, 1),
-        wanted.tags, os.uname().nodename, kind,
+        (*wanted.tags, *granted), os.uname().nodename, kind,
     )  # fmt: skip
+
+
+def _caches(wanted: Wanted) -> tuple[Path, ...]:
+    """The folders that are granted, absolute."""
+    return tuple(Path(os.path.abspath(Path(path).expanduser())) for path in wanted.caches)
 
 
 def class_of(machine: Machine, given: Sequence[str]) -> str:
@@ -167,7 +175,7 @@ def _walls(place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted, machine:
     home = Path(reached.environ.get("HOME") or "/nonexistent")
     walls = Walls(
         keep=keep, readable=tuple(interpreters(env, ("/bin/sh",), place.folder)), hidden=(place.folder,),
-        devices=devices_elsewhere() if machine.cards and wanted.executor != "local" else (), network=wanted.network, home=home,
+        devices=devices_elsewhere() if machine.cards and wanted.executor != "local" else (), network=wanted.network, home=home, writable=_caches(wanted),
     )  # fmt: skip
     walls = stand(walls)
 

@@ -27,7 +27,7 @@ from overnight.executors import folder as files
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 from overnight.protocols import Orders, Views
 from overnight.queue import coding, fit
-from overnight.queue.words import HubJob, Query, Stream, Submission, Wish
+from overnight.queue.words import HubJob, Query, Stream, Submission, Wish, granted_by
 
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
 _DOWN = 300.0  # seconds for which a hub that does not answer is asked again to take a job
@@ -126,7 +126,7 @@ class HubExecutor:
             tags=wishes.tags, time_limit=seconds,
         )  # fmt: skip
         machines = [each.machine for each in self._reach.desk.workers() if each.alive and not each.draining]
-        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *(f"--tag {tag}" for tag in wishes.tags)])
+        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *map(granted_by, wishes.tags)])
         if not machines:
             raise UsageError(
                 "E-NO-WORKERS",
