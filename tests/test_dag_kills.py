@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,7 +162,8 @@ def survived_over_workers(yard: Yard, found: Project, times: int, moments: rando
         with contextlib.suppress(ProcessLookupError, IndexError):
             os.kill(moments.choice(pids), signal.SIGKILL)
             count[kind] += 1
-        for each in (conductor, *yard.started) if kind != "supervisor" else ():
+        everybody: list[subprocess.Popen[Any]] = [conductor, *yard.started] if kind != "supervisor" else []
+        for each in everybody:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 each.wait(0.2 if each.poll() is None else None)
         kept_up(yard)

@@ -38,7 +38,9 @@ class Around:
     boot: str  # names this run of the kernel
     wait: Callable[[float], bool]  # sleeps until somebody wants something to end, or that many seconds; whether somebody does
     say: Callable[[str], None]
-    leftover: Callable[[], frozenset[str]] = frozenset  # GPUs on which somebody else's process is
+    leftover: Callable[[frozenset[str]], frozenset[str]] = lambda _busy: (
+        frozenset()
+    )  # GPUs that must not be offered, beside those of own jobs
     room: int = ROOM
 
 
@@ -125,7 +127,8 @@ class Worker:
 
     def _offer(self) -> Offer:
         mine = self.held()
-        used = {gpu for job in mine for gpu in job.gpus} | self._around.leftover()
+        busy = frozenset(gpu for job in mine for gpu in job.gpus)
+        used = busy | self._around.leftover(busy)
         machine = self.machine
         return Offer(
             machine, machine.slots - len(mine), tuple(card.index for card in machine.cards if card.index not in used),

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from overnight.app import courier, joining, keeping
+from overnight.app import courier, joining, keeping, pruning
 from overnight.app import hub as hubs
 from overnight.app import relay as relays
 from overnight.desk import Bell, Desk
@@ -86,7 +86,23 @@ def open_hub(environ: Mapping[str, str], hub: Path | None, relay: Path | None, s
         wait = stack.enter_context(_woken(kept.bell, lambda: link.control_all("worker", b"stop")))
         desk = Desk(kept.queue, kept.now, Bell(kept.ring, wait), lease=keeping.lease_of(environ), era=kept.era, restarted=True)
         serve_hub(link, desk, parcels, place)
+        stack.enter_context(_tidied(environ, place.folder))
         yield link, kept.shared or str(place.folder)
+
+
+@contextlib.contextmanager
+def _tidied(environ: Mapping[str, str], folder: Path) -> Iterator[None]:
+    """What is over since long goes every day while this lasts, if that is wanted. Raises ``UsageError``."""
+    if not pruning.kept_for(environ):
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=pruning.daily, args=(environ, folder, ended.wait), name="pruning", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextlib.contextmanager

@@ -14,13 +14,14 @@ from overnight.app import hub as hubs
 from overnight.app.bringing import brought
 from overnight.app.keeping import boot, clock
 from overnight.app.parking import Parking
+from overnight.app.strangers import Strangers
 from overnight.app.where import devices_elsewhere, executor_named
 from overnight.attempt import Hands
 from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
 from overnight.executors.local import LocalExecutor
 from overnight.models import Confined, JobSpec
-from overnight.queue.words import OURS, Card, HubJob, Machine, Output, input_of, is_worker_name
+from overnight.queue.words import NETWORK, OURS, Card, HubJob, Machine, Output, cache_tag, input_of, is_worker_name
 from overnight.sandbox import By, Walls, confined, interpreters, stand
 from overnight.worker import ROOM, Around, Worker, place_at
 from overnight.workspace.parcels import Parcels
@@ -41,6 +42,7 @@ class Wanted:
     executor: str = "local"
     executor_args: str = ""
     network: bool = False
+    caches: tuple[str, ...] = ()  # folders that jobs may write and later ones find again
     unsafe: bool = False
 
 
@@ -52,10 +54,10 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
         name = stack.enter_context(_named(place, _called(reached, wanted)))
         own = place_at(place.worker(name))
         machine = machine_of(name, wanted, dict(reached.environ))
-        wrap, around = _walls(place, reached, wanted, machine)
+        wrap, standing = _walls(place, reached, wanted, machine)
         executor = executor_named(wanted.executor, own.jobs, wanted.executor_args, "overnight worker start")
         stack.callback(getattr(executor, "close", lambda: None))
-        if isinstance(executor, LocalExecutor) and around is Confined.BUBBLEWRAP:
+        if isinstance(executor, LocalExecutor) and standing is Confined.BUBBLEWRAP:
             parking = Parking(own.runs, wrap, executor, JobSpec("first", ("/bin/sh", "-c", ""), str(own.runs), for_run(reached.environ)))
             wrap = parking.wrap
             parking.begin()
@@ -63,10 +65,13 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         hands = Hands(
             reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, parcels, job, folder), wrap,
-            for_run(reached.environ), lambda given: class_of(machine, given), around.word,
+            for_run(reached.environ), lambda given: class_of(machine, given), standing.word,
         )  # fmt: skip
         bell = stack.enter_context(reached.bell("stop"))
-        yield Worker(machine, hands, own, Around(clock, boot(), bell.wait, say, room=_room(reached)))
+        around = Around(clock, boot(), bell.wait, say, room=_room(reached))
+        if wanted.gpus is None and wanted.executor == "local" and machine.cards:  # of declared cards nobody can be asked
+            around = replace(around, leftover=Strangers([card.index for card in machine.cards], clock, say))
+        yield Worker(machine, hands, own, around)
 
 
 def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
@@ -78,11 +83,18 @@ def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     slots = wanted.slots if wanted.slots is not None else max(1, len(cards))
+    home = environ.get("HOME", "")
+    granted = (*([NETWORK] if wanted.network or wanted.unsafe else []), *(cache_tag(str(path), home) for path in _caches(wanted)))
     kind = " + ".join(card.name or f"GPU {card.index}" for card in cards) or gpus.processor()
     return Machine(
         name, slots, cards, cores if wanted.cpus is None else wanted.cpus, round(memory if wanted.memory_gb is None else wanted.memory_gb, 1),
-        wanted.tags, os.uname().nodename, kind,
+        (*wanted.tags, *granted), os.uname().nodename, kind,
     )  # fmt: skip
+
+
+def _caches(wanted: Wanted) -> tuple[Path, ...]:
+    """The folders that are granted, absolute."""
+    return tuple(Path(os.path.abspath(Path(path).expanduser())) for path in wanted.caches)
 
 
 def class_of(machine: Machine, given: Sequence[str]) -> str:
@@ -170,7 +182,7 @@ def _walls(place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted, machine:
     home = Path(reached.environ.get("HOME") or "/nonexistent")
     walls = Walls(
         keep=keep, readable=tuple(interpreters(env, ("/bin/sh",), place.folder)), hidden=(place.folder,),
-        devices=devices_elsewhere() if machine.cards and wanted.executor != "local" else (), network=wanted.network, home=home,
+        devices=devices_elsewhere() if machine.cards and wanted.executor != "local" else (), network=wanted.network, home=home, writable=_caches(wanted),
     )  # fmt: skip
     walls = stand(walls)
 

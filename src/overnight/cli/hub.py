@@ -14,6 +14,7 @@ import click
 from overnight.app import hub as hubs
 from overnight.app import joining, watching
 from overnight.cli.options import json_option
+from overnight.cli.prune import prune
 from overnight.cli.serve import start
 from overnight.errors import NotFoundError, UsageError
 from overnight.kinds import parse_duration
@@ -44,7 +45,7 @@ def _json(name: str, found: object) -> str:
 
 @click.group()
 def hub() -> None:
-    """Jobs for your workers: submit, list, watch, logs, cancel, retry, outputs; workers and drain."""
+    """Jobs for your workers: submit, list, watch, logs, cancel, retry, outputs; workers, drain and prune."""
 
 
 @hub.command(context_settings={"ignore_unknown_options": False})
@@ -338,4 +339,5 @@ def drain(folder: Path | None, as_json: bool, worker: str, undo: bool) -> None:
     )
 
 
+hub.add_command(prune)
 hub.add_command(start)

@@ -42,6 +42,9 @@ def worker() -> None:
 @click.option("--executor", default="local", metavar="NAME", show_default=True, help="Where its jobs run: local, slurm or ray.")
 @click.option("--executor-args", default="", metavar="WORDS", help="Further words for that executor, those of sbatch for slurm.")
 @click.option("--network", is_flag=True, help="Let jobs reach the network.")
+@click.option(
+    "--cache", "caches", multiple=True, metavar="DIR", help="A folder that jobs may write, and later ones find again. Repeatable."
+)
 @click.option("--once", is_flag=True, help="End when there is nothing to do.")
 @click.option("--unsafe-no-sandbox", "unsafe", is_flag=True, help="Run jobs without walls: they can read and change all that you can.")
 @hub_option

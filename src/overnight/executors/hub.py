@@ -29,7 +29,7 @@ from overnight.executors.brought import put_back
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 from overnight.protocols import Orders, Views
 from overnight.queue import coding, fit
-from overnight.queue.words import OURS, HubJob, Query, Stream, Submission, Wish
+from overnight.queue.words import OURS, HubJob, Query, Stream, Submission, Wish, granted_by
 
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
 _OURS = (sys.executable, "-P", "-m", OURS)
@@ -126,7 +126,7 @@ class HubExecutor:
         asked = self._placed(Submission(("true",), tags=self._wishes.tags), spec)
         gpus = asked.gpu_count
         machines = [each.machine for each in self._reach.desk.workers() if each.alive and not each.draining]
-        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *(f"--tag {tag}" for tag in asked.tags)])
+        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *map(granted_by, asked.tags)])
         if not machines:
             raise UsageError(
                 "E-NO-WORKERS",

@@ -18,6 +18,7 @@ CHUNK = 256 * 2**10  # bytes of a stream that are told at once, at most
 STREAM_LIMIT = 160 * 2**20  # bytes of one stream of one attempt that are kept
 LEASE = 60.0  # seconds
 SAFE = 0.8  # part of its lease after which a worker that hears nothing ends its jobs
+NETWORK, CACHE = "network", "cache:"  # tags of what a worker grants beyond its walls: the network, and folders (cache:PATH)
 LOSSES = 10  # attempts that may be lost before a job is given up: it may be what ends its workers
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
@@ -124,6 +125,18 @@ def input_of(entry: str) -> tuple[str, str]:
     """Name in the job's folder (empty: not linked) and path of an input."""
     name, sign, path = entry.partition("=")
     return (name, path) if sign and not entry.startswith("/") else ("", entry)
+
+
+def cache_tag(path: str, home: str) -> str:
+    """The tag for an absolute folder that jobs may write: the same on machines whose homes differ."""
+    return CACHE + (f"~{path.removeprefix(home)}" if home != "/" and path.startswith(f"{home}/") else path)
+
+
+def granted_by(tag: str) -> str:
+    """The words of ``overnight worker start`` that give a worker this tag."""
+    if tag == NETWORK:
+        return "--network"
+    return f"--cache {tag.removeprefix(CACHE)}" if tag.startswith(CACHE) else f"--tag {tag}"
 
 
 def is_worker_name(name: str) -> bool:

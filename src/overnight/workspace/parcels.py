@@ -170,14 +170,14 @@ class Parcels:
 
         return lay_out(folder, {path: entry.mode for path, entry in files.items()}, pour, {})
 
-    def forget(self, before: float, kept: Iterable[str] = ()) -> int:
-        """Drop code that was last used before this time (seconds since the epoch) and is not ``kept``, and what only it held."""
+    def forget(self, before: float, kept: Iterable[str] = (), *, dry_run: bool = False) -> int:
+        """Drop code that was last used before this time (seconds since the epoch) and is not ``kept``, and what only it held; how many that is."""
         spared = set(kept)
         with self._alone():
             old = [name for name in self.commits(2**31) if name not in spared and self._ref(name).stat().st_mtime < before]
-            for name in old:
+            for name in () if dry_run else old:
                 self._ref(name).unlink(missing_ok=True)
-            if old:
+            if old and not dry_run:
                 self._git.ask(["repack", "-a", "-d", "-q"], cwd=self._home, GIT_DIR=str(self._home))
                 self._git.ask(["prune", "--expire=now"], cwd=self._home, GIT_DIR=str(self._home))
                 self._objects.close()
