@@ -1,7 +1,8 @@
 """Requests and answers over a kept connection: the member's side and the hub's.
 
 A request that got no answer because the connection broke is asked again under the same mark, and the hub gives the answer it gave: what is asked once is
-done once, as long as that hub lives. Asynchronous. Must not know what is asked.
+done once, as long as that hub lives. Where several hubs serve one relay, any of them answers a member's hello and all that this member asks from then on;
+when it is gone, another one does. Asynchronous. Must not know what is asked.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -17,6 +19,7 @@ import nats.errors
 
 from overnight import errors
 from overnight.errors import OvernightError, UnreachableError, UsageError
+from overnight.hub.dial import Client
 from overnight.hub.keeper import Keeper, Message
 from overnight.hub.keys import Identity, Peer
 from overnight.hub.limits import PAYLOAD
@@ -27,6 +30,9 @@ Handler = Callable[[Peer, bytes], bytes]
 _DONE, _FAILED, _NO_SESSION, _STALE, _BUSY = b"\0", b"\1", b"\2", b"\3", b"\4"
 _AT_ONCE = 64  # requests of one session under way
 _BREATH = 0.2  # seconds before asking again where nobody listens
+_GRACE = 3.0  # seconds for a hub that does not listen to be there again, before another one is asked
+_LOOK = 5.0  # seconds after which who waits for an answer looks whether the hub is still there
+_PLACE = re.compile(r"[0-9a-f]{16}")
 
 
 class Asker:
@@ -35,6 +41,7 @@ class Asker:
     def __init__(self, keeper: Keeper, seal: Seal, name: str) -> None:
         self._keeper, self.seal, self._name = keeper, seal, name
         self._session, self._sequence = NOBODY, 0
+        self._place = ""  # the hub that has made the session
         self._ear, self._heard = os.urandom(16), 0
         self._greeting = asyncio.Lock()
 
@@ -43,17 +50,16 @@ class Asker:
         if len(payload) > PAYLOAD:
             raise too_large(len(payload))
         loop = asyncio.get_running_loop()
-        deadline, mark, silent = loop.time() + patience, os.urandom(16), False
+        deadline, mark, nobody = loop.time() + patience, os.urandom(16), 0.0
         while (left := deadline - loop.time()) > 0:
             try:
-                if self._session == NOBODY:
-                    await self._hello(left)
+                if self._session == NOBODY or (nobody and loop.time() - nobody > _GRACE):
+                    await self._hello(left, self._session)
                 status, answer = await self._once(verb, mark, payload, deadline - loop.time())
-            except nats.errors.NoRespondersError:
-                silent = True
-                await asyncio.sleep(min(_BREATH, left))
-                continue
-            except ConnectionError:
+            except (nats.errors.NoRespondersError, ConnectionError) as exc:
+                if isinstance(exc, nats.errors.NoRespondersError):
+                    nobody = nobody or loop.time()
+                    await asyncio.sleep(min(_BREATH, left))
                 continue
             except TimeoutError:
                 break
@@ -63,12 +69,12 @@ class Asker:
                 await asyncio.sleep(min(_BREATH, left))
             elif status != _STALE:
                 return _opened(status, answer)
-        raise _silence(patience, nobody=silent)
+        raise _silence(patience, nobody=bool(nobody))
 
     async def greet(self, patience: float = 5.0) -> None:
         """Make oneself known, so that the hub can push; that nobody answers is no trouble yet."""
         with contextlib.suppress(OvernightError, nats.errors.Error, ConnectionError, TimeoutError):
-            await self._hello(patience)
+            await self._hello(patience, NOBODY)
 
     def hear(self, message: Message) -> bytes | None:
         """What the hub has pushed; None if it is not new, not for this process, or not of the hub."""
@@ -81,24 +87,29 @@ class Asker:
         self._heard = head.sequence
         return payload
 
-    async def _hello(self, patience: float) -> None:
+    async def _hello(self, patience: float, before: bytes) -> None:
+        """A session instead of the one before, unless its hub was away only: that one knows what it has answered."""
         async with self._greeting:
-            if self._session != NOBODY:
+            if self._session != before:
                 return
             _, answer = await self._once("hello", os.urandom(16), self._ear, patience)
-            self._session, self._sequence = answer[:16], 0
+            place = answer[16:].decode("ascii", "replace")
+            if before != NOBODY and place == self._place:
+                return
+            self._session, self._sequence, self._place = answer[:16], 0, place if _PLACE.fullmatch(place) else ""
 
     async def _once(self, verb: str, mark: bytes, payload: bytes, patience: float) -> tuple[bytes, bytes]:
-        """One try; raises ``ConnectionError`` when the connection went meanwhile."""
+        """One try; raises ``ConnectionError`` when the connection, or the hub, went meanwhile."""
         client = await self._keeper.client(patience)
         self._sequence += 1
         data = self.seal.close(Head(f"ask {verb}", self._session if verb != "hello" else NOBODY, self._sequence, mark), payload)
-        answer = asyncio.ensure_future(client.request(f"hub.{self._name}.{verb}", data, timeout=max(patience, 0.05)))
-        gone = asyncio.ensure_future(self._keeper.gone())
+        place = self._place if verb != "hello" else ""
+        answer = asyncio.ensure_future(client.request(f"hub.{self._name}.{place or verb}", data, timeout=max(patience, 0.05)))
+        gone = asyncio.ensure_future(self._gone(client, place))
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise ConnectionError("the relay is gone")
+                raise ConnectionError("the relay or the hub is gone")
             head, body = self.seal.open(answer.result().data)
         except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, SealError) as exc:
             await asyncio.sleep(0.01)
@@ -112,6 +123,19 @@ class Asker:
             raise ConnectionError("an answer to something else")
         return body[:1], body[1:]
 
+    async def _gone(self, client: Client, place: str) -> None:
+        """Returns when the connection is gone, or the hub at this place."""
+        gone = asyncio.ensure_future(self._keeper.gone())
+        try:
+            while not (await asyncio.wait({gone}, timeout=_LOOK))[0]:
+                with contextlib.suppress(nats.errors.TimeoutError):
+                    if place:
+                        await client.request(f"hub.{self._name}.{place}", b"", timeout=_BREATH)
+        except nats.errors.Error:  # nobody listens there any more, or the connection ends
+            return
+        finally:
+            gone.cancel()
+
 
 class Answerer:
     """The hub's side: who asks is what the relay's permissions let through and the seal proves."""
@@ -119,15 +143,20 @@ class Answerer:
     def __init__(self, keeper: Keeper, own: Identity, peers: Callable[[str], Peer | None], pool: Executor) -> None:
         self._keeper, self._own, self._peers, self._pool = keeper, own, peers, pool
         self._handlers: dict[str, Handler] = {}
+        self._place = os.urandom(8).hex()  # where those ask who have said hello here
         self._seals: dict[str, tuple[Peer, Seal]] = {}
         self._sessions = Sessions()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, verb: str, handler: Handler) -> None:
         """Answer a verb from now on."""
-        first, self._handlers[verb] = not self._handlers, handler
+        first, new = not self._handlers, verb not in self._handlers
+        self._handlers[verb] = handler
+        if new:
+            await self._keeper.listen(f"hub.*.{verb}", "hub", self._heard)
         if first:
-            await self._keeper.listen("hub.*.*", "hub", self._heard)
+            await self._keeper.listen(f"hub.*.{self._place}", "", self._heard)
+            await self._keeper.listen("hub.*.hello", "hub", self._heard)
 
     async def push_all(self, kind: str, payload: bytes) -> int:
         """Tell every member of a kind something; returns how many processes it was sent to."""
@@ -157,7 +186,7 @@ class Answerer:
         return held[1]
 
     async def _heard(self, message: Message) -> None:
-        _, name, verb = message.subject.split(".")
+        _, name, last = message.subject.split(".")
         seal, peer = self.seal(name), self._peers(name)
         if (
             seal is None or peer is None or not message.reply.startswith(f"_INBOX.{name}.")
@@ -167,7 +196,8 @@ class Answerer:
             head, payload = seal.open(message.data)
         except SealError:
             return
-        if head.what == f"ask {verb}":
+        verb = head.what.removeprefix("ask ")
+        if head.what == f"ask {verb}" and last in (verb, self._place):
             task = asyncio.get_running_loop().create_task(self._answer(message, peer, verb, head, payload))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -179,13 +209,13 @@ class Answerer:
         seal = self.seal(who.name)
         if seal is not None:
             with contextlib.suppress(nats.errors.Error, OvernightError, OSError):
-                client = await self._keeper.client(0.0)
+                client = await self._keeper.client(_GRACE)  # it may hear before it is all up again
                 await client.publish(message.reply, seal.close(Head(f"answer {verb}", mark=head.mark), body))
 
     async def _body(self, who: Peer, verb: str, head: Head, payload: bytes) -> bytes:
         now = asyncio.get_running_loop().time()
         if verb == "hello":
-            return _DONE + self._sessions.open(who.name, payload[:16], now).key
+            return _DONE + self._sessions.open(who.name, payload[:16], now).key + self._place.encode()
         session = self._sessions.find(who.name, head.session)
         if session is None:
             return _NO_SESSION
