@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -116,6 +117,8 @@ def submit(found: Reached, asked: Submission, workdir: Path | None) -> HubJob:
     asked = replace(asked, needs=tuple(which(found, need).id for need in asked.needs))
     if workdir is not None:
         asked = _with_code(found, asked, workdir)
+    if found.courier is not NEAR and not asked.submission_key:  # it may be asked again, and at another hub
+        asked = replace(asked, submission_key=f"once-{secrets.token_hex(12)}")
     return found.desk.submit(asked)
 
 

@@ -26,6 +26,7 @@ class Bell:
         self._notices = notices
         self._turn = threading.Condition()
         self._rings = 0
+        self._mine = threading.local()  # how many this thread has heard
 
     def rung(self) -> None:
         """Wake all threads that wait here."""
@@ -34,10 +35,12 @@ class Bell:
             self._turn.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until it rings, ``seconds`` at most; whether it rang."""
+        """Sleep until it rings, ``seconds`` at most; whether it rang. Rings that came since this thread waited last count."""
         with self._turn:
-            heard = self._rings
-            return self._turn.wait_for(lambda: self._rings != heard, seconds)
+            heard = getattr(self._mine, "heard", 0)
+            rang = self._turn.wait_for(lambda: self._rings != heard, seconds)
+            self._mine.heard = self._rings
+            return rang
 
     def close(self) -> None:
         """Take the bell down."""

@@ -268,20 +268,26 @@ class Postgres:
                 "E-STORE-ENCODING", f"{self.address} keeps texts as {encoding}, not as UTF8",
                 fix="createdb --encoding UTF8 --template template0 overnight",
             )  # fmt: skip
-        with db.transaction():
-            db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            version = _version(db)
-            if version > len(QUEUE_MIGRATIONS):
-                raise StorageError(
-                    "E-NEWER-STORE", f"{self.address} was written by a newer overnight (schema {version})",
-                    fix="pip install --upgrade overnight",
-                )  # fmt: skip
-            if _one(db, "SELECT to_regnamespace('overnight')")[0] is None:
-                db.execute("CREATE SCHEMA overnight")
-            for number, script in enumerate(QUEUE_MIGRATIONS[version:], version + 1):
-                db.execute(dialect.migration(number, script).encode())
-            said = "INSERT INTO meta VALUES ('schema', %s) ON CONFLICT (name) DO UPDATE SET value=excluded.value"
-            db.execute(said, (str(len(QUEUE_MIGRATIONS)),))
+        db.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))  # before the transaction, which then sees what others have made
+        try:
+            with db.transaction():
+                self._make(db, _version(db))
+        finally:
+            db.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+    def _make(self, db: Connection, version: int) -> None:
+        if version > len(QUEUE_MIGRATIONS):
+            raise StorageError(
+                "E-NEWER-STORE",
+                f"{self.address} was written by a newer overnight (schema {version})",
+                fix="pip install --upgrade overnight",
+            )
+        if _one(db, "SELECT to_regnamespace('overnight')")[0] is None:
+            db.execute("CREATE SCHEMA overnight")
+        for number, script in enumerate(QUEUE_MIGRATIONS[version:], version + 1):
+            db.execute(dialect.migration(number, script).encode())
+        said = "INSERT INTO meta VALUES ('schema', %s) ON CONFLICT (name) DO UPDATE SET value=excluded.value"
+        db.execute(said, (str(len(QUEUE_MIGRATIONS)),))
 
     # --- troubles ------------------------------------------------------------------------------------------------------
 
