@@ -30,10 +30,10 @@ echo "$OVERNIGHT_EXPERIMENT_ID" >> {out}/runs
 exec {python} train.py
 """
 
-# Its n-th call is a script of its own; after the last one it finds something better each time.
+# Its n-th call is a script of its own, also of several at once; after the last one it finds something better each time.
 AGENT = """\
 set -u
-n=$(($(cat {out}/asked 2>/dev/null || echo 0) + 1))
+n=1; until mkdir {out}/turn.$n 2>/dev/null; do n=$((n + 1)); done
 echo $n > {out}/asked
 cp "$OVERNIGHT_BRIEF" {out}/brief.$n
 better() {{ echo "print('@loss=$1')" > train.py; echo "loss $1"; }}

@@ -21,7 +21,7 @@ from overnight.executors.hub import JOB, HubExecutor, wishes_of
 from overnight.models import JobState
 from overnight.settings import Settings
 from overnight.store import Store
-from studies import AGENT, PYTHON, Study, ended, study  # noqa: F401 - a fixture
+from studies import PYTHON, Study, ended, study  # noqa: F401 - a fixture
 from yards import LEASE, Yard, end, until
 
 SLOTS = ("--executor", "hub", "--slots", "2")
@@ -85,11 +85,10 @@ def without_walls_of_its_own(night: Study) -> Study:
 
 
 def test_a_study_runs_on_all_workers_and_ends_as_one_on_this_machine_does(two: Yard) -> None:
-    night = spread(
-        two,
-        files={"train.py": "import time\ntime.sleep(0.3)\nprint('@loss=1.0')\n"},
-        agent=AGENT.replace('echo "print', 'echo "import time; time.sleep(0.3); print'),
-    )
+    seen = two.root / "study" / "out" / "runs"
+    wait = f"until [ $(sort -u {seen} | wc -l) -ge 3 ]; do sleep 0.02; done"  # the second experiment waits for the third
+    script = f'echo "$OVERNIGHT_EXPERIMENT_ID" >> {seen}\n[ "$OVERNIGHT_EXPERIMENT_ID" = exp-001 ] || {wait}\nexec {PYTHON} train.py\n'
+    night = spread(two, files={"run.sh": script})
     rows = run(night, "--budget", "4")
     assert (len(rows), set(workers_of(two)), [row["decision"] for row in rows].count("crash"), night.faults(rows)) == (
         5,

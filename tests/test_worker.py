@@ -46,7 +46,10 @@ def test_a_job_has_its_own_gpus_and_names(yard: Yard) -> None:
 
 def test_slots_bound_how_many_run_at_once(yard: Yard) -> None:
     yard.worker("--slots", "2")
-    script = f"touch {yard.told}/a$OVERNIGHT_JOB_ID; ls {yard.told} | grep -c ^a; sleep .1; rm {yard.told}/a$OVERNIGHT_JOB_ID"
+    script = (  # the first waits for a second
+        f"cd {yard.told}; touch a$OVERNIGHT_JOB_ID; until n=$(ls | grep -c ^a); [ $n -ge 2 ] || [ -e both ]; do sleep .02; done; touch both;"
+        " echo $n; sleep .1; rm a$OVERNIGHT_JOB_ID"
+    )
     jobs = [yard.submit(script) for _ in range(6)]
     assert [job.wait(PATIENCE) for job in jobs] == [DONE] * 6
     assert max(int(job.logs()) for job in jobs) == 2

@@ -96,12 +96,12 @@ class Runner:
                 self._put_back(study, number, attempt, f"put back: {status.cause}")
             elif status.state is JobState.LOST and self._store.attempts(study.id, number, seed) < _LOST_LIMIT:
                 self._put_back(study, number, attempt, status.cause or "its supervisor died")
-            elif (recorded := self._record((study, number, attempt), status, gpus, stop)) is not None:
+            elif (recorded := self._record((study, number, attempt), status, stop)) is not None:
                 return recorded
 
     def _start(self, study: Study, number: int, seed: int, gpus: tuple[str, ...], *, again: bool) -> int:
         settings = study.settings
-        attempt = self._store.attempt(study.id, number, seed, self._clock(), again=again)
+        attempt = self._store.attempt(study.id, number, seed, self._clock(), again=again, worker=self.worker(gpus))
         job = self.job(study, number, attempt)
         folder = self._place.folder / job
         remove(folder)
@@ -166,7 +166,7 @@ class Runner:
     def _forget(self, study: Study, number: int, attempt: int) -> None:
         remove(self._place.folder / self.job(study, number, attempt))
 
-    def _record(self, run: tuple[Study, int, int], status: JobStatus, gpus: tuple[str, ...], stop: Callable[[], str]) -> bool | None:
+    def _record(self, run: tuple[Study, int, int], status: JobStatus, stop: Callable[[], str]) -> bool | None:
         """Whether the run's end is written down; None if it has to be run again."""
         study, number, attempt = run
         job = self.job(study, number, attempt)
@@ -198,11 +198,11 @@ class Runner:
             value=value,
             reported=reported,
             memory_gb=memory_gb(status),
-            worker=status.worker or self.worker(gpus),
             throughput=throughput(status),
             confined=status.confined,
             crash_kind=crash.kind if crash else "",
             cause=crash.cause if crash else status.cause,
+            **({"worker": status.worker} if status.worker else {}),  # else it stays where it was started, which may have been another slot
             metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),
         )
         self._forget(study, number, attempt)

@@ -111,6 +111,7 @@ class Steps:
     def __init__(self, study: Study, parts: Parts, stop: Callable[[], str], runs_left: Callable[[], float]) -> None:
         self.study = study
         self.deciding = threading.Lock()
+        self._making: dict[tuple[int, int], threading.Lock] = {}  # by number and seed of a run
         self._parts = parts
         self._stop = stop
         self._referee = Referee(parts.store, study.id, runs_left)
@@ -138,19 +139,31 @@ class Steps:
     def measure(self, experiment: Experiment, wanted: Wanted, slot: int) -> Experiment | None:
         """Run what is wanted and sum the experiment's runs up; None when it was put back."""
         store, study = self._parts.store, self.study
-        if not any(run.seed == wanted.seed and wanted.worker in ("", run.worker) for run in store.runs(study.id, wanted.number)):
-            try:
-                runner = self._parts.runner.on(wanted.worker) if wanted.worker else self._parts.runner
-                if not runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
-                    return None
-            except JobError as exc:
-                return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
-            with self.deciding:
-                self.auditor.ran(again=False)
+        try:
+            if not self._ran(wanted, slot):
+                return None
+        except JobError as exc:
+            return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
         with self.deciding:
             self._referee.learn(study, wanted.number)
         found = summed(store.runs(study.id, experiment.number), study, baseline=experiment.operator is Operator.BASELINE)
         return store.advance(study.id, experiment.number, Stage.MEASURED, **found)
+
+    def _ran(self, wanted: Wanted, slot: int) -> bool:
+        """Make the run that is wanted, unless it is there; what another slot has begun is its own, and waited for. Raises ``JobError``.
+
+        False if it was put back.
+        """
+        store, study = self._parts.store, self.study
+        with self._making.setdefault((wanted.number, wanted.seed), threading.Lock()):
+            if any(run.seed == wanted.seed and wanted.worker in ("", run.worker) for run in store.runs(study.id, wanted.number)):
+                return True
+            runner = self._parts.runner.on(wanted.worker) if wanted.worker else self._parts.runner
+            if not runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
+                return False
+        with self.deciding:
+            self.auditor.ran(again=False)
+        return True
 
     def decide(self, experiment: Experiment) -> tuple[Experiment, Wanted | None]:
         """Write the verdict, or say which run is wanted before there can be one.

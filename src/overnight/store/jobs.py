@@ -13,16 +13,16 @@ from overnight.store.rows import run_from, storable
 class Jobs(Connection):
     """The part of the record that knows jobs."""
 
-    def attempt(self, study: int, number: int, seed: int, now: float, *, again: bool = False) -> int:
+    def attempt(self, study: int, number: int, seed: int, now: float, *, again: bool = False, worker: str = "") -> int:
         """Count one more job for the experiment; the number is part of the job's id and is never used twice.
 
-        ``again``: the run is made after the decision, to look again.
+        ``again``: the run is made after the decision, to look again. ``worker``: the class of machine that it goes to, as far as is known.
         """
         with self._write() as db:
             attempt = db.execute("SELECT coalesce(max(attempt), 0) + 1 FROM job WHERE study=? AND number=?", (study, number)).fetchone()[0]
             db.execute(
-                "INSERT INTO job (study, number, attempt, seed, looks_again, state, submitted) VALUES (?,?,?,?,?,'QUEUED',?)",
-                (study, number, attempt, seed, again, now),
+                "INSERT INTO job (study, number, attempt, seed, looks_again, worker, state, submitted) VALUES (?,?,?,?,?,?,'QUEUED',?)",
+                (study, number, attempt, seed, again, worker, now),
             )
             db.execute("UPDATE experiment SET stage=? WHERE study=? AND number=? AND decision IS NULL", (Stage.SUBMITTED, study, number))
             self._event(study, number, "experiment.started", now, {"attempt": attempt, "seed": seed})
