@@ -161,9 +161,10 @@ def survived_over_workers(yard: Yard, found: Project, times: int, moments: rando
         with contextlib.suppress(ProcessLookupError, IndexError):
             os.kill(moments.choice(pids), signal.SIGKILL)
             count[kind] += 1
-        for each in (conductor, *yard.started) if kind != "supervisor" else ():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                each.wait(0.2 if each.poll() is None else None)
+        if kind == "conductor":
+            conductor.wait()
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # so that a worker that was killed just now is seen to be dead
         kept_up(yard)
     conductor.kill()
     conductor.wait()

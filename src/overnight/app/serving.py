@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overnight.app import courier, joining
+from overnight.app import courier, handed, joining
 from overnight.app import hub as hubs
 from overnight.app import relay as relays
 from overnight.desk import Bell, Desk
@@ -49,7 +49,8 @@ def remote(link: Link) -> Remote:
 
 def serve_hub(link: Link, desk: Counter, parcels: Parcels, place: hubs.HubPlace) -> None:
     """Let a desk answer over the relay from now on, with the code and the outputs of its jobs."""
-    courier.Counterpart(link, desk, parcels, place.outputs).serve()
+    handed.sweep(place.handed)
+    courier.Counterpart(link, desk, parcels, place).serve()
     serve(link, lambda who, data: answer(desk, who, data))
 
 
