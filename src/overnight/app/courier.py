@@ -148,8 +148,7 @@ class Counterpart:
 
     def _handed_in(self, who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
         job = self._of_worker(who, row)
-        for each in row["files"]:
-            output = _output_of(each)
+        for output in _outputs_of(row):
             _receive(self._link, who.name, _name(job.id, job.attempt, output.path), self._outputs(job), output)
         return {}
 
@@ -163,11 +162,11 @@ class Counterpart:
         return {}
 
     def _handed_known(self, _who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
-        files = [_output_of(each) for each in row["files"]]
+        files = _outputs_of(row)
         return {"missing": [each.sha256 for each in files if not handed.is_there(self._store, each)]}
 
     def _handed_sent(self, who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
-        for each in map(_output_of, row["files"]):
+        for each in _outputs_of(row):
             handed.add(self._store, each, functools.partial(self._take_in, who.name, each.sha256))
         return {}
 
@@ -224,12 +223,18 @@ def _row_of(output: Output) -> dict[str, Any]:
     return {"path": output.path, "size": output.size, "sha256": output.sha256, "executable": output.executable}
 
 
-def _output_of(row: Mapping[str, Any]) -> Output:
-    """What a row says; raises ``UsageError`` for a hash that is none: it becomes the name of a file."""
-    row = _Said(row)
-    if not re.fullmatch(r"[0-9a-f]{64}", str(row["sha256"])):
-        raise UsageError("E-OUTPUTS", "a hash is none", fix="overnight hub list")
-    return Output(str(row["path"]), int(row["size"]), str(row["sha256"]), row.get("executable") is True)
+def _outputs_of(row: Mapping[str, Any]) -> list[Output]:
+    """The files that a request names; raises ``UsageError``, also for a hash that is none: it becomes the name of a file."""
+    try:
+        found = [
+            Output(str(each["path"]), int(each["size"]), str(each["sha256"]), each.get("executable") is True)
+            for each in map(_Said, row["files"])
+        ]
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise UsageError("E-WIRE", "a request cannot be read", fix="pip install --upgrade overnight") from exc
+    if not all(re.fullmatch(r"[0-9a-f]{64}", each.sha256) for each in found):
+        raise UsageError("E-WIRE", "a hash is none", fix="pip install --upgrade overnight")
+    return found
 
 
 def _name(job: str, attempt: int, path: str) -> str:
