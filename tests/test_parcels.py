@@ -7,7 +7,6 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -279,21 +278,3 @@ def test_a_folder_that_is_packed_whole_is_all_that_lies_in_it_and_nothing_of_the
     with contextlib.closing(Parcels(tmp_path / "here")) as here:
         found = here.pack(export, whole=True)
         assert (sorted(here.files(found.commit)), found.folder) == (["venv/kept.pyc"], "")
-
-
-def test_code_of_several_jobs_is_laid_out_at_once_and_never_mixed_up(tmp_path: Path) -> None:
-    commits = {}
-    with contextlib.closing(Parcels(tmp_path / "parcels")) as parcels:
-        for name in "abcd":
-            (tmp_path / name).mkdir()
-            (tmp_path / name / name).write_text(name)
-            commits[name] = parcels.pack(tmp_path / name, whole=True).commit
-
-        def laid(turn: int) -> list[str]:
-            name = "abcd"[turn % 4]
-            parcels.export(commits[name], tmp_path / f"out-{turn}")
-            return [name, *os.listdir(tmp_path / f"out-{turn}")]
-
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(laid, range(64)))
-    assert [pair for pair in found if pair != [pair[0]] * 2] == []

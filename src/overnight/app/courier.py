@@ -22,7 +22,6 @@ from overnight.errors import NotAllowedError, NotFoundError, OvernightError, Sto
 from overnight.queue.words import HubJob, Output, Query
 
 if TYPE_CHECKING:
-    from overnight.app.hub import HubPlace
     from overnight.hub.keys import Peer
     from overnight.hub.link import Link
     from overnight.queue.wire import Counter
@@ -121,8 +120,9 @@ def _fetch_outputs(link: Link, job: HubJob, folder: Path) -> None:
 class Counterpart:
     """The hub's side: takes code in and gives it out, takes outputs in and gives them out, to whom they belong alone."""
 
-    def __init__(self, link: Link, desk: Counter, parcels: Parcels, place: HubPlace) -> None:
-        self._link, self._desk, self._parcels, self._outputs, self._store = link, desk, parcels, place.outputs, place.handed
+    def __init__(self, link: Link, desk: Counter, parcels: Parcels, places: tuple[Callable[[HubJob], Path], Path]) -> None:
+        self._link, self._desk, self._parcels = link, desk, parcels
+        self._outputs, self._store = places  # of a job's outputs, and of files that are handed on
 
     def serve(self) -> None:
         """Answer from now on."""

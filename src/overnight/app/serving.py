@@ -50,7 +50,7 @@ def remote(link: Link) -> Remote:
 def serve_hub(link: Link, desk: Counter, parcels: Parcels, place: hubs.HubPlace) -> None:
     """Let a desk answer over the relay from now on, with the code and the outputs of its jobs."""
     handed.sweep(place.handed)
-    courier.Counterpart(link, desk, parcels, place).serve()
+    courier.Counterpart(link, desk, parcels, (place.outputs, place.handed)).serve()
     serve(link, lambda who, data: answer(desk, who, data))
 
 
