@@ -75,6 +75,7 @@ class World:
     """A relay with its hub, a worker and a laptop."""
 
     def __init__(self, path: Path) -> None:
+        self.hub: subprocess.Popen[bytes] | None = None
         self.server, self.worker, self.laptop = Machine(path / "server"), Machine(path / "worker"), Machine(path / "laptop")
 
     def line(self, kind: str, name: str) -> str:
@@ -89,7 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         found.server.run("relay", "init", "--host", "localhost", "--port", str(free_port()))
         found.server.run("relay", "start", "--background")
         found.server.running.callback(found.server.run, "relay", "stop")
-        found.server.behind("hub", "start")
+        found.hub = found.server.behind("hub", "start")
         found.worker.run("worker", "join", found.line("worker", "gpu-1"))
         found.worker.behind("worker", "start", "--gpus", "2")
         found.laptop.run("join", found.line("client", "laptop"))
@@ -136,6 +137,19 @@ def test_a_pipeline_of_the_laptop_runs_on_the_worker_and_its_files_travel_from_s
         True,
         True,
     )
+
+
+@pytest.mark.slow
+def test_a_pipeline_outlives_the_end_of_the_hub_behind_the_relay(world: World, project: Path) -> None:
+    (project / "pipeline.yaml").write_text("nodes: [{name: slow, command: sleep 20; echo 1 > x}, {name: after, command: cat x, needs: slow}]")
+    conductor = world.laptop.behind("dag", "run", str(project / "pipeline.yaml"), "--executor", "hub")
+    assert until(lambda: [job for job in world.laptop.json("hub", "list")["jobs"] if job["state"] == "RUNNING"])
+    assert world.hub is not None
+    world.hub.kill()
+    world.hub.wait()
+    world.hub = world.server.behind("hub", "start")
+    attempts = [job["attempt"] for job in world.laptop.json("hub", "list", "--all")["jobs"] if job["name"].endswith("-slow.1")]
+    assert (conductor.wait(60), attempts) == (0, [1])
 
 
 @pytest.mark.slow
