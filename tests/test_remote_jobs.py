@@ -141,7 +141,9 @@ def test_a_pipeline_of_the_laptop_runs_on_the_worker_and_its_files_travel_from_s
 
 @pytest.mark.slow
 def test_a_pipeline_outlives_the_end_of_the_hub_behind_the_relay(world: World, project: Path) -> None:
-    (project / "pipeline.yaml").write_text("nodes: [{name: slow, command: sleep 20; echo 1 > x}, {name: after, command: cat x, needs: slow}]")
+    (project / "pipeline.yaml").write_text(
+        "nodes: [{name: slow, command: sleep 20; echo 1 > x}, {name: after, command: cat x, needs: slow}]"
+    )
     conductor = world.laptop.behind("dag", "run", str(project / "pipeline.yaml"), "--executor", "hub")
     assert until(lambda: [job for job in world.laptop.json("hub", "list")["jobs"] if job["state"] == "RUNNING"])
     assert world.hub is not None
