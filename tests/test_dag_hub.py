@@ -16,7 +16,7 @@ from hubs import House, offer
 from overnight.executors.brought import LEFT
 from overnight.executors.hub import HubExecutor, Packed, Reach, Wishes
 from overnight.models import JobState, JobStatus
-from overnight.queue.words import Ended, Held, HubJob, Output
+from overnight.queue.words import Ended, Held, HubJob, Output, Submission
 from pipelines import Project, lines, project, quoted
 from studies import ended  # noqa: F401 - a fixture that every test gets
 from terminal import typed
@@ -127,6 +127,7 @@ def test_cancelling_ends_the_tasks_at_their_workers(two: Yard, mark: str) -> Non
     assert (said["state"], processes(mark), [job.state for job in two.jobs()]) == ("CANCELLED", [], [JobState.CANCELLED])
 
 
+@pytest.mark.slow
 def test_what_has_not_changed_is_not_sent_to_a_worker_again(two: Yard) -> None:
     found = over(two, "nodes: [{name: a, command: echo 1 > x}, {name: b, command: cat x, needs: a}]")
     found.dag(*HUB)
@@ -141,12 +142,14 @@ def test_what_has_not_changed_is_not_sent_to_a_worker_again(two: Yard) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_output_of_a_task_is_read_here(two: Yard) -> None:
     found = over(two, "nodes: [{name: a, command: echo hello from $OVERNIGHT_NODE}]")
     found.dag(*HUB)
     assert found.dag("log", "last", "a").out == "hello from a\n"
 
 
+@pytest.mark.slow
 def test_a_study_over_a_pipeline_runs_each_experiments_pipeline_on_a_worker(two: Yard) -> None:
     from overnight.testing import git
 
@@ -227,6 +230,15 @@ def test_a_worker_that_lies_about_what_it_has_left_changes_nothing_outside_of_th
 def test_nonsense_about_what_was_removed_is_passed_over(tmp_path: Path, text: bytes) -> None:
     status = forged(tmp_path, {LEFT: text}, LEFT)
     assert (status.state, sorted(os.listdir(tmp_path / "runs" / "job.1"))) == (JobState.SUCCEEDED, ["code", "gone"])
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "a/../../x", "a//b", "", ".", "a\nb", "x" * 1001])
+def test_a_file_that_would_be_laid_outside_of_a_jobs_folder_is_refused_when_it_is_submitted(path: str) -> None:
+    assert "handed" in Submission(("true",), handed=(Output(path, 1, "0" * 64),)).trouble()
+
+
+def test_a_file_to_be_handed_without_a_hash_is_refused_when_it_is_submitted() -> None:
+    assert "has no hash" in Submission(("true",), handed=(Output("x", 1, "../../etc/passwd"),)).trouble()
 
 
 def test_an_output_that_was_said_and_is_not_there_is_no_end_of_the_pipeline(tmp_path: Path) -> None:

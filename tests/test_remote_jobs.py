@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         found.server.run("relay", "init", "--host", "localhost", "--port", str(free_port()))
         found.server.run("relay", "start", "--background")
         found.server.running.callback(found.server.run, "relay", "stop")
-        found.server.behind("hub", "start")
+        found.hub = found.server.behind("hub", "start")
         found.worker.run("worker", "join", found.line("worker", "gpu-1"))
         found.worker.behind("worker", "start", "--gpus", "2")
         found.laptop.run("join", found.line("client", "laptop"))
@@ -69,8 +69,8 @@ def test_a_job_of_the_laptop_runs_on_the_worker_with_the_laptops_code(world: Wor
 PIPELINE = f"""
 nodes:
   - {{name: a, command: "{sys.executable} -I -S train.py", gpu_count: 1, outputs: weights.bin}}
-  - {{name: b, command: "mkdir out; wc -c < weights.bin > out/n; ln -s n out/latest; rm weights.bin", needs: a}}
-  - {{name: c, command: "echo @n=$(cat out/latest) @need={{{{ a.loss }}}}", needs: [a, b]}}
+  - {{name: b, command: "mkdir out; wc -c < weights.bin > out/n; ln -s n out/latest; rm weights.bin; yes | head -c 9000000 > out/big", needs: a}}
+  - {{name: c, command: "test $(wc -c < out/big) = 9000000; echo @big=$?; echo @n=$(cat out/latest) @need={{{{ a.loss }}}}", needs: [a, b]}}
 """
 
 
@@ -80,12 +80,28 @@ def test_a_pipeline_of_the_laptop_runs_on_the_worker_and_its_files_travel_from_s
     again = world.laptop.run("dag", "run", "pipeline.yaml", "--executor", "hub", cwd=project)
     told = world.laptop.json("dag", "status", "dag-1")["nodes"]
     assert ([row["metrics"] for row in told][2], "dag-1 SUCCEEDED: 3 succeeded" in said, "dag-2 SUCCEEDED: 3 cached" in again) == (
-        {"n": 700_000.0, "need": 0.3},
+        {"n": 700_000.0, "need": 0.3, "big": 0.0},
         True,
         True,
     )
 
 
+@pytest.mark.slow
+def test_a_pipeline_outlives_the_end_of_the_hub_behind_the_relay(world: World, project: Path) -> None:
+    (project / "pipeline.yaml").write_text(
+        "nodes: [{name: slow, command: sleep 20; echo 1 > x}, {name: after, command: cat x, needs: slow}]"
+    )
+    conductor = world.laptop.behind("dag", "run", str(project / "pipeline.yaml"), "--executor", "hub")
+    assert until(lambda: any(job["state"] == "RUNNING" for job in world.laptop.json("hub", "list")["jobs"]))
+    assert world.hub is not None
+    world.hub.kill()
+    world.hub.wait()
+    world.hub = world.server.behind("hub", "start")
+    attempts = [job["attempt"] for job in world.laptop.json("hub", "list", "--all")["jobs"] if job["name"].endswith("-slow.1")]
+    assert (conductor.wait(60), attempts) == (0, [1])
+
+
+@pytest.mark.slow
 def test_a_study_of_the_laptop_over_a_pipeline_runs_it_with_the_workers_own_program(world: World, tmp_path: Path) -> None:
     text = "nodes: [{name: prepare, command: echo 4 > width}, {name: train, command: python3 -I -S train.py, needs: prepare}]"
     train = "lr = 0.1\nprint(f'@loss={(lr - 0.03) ** 2 + 1 / int(open(\"width\").read()):.6f}')\n"
@@ -168,8 +184,22 @@ def test_code_is_given_to_who_has_the_attempt_alone(world: World, laptop: hubs.R
             link.request("code-wanted", row)
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"job": 1}', b'{"job": "x", "attempt": "1", "known": 3}', b"\xff", b"[" * 5000])
-@pytest.mark.parametrize("verb", ["code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"job": 1}',
+        b'{"job": "x", "attempt": "1", "known": 3, "files": 3}',
+        b'{"files": [{"path": "x", "size": "y", "sha256": "../../x"}]}',
+        b"\xff",
+        b"[" * 5000,
+    ],
+)
+@pytest.mark.parametrize(
+    "verb", ["code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted", "handed-known", "handed-sent", "handed-wanted"]
+)
 def test_nonsense_about_code_and_outputs_is_an_error_of_who_says_it(world: World, verb: str, data: bytes) -> None:
     with joining.linked(world.worker.env, "worker") as link, pytest.raises(OvernightError) as found:
         link.request(verb, data)

@@ -20,6 +20,7 @@ class World:
     """A relay with its hub, a worker and a laptop."""
 
     def __init__(self, path: Path) -> None:
+        self.hub: subprocess.Popen[bytes] | None = None
         self.server, self.worker, self.laptop = Machine(path / "server"), Machine(path / "worker"), Machine(path / "laptop")
 
     def line(self, kind: str, name: str) -> str:

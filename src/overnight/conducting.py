@@ -28,7 +28,7 @@ from overnight.store.pipelines import Pipelines
 _LOST_LIMIT = 3  # a task whose supervisor was killed this often has failed
 _LONGEST_PAUSE = 300.0  # seconds between two attempts
 _LOOK = 0.5  # seconds between two looks at the numbers of a task
-_WAITS = (0.5, 0.03)  # seconds that one look at a job may wait for its end: of a single one, of one among several
+_WAITS = (0.25, 0.03)  # seconds that one look at a job may wait for its end: of a single one, of one among several
 _STATES = {JobState.SUCCEEDED: TaskState.SUCCEEDED, JobState.TIMED_OUT: TaskState.TIMED_OUT, JobState.CANCELLED: TaskState.CANCELLED}
 _TELLS = 8  # numbers on one line
 
@@ -131,11 +131,8 @@ class Conductor:
 
     def _finish(self) -> DagState:
         states = {row.state for row in self._rows}
-        state = DagState.SUCCEEDED
-        if any(each.failed for each in states):
-            state = DagState.FAILED
-        elif TaskState.CANCELLED in states:
-            state = DagState.CANCELLED
+        ended = DagState.CANCELLED if TaskState.CANCELLED in states else DagState.SUCCEEDED
+        state = DagState.FAILED if any(each.failed for each in states) else ended
         self._record.finish(self._dag.number, state, time.time())
         return state
 
@@ -230,7 +227,8 @@ class Conductor:
         self._record.submitted(self._dag.number, task.position)
         self._running[task.position] = _Running(task, row.job)
         tries = f"attempt {row.failures + 1} of {task.node.retries + 1}" if row.failures else ""
-        said = ", ".join(filter(None, (tries, f"GPU {', '.join(gpus)}" if gpus else "")))
+        cards = f"GPU {', '.join(gpus)}" if self._place.machine.cards is not None else f"{len(gpus)} GPU"
+        said = ", ".join(filter(None, (tries, cards if gpus else "")))
         self._tell(task, f"started{f' ({said})' if said else ''}")
 
     def _spec(self, task: Task, found: Filled, row: Row, at: tuple[Path, Path]) -> JobSpec:

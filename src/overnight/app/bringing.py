@@ -40,22 +40,25 @@ def _handed_on(parcels: Parcels, job: HubJob, top: Path, dest: Path) -> tuple[Ou
     """The same as a task on the machine of its pipeline leaves: links within the folder count, ``**`` alone is all that was not laid out."""
     asked = job.submission
     head = f"{asked.folder}/" if asked.folder else ""
-    files = parcels.files(asked.code) if asked.code else {}
-    laid = {path.removeprefix(head): entry for path, entry in files.items() if path.startswith(head)}
+    code = parcels.files(asked.code) if asked.code else {}
+    laid = {path.removeprefix(head): entry for path, entry in code.items() if path.startswith(head)}
     known = {path: entry.id for path, entry in laid.items() if _mode(top / path) == entry.mode}
+    given = {each.path.removeprefix(head): each for each in asked.handed if each.path.startswith(head)}
     kept, draft = dest.with_name(f".{dest.name}.kept.{os.getpid()}"), dest.with_name(f".{dest.name}.{os.getpid()}")
     try:
-        taken = Outputs(kept).take(top, None if asked.outputs == ("**",) else asked.outputs, known, {})
-        size = sum(file.size for file in taken.files)
-        if len(taken.files) > MOST_FILES or size > MOST_BYTES:
+        everything = asked.outputs == ("**",)
+        taken = Outputs(kept).take(top, None if everything else asked.outputs, known, {path: each.sha256 for path, each in given.items()})
+        files = [file for file in taken.files if not everything or file.own or file.executable is not given[file.path].executable]
+        size = sum(file.size for file in files)
+        if len(files) > MOST_FILES or size > MOST_BYTES:
             raise UsageError(
-                "E-OUTPUTS", f"it leaves {len(taken.files)} files of {size / 2**30:.1f} GB; {MOST_FILES} files of {MOST_BYTES >> 30} GB are allowed",
+                "E-OUTPUTS", f"it leaves {len(files)} files of {size / 2**30:.1f} GB; {MOST_FILES} files of {MOST_BYTES >> 30} GB are allowed",
                 fix="name fewer files in outputs:",
             )  # fmt: skip
         remove(draft)
         draft.mkdir(parents=True, mode=0o700)
-        Outputs(kept).lay(taken.files, draft)
-        told = _told(draft, taken, [path for path in laid if not os.path.lexists(top / path) or os.path.isdir(top / path)])
+        Outputs(kept).lay(files, draft)
+        told = _told(draft, taken, [path for path in (*laid, *given) if not os.path.lexists(top / path) or os.path.isdir(top / path)])
         remove(dest)
         draft.rename(dest)
     except OSError as exc:
@@ -63,7 +66,7 @@ def _handed_on(parcels: Parcels, job: HubJob, top: Path, dest: Path) -> tuple[Ou
     finally:
         remove(kept)
         remove(draft)
-    return (*(Output(file.path, file.size, file.sha, file.executable) for file in taken.files), *told)
+    return (*(Output(file.path, file.size, file.sha, file.executable) for file in files), *told)
 
 
 def _mode(place: Path) -> str:

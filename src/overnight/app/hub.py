@@ -42,6 +42,11 @@ class HubPlace:
         """Sockets of those who wait on this machine."""
         return self.folder / "wake"
 
+    @property
+    def handed(self) -> Path:
+        """Large files that jobs are handed, by their hash."""
+        return self.folder / "handed"
+
     def outputs(self, job: HubJob) -> Path:
         """What the latest attempt of a job has left."""
         return self.folder / "out" / job.id / str(job.attempt)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from overnight.app import courier, joining, keeping, pruning
+from overnight.app import courier, handed, joining, keeping, pruning
 from overnight.app import hub as hubs
 from overnight.app import relay as relays
 from overnight.desk import Bell, Desk
@@ -50,7 +50,9 @@ def remote(link: Link, patience: float = PATIENCE) -> Remote:
 
 def serve_hub(link: Link, desk: Counter, parcels: Parcels, place: hubs.HubPlace) -> None:
     """Let a desk answer over the relay from now on, with the code and the outputs of its jobs."""
-    serve(link, lambda who, data: answer(desk, who, data), courier.Counterpart(link, desk, parcels, place.outputs).verbs())
+    handed.sweep(place.handed)
+    carried = courier.Counterpart(link, desk, parcels, (place.outputs, place.handed))
+    serve(link, lambda who, data: answer(desk, who, data), carried.verbs())
 
 
 def start(environ: Mapping[str, str], hub: Path | None, relay: Path | None, store: str, say: Callable[[str], None]) -> None:

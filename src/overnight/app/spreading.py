@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from overnight.app import handed
 from overnight.app import hub as hubs
 from overnight.app.courier import NEAR
 from overnight.app.data import data_paths, env_names
@@ -72,10 +73,12 @@ def readable(settings: Settings, named: Sequence[Path], environ: Mapping[str, st
 def _packed(found: hubs.Reached, keep: tuple[Parcels, threading.Lock], folder: Path) -> Packed:
     parcels, turn = keep
     with turn:  # slots pack at once
-        code = parcels.pack(folder, whole=True)
+        large = handed.kept(found.place.handed, folder)
+        code = parcels.pack(folder, whole=True, but=[each.path for each in large])
+    found.courier.send_handed(large, found.place.handed)
     found.courier.send_code(parcels, code.commit)
     links = ((name, (folder / name).parent / target) for name, target in code.links.items())
-    return Packed(code.commit, tuple(f"{name}={place.resolve()}" for name, place in links))
+    return Packed(code.commit, tuple(f"{name}={place.resolve()}" for name, place in links), large)
 
 
 def _outputs(found: hubs.Reached, job: HubJob) -> Path:

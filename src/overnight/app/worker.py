@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import gpus, sandbox
+from overnight.app import handed
 from overnight.app import hub as hubs
 from overnight.app.bringing import brought
 from overnight.app.keeping import boot, clock
@@ -68,6 +69,7 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
             for_run(reached.environ), lambda given: class_of(machine, given), standing.word,
         )  # fmt: skip
         bell = stack.enter_context(reached.bell("stop"))
+        handed.sweep(place.handed)
         around = Around(clock, boot(), bell.wait, say, room=_room(reached))
         if wanted.gpus is None and wanted.executor == "local" and machine.cards:  # of declared cards nobody can be asked
             around = replace(around, leftover=Strangers([card.index for card in machine.cards], clock, say))
@@ -156,7 +158,11 @@ def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
 def _fetched(reached: hubs.Reached, parcels: Parcels, job: HubJob, folder: Path) -> None:
     reached.admit(job.owner)
     reached.courier.fetch_code(parcels, job)
+    store = reached.place.handed
+    reached.courier.fetch_handed(job, handed.missing(store, job), store)
     lay_out(parcels, job, folder)
+    if job.submission.handed:
+        handed.lay(store, job, folder)
 
 
 def _called(reached: hubs.Reached, wanted: Wanted) -> str:

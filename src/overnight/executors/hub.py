@@ -29,7 +29,7 @@ from overnight.executors.brought import put_back
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 from overnight.protocols import Orders, Views
 from overnight.queue import coding, fit
-from overnight.queue.words import OURS, HubJob, Query, Stream, Submission, Wish, granted_by
+from overnight.queue.words import OURS, HubJob, Output, Query, Stream, Submission, Wish, granted_by
 
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
 _OURS = (sys.executable, "-P", "-m", OURS)
@@ -54,6 +54,7 @@ class Packed:
 
     commit: str
     links: tuple[str, ...] = ()
+    handed: tuple[Output, ...] = ()  # files that are too large for code
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ class HubExecutor:
         command = argv if len(argv) != 1 else (f"exec {shlex.quote(argv[0])}",)  # one word is a line for the shell
         asked = Submission(
             command, name=spec.id, code=packed.commit, exp_id=spec.env.get("OVERNIGHT_EXPERIMENT_ID", ""), env=own, tags=wishes.tags,
-            priority=wishes.priority, inputs=inputs, extras=extras, outputs=(*self._outputs, *spec.outputs), hands_on=spec.hands_on,
+            priority=wishes.priority, inputs=inputs, extras=extras, outputs=(*self._outputs, *spec.outputs), handed=packed.handed, hands_on=spec.hands_on,
             pipeline=spec.env.get("OVERNIGHT_DAG", ""), submission_key=key, metric=spec.metric, grace=spec.grace,
             process_limit=spec.process_limit, disk_limit=spec.disk_limit, log_limit=spec.log_head, wait=True,
         )  # fmt: skip

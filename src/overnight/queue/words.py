@@ -14,6 +14,7 @@ from enum import StrEnum
 from overnight.models import JobState, JobStatus
 
 OURS = "overnight"  # the first word of a command that means this program, wherever it lies on the worker
+MOST_HANDED = 512  # files that travel apart from the code
 CHUNK = 256 * 2**10  # bytes of a stream that are told at once, at most
 STREAM_LIMIT = 160 * 2**20  # bytes of one stream of one attempt that are kept
 LEASE = 60.0  # seconds
@@ -78,6 +79,7 @@ class Submission:
     log_limit: int = 64 * 2**20  # bytes of its output that are kept from the beginning
     on_lost: OnLost = OnLost.STOP
     wait: bool = False  # stays queued although no worker could run it
+    handed: tuple[Output, ...] = ()  # large files that are laid into its folder, kept at the hub by their hash
     hands_on: bool = False  # outputs are handed on as by one task to the next: ``**`` alone is all that was not laid out for it
 
     def trouble(self) -> str:
@@ -98,10 +100,24 @@ def _text_trouble(asked: Submission) -> str:
         return f"code is no commit: {asked.code!r}"
     if asked.folder.startswith("/") or ".." in asked.folder.split("/"):
         return "folder must lie below the code"
+    if trouble := _handed_trouble(asked.handed):
+        return trouble
     if any(not glob or glob.startswith("/") or ".." in glob.split("/") or glob.count("*") > 8 for glob in asked.outputs):
         return "outputs are globs below the folder of the job, with at most 8 stars"
     paths = (*asked.inputs, *asked.extras)
     return next((f"input {entry!r} must lead to an absolute path" for entry in paths if not input_of(entry)[1].startswith("/")), "")
+
+
+def _handed_trouble(handed: tuple[Output, ...]) -> str:
+    if len(handed) > MOST_HANDED:
+        return f"handed has more than {MOST_HANDED} entries"
+    for each in handed:
+        parts = each.path.split("/")
+        if len(each.path) > 1000 or {"", ".", ".."} & set(parts) or any(ord(letter) < 32 for letter in each.path):
+            return f"handed: {each.path[:80]!r} is no path below the folder of the job"
+        if not re.fullmatch(r"[0-9a-f]{64}", each.sha256) or each.size < 0:
+            return f"handed: {each.path[:80]!r} has no hash"
+    return ""
 
 
 def _number_trouble(asked: Submission) -> str:

@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,14 +67,16 @@ class Parcels:
 
     # --- where the code is -----------------------------------------------------------------------------------------
 
-    def pack(self, workdir: Path, *, whole: bool = False) -> Code:
+    def pack(self, workdir: Path, *, whole: bool = False, but: Collection[str] = ()) -> Code:
         """Keep ``workdir`` as it is now: of a git checkout all of it but what is ignored, else all but what tools leave behind.
 
-        ``whole``: the folder alone, and all that lies in it. Links out of it are told, not followed. Raises ``UsageError`` (E-NO-FOLDER, E-CODE-TOO-LARGE, E-UNSAFE-NAME), ``StorageError``.
+        ``whole``: the folder alone, and all that lies in it ``but`` these paths. Links out of it are told, not followed. Raises ``UsageError`` (E-NO-FOLDER, E-CODE-TOO-LARGE, E-UNSAFE-NAME), ``StorageError``.
         """
         if not workdir.is_dir():
             raise UsageError("E-NO-FOLDER", f"{workdir} is no folder", why="it was to be the job's code", fix=f"ls -ld {workdir}")
-        top, names = (workdir.resolve(), sorted(_walk(workdir.resolve(), "", ()))) if whole else self._names(workdir.resolve())
+        top, names = (
+            (workdir.resolve(), sorted(set(_walk(workdir.resolve(), "", ())) - set(but))) if whole else self._names(workdir.resolve())
+        )
         kinds = _kinds(top, names)
         targets = {name: os.readlink(top / name) for name, found in kinds.items() if stat.S_ISLNK(found.st_mode)}
         links = {name: targets.pop(name) for name in escaping_links(targets)}
