@@ -15,7 +15,7 @@ from overnight.app.read import moment
 from overnight.config import user_file
 from overnight.desk import Bell, Desk
 from overnight.doorbell import Doorbell, ring
-from overnight.errors import NotFoundError, StorageError, UsageError
+from overnight.errors import NotFoundError, OvernightError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.queue import coding
 from overnight.queue.fit import described
@@ -67,6 +67,7 @@ class Reached:
     environ: Mapping[str, str]
     courier: Courier = NEAR
     name: str = ""  # under which a worker has joined
+    trouble: OvernightError | None = None  # why it is not reached yet, where that is waited for
     admit: Callable[[str], object] = lambda _owner: None  # raises ``NotAllowedError`` for those whose jobs may not run here
 
 

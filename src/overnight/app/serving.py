@@ -115,7 +115,7 @@ def far(environ: Mapping[str, str], kind: str) -> Iterator[hubs.Reached]:
             link.on_control(lambda _payload: ring(place.wake, "stop"))
         yield hubs.Reached(
             remote(link), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))), environ, courier.member(link),
-            link.name if kind == "worker" else "", lambda owner: joining.check_allowed(environ, owner),
+            link.name if kind == "worker" else "", link.trouble, lambda owner: joining.check_allowed(environ, owner),
         )  # fmt: skip
 
 

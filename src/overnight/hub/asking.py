@@ -27,6 +27,7 @@ Handler = Callable[[Peer, bytes], bytes]
 _DONE, _FAILED, _NO_SESSION, _STALE, _BUSY = b"\0", b"\1", b"\2", b"\3", b"\4"
 _AT_ONCE = 64  # requests of one session under way
 _BREATH = 0.2  # seconds before asking again where nobody listens
+_ABSENT = 15.0  # seconds for which a hub that is not there is waited for: it may just be started again
 
 
 class Asker:
@@ -43,27 +44,28 @@ class Asker:
         if len(payload) > PAYLOAD:
             raise too_large(len(payload))
         loop = asyncio.get_running_loop()
-        deadline, mark, silent = loop.time() + patience, os.urandom(16), False
-        while (left := deadline - loop.time()) > 0:
+        deadline, mark, absent = loop.time() + patience, os.urandom(16), 0.0
+        while (left := deadline - loop.time()) > 0 and not (absent and loop.time() > absent + _ABSENT):
             try:
                 if self._session == NOBODY:
                     await self._hello(left)
                 status, answer = await self._once(verb, mark, payload, deadline - loop.time())
             except nats.errors.NoRespondersError:
-                silent = True
+                absent = absent or loop.time()
                 await asyncio.sleep(min(_BREATH, left))
                 continue
             except ConnectionError:
                 continue
             except TimeoutError:
                 break
+            absent = 0.0
             if status == _NO_SESSION:
                 self._session = NOBODY
             elif status == _BUSY:
                 await asyncio.sleep(min(_BREATH, left))
             elif status != _STALE:
                 return _opened(status, answer)
-        raise _silence(patience, nobody=silent)
+        raise _silence(patience, nobody=absent > 0)
 
     async def greet(self, patience: float = 5.0) -> None:
         """Make oneself known, so that the hub can push; that nobody answers is no trouble yet."""
