@@ -137,15 +137,18 @@ def test_cancel_retry_and_drain_say_what_they_did(yard: Yard) -> None:
     assert said == [f"{job.id} is over: CANCELLED\n", f"{job.id} is queued again\n"]
 
 
-def test_retry_takes_the_values_of_variables_from_here_or_says_which_it_needs(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_says_which_variables_it_needs_again_and_takes_only_those_that_are_named_from_here(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = yard.submit("true", env={"MY_TOKEN": "sesame", "LR": "0.1"})
     job.cancel()
     refused = yard.call("hub", "retry", job.id)
     monkeypatch.setenv("MY_TOKEN", "open")
-    done = yard.call("hub", "retry", job.id, "--env", "LR=0.2")
+    silent = yard.call("hub", "retry", job.id, "--env", "LR=0.2")
+    done = yard.call("hub", "retry", job.id, "--env", "LR=0.2", "--env", "MY_TOKEN")
     assert (refused.returncode, "E-ENV" in refused.stderr, "needs MY_TOKEN LR again" in refused.stderr) == (2, True, True)
-    assert (done.returncode, done.stderr, dict(yard.jobs()[0].submission.env)) == (
-        0, "values of here: MY_TOKEN\n", {"MY_TOKEN": "open", "LR": "0.2"},
+    assert (f"overnight hub retry {job.id} --env MY_TOKEN" in silent.stderr, done.returncode, dict(yard.jobs()[0].submission.env)) == (
+        True, 0, {"MY_TOKEN": "open", "LR": "0.2"},
     )  # fmt: skip
 
 

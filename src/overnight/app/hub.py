@@ -184,16 +184,6 @@ def alive(found: Reached) -> list[WorkerState]:
     return [each for each in found.desk.workers() if each.alive]
 
 
-def again(found: Reached, job: HubJob, given: Mapping[str, str]) -> tuple[HubJob, tuple[str, ...]]:
-    """Queue a job again that is over; values of its variables that are not given are those of here.
-
-    Returns it and the names that were taken from here. Raises ``UsageError`` (E-ENV) when a value is known to nobody any more.
-    """
-    lacking = [name for name in job.submission.env if name not in given]
-    taken = {name: found.environ[name] for name in lacking if name in found.environ}
-    return found.desk.retry(job.id, {**taken, **given}), tuple(taken)
-
-
 # --- look --------------------------------------------------------------------------------------------------------------
 
 

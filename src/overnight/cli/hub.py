@@ -262,7 +262,7 @@ def cancel(folder: Path | None, as_json: bool, jobs: tuple[str, ...], reason: st
 @hub.command()
 @click.argument("job")
 @click.option(
-    "--env", multiple=True, metavar="NAME=VALUE", help="Another value of a variable; those not named are taken from here. Repeatable."
+    "--env", multiple=True, metavar="NAME=VALUE", help="A variable of it again; NAME alone takes its value from here. Repeatable."
 )
 @hub_option
 @json_option
@@ -277,10 +277,8 @@ def retry(folder: Path | None, as_json: bool, job: str, env: tuple[str, ...]) ->
                 why="only a job that is over can be run again",
                 fix=f"overnight hub cancel {before.id}",
             )
-        again, taken = hubs.again(found, before, _variables(env))
+        again = found.desk.retry(before.id, _variables(env))
     click.echo(_json("job", hubs.job_json(again)) if as_json else f"{again.id} is queued again")
-    if taken:
-        click.echo(f"values of here: {' '.join(taken)}", err=True)
 
 
 @hub.command()
