@@ -249,4 +249,6 @@ def test_who_asks_a_hub_that_is_just_starting_finds_all_verbs_or_nobody(tmp_path
     link: Any = Heard()
     unused: Any = None
     serving.serve_hub(link, unused, unused, hubs.HubPlace(tmp_path))
-    assert link.verbs == [{"ask", "code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted"}]
+    assert link.verbs == [
+        {"ask", "code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted", "handed-known", "handed-sent", "handed-wanted"}
+    ]

@@ -142,7 +142,7 @@ class Desk:
             if lacking := [name for name in before.submission.env if name not in given]:
                 raise UsageError(
                     "E-ENV", f"{before.id} needs {' '.join(lacking[:20])} again", why="the values of variables are forgotten when a job is over",
-                    fix=f"{lacking[0]}=… overnight hub retry {before.id}",
+                    fix=f"overnight hub retry {before.id} {' '.join(f'--env {name}' for name in lacking[:20])}   # with the values of here",
                 )  # fmt: skip
         found = self._queue.retry(job, given, self._clock())
         self._bell.ring("claim")

@@ -77,12 +77,9 @@ class Job:
             found.desk.cancel(self.id, reason)
 
     def retry(self, env: Mapping[str, str] | None = None) -> None:
-        """Queue it again once it is over. Values of its variables that ``env`` does not tell are those of this process.
-
-        Raises ``UsageError`` (E-ENV) for one that neither has.
-        """
+        """Queue it again once it is over; ``env`` tells all its variables again, whose values the hub has forgotten. Raises ``UsageError`` (E-ENV)."""
         with hubs.reached(self._hub, os.environ) as found:
-            hubs.again(found, hubs.which(found, self.id), dict(env or {}))
+            found.desk.retry(self.id, dict(env or {}))
 
     def outputs(self, to: str | os.PathLike[str]) -> Path:
         """Copy the files that it has left into the new folder ``to``."""

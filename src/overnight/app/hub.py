@@ -16,7 +16,7 @@ from overnight.app.keeping import STORE, kept, lease_of
 from overnight.app.read import moment
 from overnight.config import user_file
 from overnight.desk import Bell, Desk
-from overnight.errors import NotFoundError, StorageError, UsageError
+from overnight.errors import NotFoundError, OvernightError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.queue import coding
 from overnight.queue.fit import described
@@ -67,6 +67,7 @@ class Reached:
     environ: Mapping[str, str]
     courier: Courier = NEAR
     name: str = ""  # under which a worker has joined
+    trouble: OvernightError | None = None  # why it is not reached yet, where that is waited for
     admit: Callable[[str], object] = lambda _owner: None  # raises ``NotAllowedError`` for those whose jobs may not run here
 
 
@@ -155,16 +156,6 @@ def _with_code(found: Reached, asked: Submission, workdir: Path) -> Submission:
 def alive(found: Reached) -> list[WorkerState]:
     """The workers that live."""
     return [each for each in found.desk.workers() if each.alive]
-
-
-def again(found: Reached, job: HubJob, given: Mapping[str, str]) -> tuple[HubJob, tuple[str, ...]]:
-    """Queue a job again that is over; values of its variables that are not given are those of here.
-
-    Returns it and the names that were taken from here. Raises ``UsageError`` (E-ENV) when a value is known to nobody any more.
-    """
-    lacking = [name for name in job.submission.env if name not in given]
-    taken = {name: found.environ[name] for name in lacking if name in found.environ}
-    return found.desk.retry(job.id, {**taken, **given}), tuple(taken)
 
 
 # --- look --------------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def far(environ: Mapping[str, str], kind: str) -> Iterator[hubs.Reached]:
         yield hubs.Reached(
             remote(link, _WORKER if kind == "worker" else PATIENCE), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))),
             partial(Doorbell, place.wake), environ, courier.member(link),
-            link.name if kind == "worker" else "", lambda owner: joining.check_allowed(environ, owner),
+            link.name if kind == "worker" else "", link.trouble, lambda owner: joining.check_allowed(environ, owner),
         )  # fmt: skip
 
 

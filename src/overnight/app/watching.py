@@ -116,12 +116,18 @@ def streamed(found: Reached, job: str, since: int = 0, attempt: int = 0) -> Iter
             found.wait(_LOOK)
 
 
-def streamed_all(found: Reached) -> Iterator[str]:
-    """The output of all jobs that run, now or later, without end; of what was printed before, the last lines."""
+def streamed_all(found: Reached, seen: set[str] | None = None) -> Iterator[str]:
+    """The output of all jobs that run, now or later; of what was printed before, the last lines.
+
+    Without end, unless ``seen`` is given, to which every job is added: then until nothing waits or runs any more.
+    """
     followers: dict[str, Follower] = {}
     first = True
     while True:
-        for job in found.desk.jobs(Query(states=_OPEN)):
+        open_ = found.desk.jobs(Query(states=_OPEN))
+        for job in open_:
+            if seen is not None:
+                seen.add(job.id)
             if job.id not in followers:
                 at = max(0, found.desk.part(job.id, Stream.LOG, 0, 10**15).next - _BEFORE) if first else 0
                 followers[job.id] = Follower(job.id, job.attempt if first else 0, at, midway=at > 0)
@@ -132,6 +138,8 @@ def streamed_all(found: Reached) -> Iterator[str]:
                 yield text
             elif follower.over:
                 del followers[follower.id]
+        if quiet and seen is not None and not open_ and not followers:
+            return
         if quiet:
             found.wait(_LOOK)
 

@@ -51,6 +51,8 @@ class Wanted:
 def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> Iterator[Worker]:
     """A worker of this machine for the hub, ready to run. Raises ``UsageError``, ``BusyError``, ``StorageError``."""
     place = reached.place
+    if reached.trouble is not None:  # the first claim would say it, a minute later
+        say(f"{reached.trouble}\nit is tried again until it works")
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(_named(place, _called(reached, wanted)))
         own = place_at(place.worker(name))

@@ -163,16 +163,21 @@ def list_(folder: Path | None, as_json: bool, everything: bool, last: int, state
 
 @hub.command()
 @click.argument("job", required=False, default="")
-@click.option("--exit-status", is_flag=True, help="Exit with 6 if the job did not succeed.")
+@click.option("--exit-status", is_flag=True, help="Exit with 6 if the job, or one of them, did not succeed.")
+@click.option("--until-idle", is_flag=True, help="Without a JOB: end when nothing waits or runs any more.")
 @hub_option
 @json_option
-def watch(folder: Path | None, as_json: bool, job: str, exit_status: bool) -> int:
-    """What a JOB prints, until its end; without one, all that run. ^C only looks away."""
+def watch(folder: Path | None, as_json: bool, job: str, exit_status: bool, until_idle: bool) -> int:
+    """What a JOB prints, until its end; without one, what all print, now and later, until ^C. ^C only looks away."""
+    if bool(job) == until_idle and (until_idle or exit_status):
+        wrong = "--until-idle is for all jobs" if job else "--exit-status needs a JOB, or --until-idle: what is watched for ever has no end"
+        raise UsageError("E-USAGE", wrong, fix="overnight hub watch --until-idle --exit-status")
     with _reached(folder) as found:
         if not job:
+            seen: set[str] | None = set() if until_idle else None
             click.echo("\n".join(watching.overview(found)) or "no job waits or runs", err=True)
-            _stream(watching.streamed_all(found), as_json=as_json)
-            return 0
+            _stream(watching.streamed_all(found, seen), as_json=as_json)
+            return max((_status(hubs.which(found, each)) for each in seen or ()), default=0) if exit_status else 0
         chosen = hubs.which(found, job)
         _stream(watching.streamed(found, chosen.id), as_json=as_json)
         return _status(hubs.which(found, chosen.id)) if exit_status else 0
@@ -257,7 +262,7 @@ def cancel(folder: Path | None, as_json: bool, jobs: tuple[str, ...], reason: st
 @hub.command()
 @click.argument("job")
 @click.option(
-    "--env", multiple=True, metavar="NAME=VALUE", help="Another value of a variable; those not named are taken from here. Repeatable."
+    "--env", multiple=True, metavar="NAME=VALUE", help="A variable of it again; NAME alone takes its value from here. Repeatable."
 )
 @hub_option
 @json_option
@@ -272,10 +277,8 @@ def retry(folder: Path | None, as_json: bool, job: str, env: tuple[str, ...]) ->
                 why="only a job that is over can be run again",
                 fix=f"overnight hub cancel {before.id}",
             )
-        again, taken = hubs.again(found, before, _variables(env))
+        again = found.desk.retry(before.id, _variables(env))
     click.echo(_json("job", hubs.job_json(again)) if as_json else f"{again.id} is queued again")
-    if taken:
-        click.echo(f"values of here: {' '.join(taken)}", err=True)
 
 
 @hub.command()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from overnight.app import founding
+from overnight.app import founding, recipes
 from overnight.app import relay as relays
 from overnight.cli.options import json_option
 from overnight.errors import UsageError
@@ -145,6 +145,15 @@ def revoke(name: str, place: Path | None, as_json: bool) -> None:
         _say_json(name=name, live=live)
         return
     click.echo(f"{name} is cut off" + ("" if live else "; the relay does not run now, and will not let it in when it does"))
+
+
+@relay.command()
+@click.option("--print", "kind", required=True, type=click.Choice(["systemd"]), help="What brings the relay up.")
+@json_option
+def install(kind: str, as_json: bool) -> None:
+    """Print a recipe that keeps the relay and its hub running: look it through, then use it."""
+    text = recipes.recipe(kind, "relay")
+    click.echo(json.dumps({"schema": "overnight/recipe/1", "kind": kind, "text": text}) if as_json else text, nl=as_json)
 
 
 def _say_json(**row: object) -> None:

@@ -35,6 +35,7 @@ _ALIVE, _AT_WORK = "alive", b"\1"  # whether the hub still works on a request
 _SILENCE = 2.0  # seconds without an answer after which it is asked that
 _GRACE = 3.0  # seconds for a hub that does not listen to be there again, before another one is asked
 _PLACE = re.compile(r"[0-9a-f]{16}")
+_ABSENT = 15.0  # seconds for which a hub that is not there is waited for: it may just be started again
 
 
 class Asker:
@@ -52,26 +53,27 @@ class Asker:
         if len(payload) > PAYLOAD:
             raise too_large(len(payload))
         loop = asyncio.get_running_loop()
-        deadline, mark, nobody = loop.time() + patience, os.urandom(16), 0.0
-        while (left := deadline - loop.time()) > 0:
+        deadline, mark, absent = loop.time() + patience, os.urandom(16), 0.0
+        while (left := deadline - loop.time()) > 0 and not (absent and loop.time() > absent + _ABSENT):
             try:
-                if self._session == NOBODY or (nobody and loop.time() - nobody > _GRACE):
+                if self._session == NOBODY or (absent and loop.time() - absent > _GRACE):
                     await self._hello(left, self._session)
                 status, answer = await self._once(verb, mark, payload, deadline - loop.time())
             except (nats.errors.NoRespondersError, ConnectionError) as exc:
                 if isinstance(exc, nats.errors.NoRespondersError):
-                    nobody = nobody or loop.time()
+                    absent = absent or loop.time()
                     await asyncio.sleep(min(_BREATH, left))
                 continue
             except TimeoutError:
                 break
+            absent = 0.0
             if status == _NO_SESSION:
                 self._session = NOBODY
             elif status == _BUSY:
                 await asyncio.sleep(min(_BREATH, left))
             elif status != _STALE:
                 return _opened(status, answer)
-        raise _silence(patience, nobody=bool(nobody))
+        raise _silence(patience, nobody=absent > 0)
 
     async def greet(self, patience: float = 5.0) -> None:
         """Make oneself known, so that the hub can push; that nobody answers is no trouble yet."""

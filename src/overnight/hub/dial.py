@@ -202,7 +202,10 @@ def _certificate(exc: ssl.SSLCertVerificationError, address: str) -> OvernightEr
     if exc.verify_code in _EXPIRED:
         why = f"its certificate has expired, and by this machine's clock it is {now} UTC"
         return UnreachableError(
-            "E-RELAY-CLOCK", f"{address} cannot be trusted", why=why, fix="overnight relay start   # on the relay: makes a new one"
+            "E-RELAY-CLOCK",
+            f"{address} cannot be trusted",
+            why=why,
+            fix="timedatectl   # is the clock right? else, on the relay: overnight relay start",
         )
     return NotAllowedError(
         "E-RELAY-CERTIFICATE",

@@ -75,6 +75,11 @@ class Link:
         """Whether the relay is reached now."""
         return self._keeper.is_up
 
+    @property
+    def trouble(self) -> OvernightError | None:
+        """Why the relay is not reached now; None while it is."""
+        return self._keeper.trouble
+
     def request(self, verb: str, payload: bytes, timeout: float = _WAIT) -> bytes:
         """What the hub answers to a request of at most a mebibyte. Raises ``UnreachableError`` (exit code 7), ``NotAllowedError`` (4), and what the hub raised.
 
@@ -115,7 +120,8 @@ class Link:
 
         async def begin() -> None:
             await self._keeper.listen(f"ctl.{self.name}", "", come)
-            await self._asker.greet()
+            if self._keeper.is_up:  # else the first request makes us known
+                await self._asker.greet()
 
         self._loop.run(begin())
 
