@@ -31,6 +31,7 @@ class Queue(Streams):
     """The queue at ``path``; made when missing. Raises what ``Connection`` raises."""
 
     migrations = QUEUE_MIGRATIONS
+    shares_flushes = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
