@@ -63,7 +63,9 @@ def rival(name: str, count: int) -> dict[str, Any] | str:
 def worker(folder: Path, *words: str) -> Iterator[None]:
     """A worker as a person starts it."""
     command = [sys.executable, "-m", "overnight", "worker", "start", "--slots", "1", *words]
-    process = subprocess.Popen(command, env=os.environ | {"OVERNIGHT_HUB": str(folder)}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=os.environ | {"OVERNIGHT_HUB": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield
     finally:

@@ -63,7 +63,9 @@ def cycle(path: str, name: str, seconds: float) -> None:
 @contextlib.contextmanager
 def running(*words: str, **env: str) -> Iterator[subprocess.Popen[str]]:
     """A process of this Python, ended at the end."""
-    process = subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | env)
+    process = subprocess.Popen(
+        [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | env
+    )
     try:
         yield process
     finally:
