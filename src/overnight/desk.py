@@ -7,6 +7,7 @@ runs on while the machine sleeps, and is never compared with that of another mac
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +38,7 @@ from overnight.store.queue import Queue
 
 _LOOK = 1.0  # seconds after which one who waits looks by himself
 _AHEAD = 500  # queued jobs whose waits are told
+_PARKED = 64  # claims that wait at once, each in a thread; whoever comes beyond them has his answer now, and asks again later
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Desk:
         self._clock = clock
         self._bell = bell
         self._lease = lease
+        self._parked = threading.BoundedSemaphore(_PARKED)
         queue.begin(era, clock().clock + lease, restarted=restarted)
 
     # --- for workers -----------------------------------------------------------------------------------------------
@@ -69,14 +72,22 @@ class Desk:
                 fix="overnight worker start --name gpu-box",
             )  # fmt: skip
         until = self._clock().clock + wait
-        while True:
-            now = self._clock()
-            self._expire(now)
-            grant = self._queue.grant(offer, now, self._lease, partial(fit.choose, offer, now.clock))
-            left = until - now.clock
-            if grant is not None or left <= 0:
-                return grant
-            self._bell.wait(min(left, _LOOK))
+        grant, left = self._granted(offer, until)
+        if grant is not None or left <= 0 or not self._parked.acquire(blocking=False):
+            return grant
+        try:
+            while grant is None and left > 0:
+                self._bell.wait(min(left, _LOOK))
+                grant, left = self._granted(offer, until)
+        finally:
+            self._parked.release()
+        return grant
+
+    def _granted(self, offer: Offer, until: float) -> tuple[Grant | None, float]:
+        """What there is for the worker now, and how long it would wait."""
+        now = self._clock()
+        self._expire(now)
+        return self._queue.grant(offer, now, self._lease, partial(fit.choose, offer, now.clock)), until - now.clock
 
     def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False, leaving: bool = False) -> Renewal:
         """See ``protocols.Hub``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from overnight.queue.words import SAFE, Grant, Held, HubJob, Machine, Offer, OnL
 
 _RENEWALS = 5  # in a lease
 _LOOK = 1.0  # seconds for which a claim waits
+_LONGEST = 15.0  # seconds between two claims, at most, where the hub lets nobody else wait
 _TRIES = 10  # a second apart, before a worker gives up at its start because the hub's file cannot be used
 _GLANCE = 0.25  # seconds after which the thread that renews looks whether it is still wanted
 _AGAIN = 5.0  # seconds after which a machine with a trouble is looked at again
@@ -103,7 +105,7 @@ class Worker:
     # --- claiming ------------------------------------------------------------------------------------------------------
 
     def _work(self, *, once: bool) -> None:
-        idle = False
+        idle, pause = False, _LOOK
         while not (self._draining.is_set() and not self._attempts) and not (once and idle and not self._attempts):
             self._freed.clear()
             offer = self._offer()
@@ -122,6 +124,10 @@ class Worker:
             idle = grant is None
             if grant is not None:
                 self._take(grant, asked)
+                pause = _LOOK
+            elif not once and self._around.clock() - asked < _LOOK / 2:  # too many wait there already
+                self._freed.wait(pause * random.uniform(0.5, 1.0))
+                pause = min(1.5 * pause, _LONGEST)
             elif once and self._attempts:
                 self._freed.wait(_LOOK)
 

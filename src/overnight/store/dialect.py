@@ -13,6 +13,7 @@ _TYPES = {
     r"\bINTEGER\b": "BIGINT",
     r"\bREAL\b": "DOUBLE PRECISION",
     r"\bBLOB\b": "BYTEA",
+    r"\bTEXT\b": 'TEXT COLLATE "C"',  # compared byte by byte, as a file does
     r"\bWITHOUT ROWID\b": "",
 }
 # What is said besides, by the number of the migration: streams are read in slices, and mostly do not shrink.

@@ -33,6 +33,7 @@ class QueueFile(File):
     """A queue's file at ``path``; made when missing."""
 
     migrations = QUEUE_MIGRATIONS
+    shares_flushes = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

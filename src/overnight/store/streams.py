@@ -95,14 +95,14 @@ class Streams:
         terms: list[str] = []
         values: list[object] = []
         if query.id:
-            terms.append("substr(id, 1, ?)=?")
-            values += [len(query.id), query.id]
+            terms.append("seq IN (SELECT seq FROM job WHERE id>=? AND id<?)")  # through the index of ids, however many jobs there are
+            values += [query.id, f"{query.id}\U0010ffff"]
         if query.states:
             terms.append(f"state IN ({','.join('?' * len(query.states))})")
             values += query.states
         for name in ("worker", "owner", "exp_id", "pipeline"):
             if getattr(query, name):
-                terms.append(f"{name}=?")
+                terms.append(f"{name}=? AND {name}!=''")  # what else the indexes want to know
                 values.append(getattr(query, name))
         where = f" WHERE {' AND '.join(terms)}" if terms else ""
         rows = self._rows(f"SELECT {JOB_COLUMNS} FROM job{where} ORDER BY seq DESC LIMIT ?", *values, max(0, query.last))  # noqa: S608 - of our own words
