@@ -61,7 +61,7 @@ def _far_night(root: Path, workers: int, kills: int, seed: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_whatever_is_killed_nothing_is_lost_doubled_or_torn(yard: Yard) -> None:
-    _near_night(yard, 15, 1)
+    _near_night(yard, 10, 1)
 
 
 @pytest.mark.timeout(300)

@@ -14,7 +14,7 @@ import pytest
 from hubs import LEASE, House, asked, offer, state
 from overnight import jobs
 from overnight.attempt import Attempt, Hands
-from overnight.errors import UnreachableError
+from overnight.errors import OvernightError, UnreachableError, UsageError
 from overnight.models import JobSpec, JobState
 from overnight.queue.words import SAFE, Grant, Held, Machine, Renewal
 from overnight.testing import ScriptedExecutor
@@ -28,12 +28,11 @@ class Wire:
 
     house: House
     cut: bool = False
-    renewed: list[Sequence[Held]] = field(default_factory=list)
+    trouble: OvernightError = field(default_factory=lambda: UnreachableError("E-HUB-SILENT", "the hub has not answered"))
 
     def renew(self, worker: str, held: Sequence[Held], **more: Any) -> Renewal:
         if self.cut:
-            raise UnreachableError("E-HUB-SILENT", "the hub has not answered")
-        self.renewed.append(held)
+            raise self.trouble
         return self.house.desk.renew(worker, held, **more)
 
     def __getattr__(self, name: str) -> Any:
@@ -119,3 +118,9 @@ def test_an_attempt_whose_end_is_wanted_while_its_code_is_fetched_is_never_start
     stop.append(lambda: attempt.stop("enough", fenced=fenced))
     attempt.live()
     assert (bench.started, state(bench.house.desk, grant.job.id)) == ([], JobState.RUNNING if fenced else JobState.QUEUED)
+
+
+def test_a_worker_goes_on_renewing_whatever_the_hub_says_to_it(bench: Bench) -> None:
+    bench.wire.cut, bench.wire.trouble = True, UsageError("E-VERB", "this hub knows no 'ask'")
+    first, bench.wire.cut = bench.worker.renew(), False
+    assert (first, bench.worker.renew()) == (False, True)

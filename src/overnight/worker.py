@@ -210,7 +210,7 @@ class Worker:
         asked, alive = self._around.clock(), {attempt.held: attempt for attempt in self._alive()}
         try:
             renewal = self._hands.hub.renew(self.machine.name, list(alive))
-        except (UnreachableError, StorageError) as exc:
+        except OvernightError as exc:  # whatever it was: without this thread every lease would end
             self._say_once(exc)
             if self._around.clock() > self._until:
                 for attempt in alive.values():
