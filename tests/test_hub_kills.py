@@ -26,10 +26,10 @@ def _near(yard: Yard) -> Ground:
     return Ground(yard.root, yard.hub, environ, workers, yard.hub / "workers")
 
 
-def _far(root: Path, workers: int, lease: float) -> tuple[Ground, Land]:
+def _far(root: Path, workers: int, lease: float, pause: float = 0.02) -> tuple[Ground, Land]:
     """A relay, its hub, workers and a laptop."""
     land = Land(root, workers, lease, free_port())
-    return Ground(root, land.hub, land.laptop.env, land.parts(), root, code=True), land
+    return Ground(root, land.hub, land.laptop.env, land.parts(), root, code=True, pause=pause), land
 
 
 def _night(night: Night, kills: int) -> None:
@@ -48,11 +48,12 @@ def _night(night: Night, kills: int) -> None:
 
 
 def _near_night(yard: Yard, kills: int, seed: int) -> None:
+    os.environ["OVERNIGHT_HUB_LEASE"] = "6"  # put back by the yard; within two seconds a machine that is busy gets nothing done
     _night(Night(_near(yard), random.Random(seed), DEATHS | {"a": 2, "b": 2}), kills)
 
 
-def _far_night(root: Path, workers: int, kills: int, seed: int) -> None:
-    ground, land = _far(root, workers, 3.0 + 5.0 * (seed % 2))
+def _far_night(root: Path, workers: int, kills: int, seed: int, pause: float = 0.02) -> None:
+    ground, land = _far(root, workers, 3.0 + 5.0 * (seed % 2), pause)
     deaths = DEATHS | {"relay": 1, "nats": 1, "hub": 2} | {each.home.name: 1 for each in land.workers}
     night = Night(ground, random.Random(seed), deaths, {"nats": land.nats}, running={"relay": land.relay}, gone={"relay"})
     _night(night, kills)
@@ -60,12 +61,12 @@ def _far_night(root: Path, workers: int, kills: int, seed: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_whatever_is_killed_nothing_is_lost_doubled_or_torn(yard: Yard) -> None:
-    _near_night(yard, 15, 1)
+    _near_night(yard, 10, 1)
 
 
 @pytest.mark.timeout(300)
 def test_whatever_is_killed_between_a_laptop_and_its_workers_nothing_is_lost_doubled_or_torn(tmp_path: Path) -> None:
-    _far_night(tmp_path, 1, 4, 1)
+    _far_night(tmp_path, 1, 4, 1, 0.003)
 
 
 @pytest.mark.slow
@@ -77,9 +78,9 @@ def test_a_thousand_kills_lose_double_and_tear_nothing(yard: Yard, seed: int) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(40))
 def test_a_thousand_kills_over_a_relay_lose_double_and_tear_nothing(tmp_path: Path, seed: int) -> None:
-    _far_night(tmp_path, 3, 50, seed)
+    _far_night(tmp_path, 3, 25, seed)
 
 
 @pytest.mark.slow

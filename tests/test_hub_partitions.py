@@ -58,7 +58,7 @@ class Weather:
             self.net.reset()
 
 
-def _partitions(root: Path, workers: int, times: int, seed: int) -> None:
+def _partitions(root: Path, workers: int, times: int, seed: int, pause: float = 0.1) -> None:
     """So many partitions for each worker, each on a net of its own, while jobs of two leases go on."""
     port, chance = free_port(), random.Random(seed)
     land = Land(root, workers, LEASE, port)
@@ -66,7 +66,7 @@ def _partitions(root: Path, workers: int, times: int, seed: int) -> None:
         nets = [stack.enter_context(wire(("localhost", port))) for _ in land.workers]
         for machine, net in zip(land.workers, nets, strict=True):
             land.reroute(machine, net.port)
-        ground = Ground(root, land.hub, land.laptop.env, land.parts(), root, pause=0.1, batch=6)
+        ground = Ground(root, land.hub, land.laptop.env, land.parts(), root, pause=pause, batch=2 * workers)
         night = Night(ground, chance, {}, running={"relay": land.relay})
         stack.callback(nobody_left, root)
         stack.callback(night.close)
@@ -87,7 +87,7 @@ def _partitions(root: Path, workers: int, times: int, seed: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_however_the_net_breaks_no_two_attempts_of_a_job_run_at_once(tmp_path: Path) -> None:
-    _partitions(tmp_path, 2, 1, 1)
+    _partitions(tmp_path, 2, 1, 1, 0.02)
 
 
 @pytest.mark.slow

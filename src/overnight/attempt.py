@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -72,6 +73,7 @@ class Attempt:
         self._told = dict.fromkeys(Stream, 0) | dict(told or {})
         self._wanted = ""  # why the command is to end
         self._fenced = False
+        self._starting = threading.RLock()  # a signal handler may come in between
         self._abandoned = False
         self._files: dict[Stream, int] = {}
 
@@ -81,8 +83,9 @@ class Attempt:
 
     def stop(self, reason: str, *, fenced: bool = False) -> None:
         """Have the command ended. ``fenced``: it is not ours any more, and nothing more is told of it."""
-        self._fenced, self._wanted = self._fenced or fenced, self._wanted or reason
-        self._hands.executor.cancel(self.name, reason)
+        with self._starting:  # either it is not started any more, or there is something to end
+            self._fenced, self._wanted = self._fenced or fenced, self._wanted or reason
+            self._hands.executor.cancel(self.name, reason)
 
     def abandon(self) -> None:
         """Leave the attempt as it is, for the next worker of this name to go on with."""
@@ -122,9 +125,8 @@ class Attempt:
             raise FencedError
         try:
             if not (self._place.jobs / self.name).exists():
-                if self._wanted:
+                if not self._start():
                     return self._concluded(JobStatus(JobState.CANCELLED, f"cancelled: {self._wanted}"))
-                self._start()
             else:  # harmless if it was started; needed if we were killed just before
                 self._hands.executor.submit(self._spec())
             status = self._follow()
@@ -139,13 +141,18 @@ class Attempt:
             raise FencedError
         return self._concluded(status)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Lay the folder out and have the command started; whether it was, for its end may be wanted meanwhile. Raises ``FencedError``."""
         folder = self._place.runs / self.name
-        remove(folder)
-        self._hands.lay_out(self.job, folder)
-        self._hands.executor.submit(self._hands.wrap(self._spec()))
-        if self._wanted:  # it came too early for the executor
-            self._hands.executor.cancel(self.name, self._wanted)
+        if not self._wanted:
+            remove(folder)
+            self._hands.lay_out(self.job, folder)
+        with self._starting:
+            if self._fenced:
+                raise FencedError
+            if not self._wanted:
+                self._hands.executor.submit(self._hands.wrap(self._spec()))
+            return not self._wanted
 
     def _spec(self) -> JobSpec:
         asked, folder = self.job.submission, self._place.runs / self.name

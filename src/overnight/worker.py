@@ -24,6 +24,7 @@ from overnight.queue import coding
 from overnight.queue.words import SAFE, Grant, Held, HubJob, Machine, Offer, OnLost, Renewal, Stream
 
 _RENEWALS = 5  # in a lease
+_OLD = 0.1  # part of its lease after which a grant that was long on its way is renewed before it is believed
 _LOOK = 1.0  # seconds for which a claim waits
 _LONGEST = 15.0  # seconds between two claims, at most, where the hub lets nobody else wait
 _TRIES = 10  # a second apart, before a worker gives up at its start because the hub's file cannot be used
@@ -163,18 +164,19 @@ class Worker:
             self._around.say(str(exc))
 
     def _take(self, grant: Grant, asked: float) -> None:
-        self._trouble = ""
+        self._trouble, self._lease = "", grant.lease
         attempt = Attempt(self.machine.name, grant.job, self._hands, self._place)
-        self._extend(asked + SAFE * grant.lease, grant.lease)
         try:
             attempt.note()
         except StorageError as exc:
             self._say_once(exc)  # its lease ends by itself
             return
-        self._begin(attempt)
+        # Jobs may run until a while after the last renewal, which knew nothing of this one: it must be as young as that.
+        fresh = self._around.clock() < min(asked + _OLD * grant.lease, self._until)
+        self._begin(attempt, lambda: fresh or self.renew())
 
-    def _begin(self, attempt: Attempt) -> None:
-        thread = threading.Thread(target=self._live, args=(attempt,), name=attempt.name, daemon=True)
+    def _begin(self, attempt: Attempt, is_ours: Callable[[], bool] = lambda: True) -> None:
+        thread = threading.Thread(target=self._live, args=(attempt, is_ours), name=attempt.name, daemon=True)
         with self._lock:
             self._attempts[attempt.held] = (attempt, thread)
         self._around.say(
@@ -183,8 +185,10 @@ class Worker:
         )
         thread.start()
 
-    def _live(self, attempt: Attempt) -> None:
+    def _live(self, attempt: Attempt, is_ours: Callable[[], bool]) -> None:
         try:
+            if not is_ours():
+                attempt.stop("its lease could not be renewed", fenced=True)
             attempt.live()
         except Exception as exc:  # noqa: BLE001 - the edge of a thread: one job's fault must not end the others
             self._around.say(f"[{attempt.job.id}] {type(exc).__name__}: {exc}")
@@ -210,26 +214,27 @@ class Worker:
             if not self._ended.is_set():
                 self.renew()
 
-    def renew(self) -> None:
-        """Renew once: hear what is lost, cancelled, or to be drained."""
+    def renew(self) -> bool:
+        """Renew once: hear what is lost, cancelled, or to be drained. Whether the hub has answered."""
         asked, alive = self._around.clock(), {attempt.held: attempt for attempt in self._alive()}
         try:
             renewal = self._hands.hub.renew(self.machine.name, list(alive))
-        except (UnreachableError, StorageError) as exc:
+        except OvernightError as exc:  # whatever it was: without this thread every lease would end
             self._say_once(exc)
             if self._around.clock() > self._until:
                 for attempt in alive.values():
                     if attempt.job.submission.on_lost is OnLost.STOP:
                         attempt.stop("the hub was not heard of in time")
-            return
-        self._extend(asked + SAFE * renewal.lease, renewal.lease)
-        for held in renewal.lost:
+            return False
+        for held in renewal.lost:  # before the others may run on: the same file speaks for all of them
             alive[held].stop("its lease was lost", fenced=True)
+        self._extend(asked + SAFE * renewal.lease, renewal.lease)
         for held, reason in renewal.cancelled:
             alive[held].stop(reason)
         if renewal.drain and not self._draining.is_set():
             self._around.say("draining: nothing more is taken")
             self.drain()
+        return True
 
     def _extend(self, until: float, lease: float) -> None:
         with self._lock:
@@ -250,12 +255,13 @@ class Worker:
         self._sweep({f"{held.job}.{held.attempt}" for held in found})  # before anything new is written there
         asked = self._around.clock()
         renewal = self._introduced(list(found))
-        self._extend(asked + SAFE * renewal.lease, renewal.lease)
         known = {held: {Stream.LOG: log, Stream.METRICS: metrics} for held, log, metrics in renewal.known}
-        for held, job in found.items():
-            attempt = Attempt(self.machine.name, job, self._hands, self._place, known.get(held))
-            if held in renewal.lost:
+        attempts = [Attempt(self.machine.name, job, self._hands, self._place, known.get(held)) for held, job in found.items()]
+        for attempt in attempts:
+            if attempt.held in renewal.lost:
                 attempt.stop("its lease was lost", fenced=True)
+        self._extend(asked + SAFE * renewal.lease, renewal.lease)
+        for attempt in attempts:
             self._begin(attempt)
 
     def _introduced(self, found: list[Held]) -> Renewal:

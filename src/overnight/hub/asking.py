@@ -257,7 +257,7 @@ class Answerer:
         except OvernightError as exc:
             body = _FAILED + _written(exc)
         except Exception as exc:  # noqa: BLE001 - whoever asks must hear of it; the hub goes on
-            body = _FAILED + _written(OvernightError("E-HUB-FAULT", f"the hub failed: {type(exc).__name__}: {exc}"[:500]))
+            body = _FAILED + _written(_fault(exc))
         except BaseException:
             answer.cancel()
             raise
@@ -272,6 +272,13 @@ def too_large(size: int) -> UsageError:
         f"a message of {size:,} bytes is not carried",
         why=f"the most is {PAYLOAD:,} bytes",
         fix="overnight hub submit --help   # large files belong on storage that both sides reach",
+    )
+
+
+def _fault(exc: Exception) -> UnreachableError:
+    """A hub that fails has not heard what it was told: whoever asked asks again, as of a hub that is away."""
+    return UnreachableError(
+        "E-HUB-FAULT", f"the hub failed: {type(exc).__name__}: {exc}"[:500], fix="overnight relay status   # on the relay's machine"
     )
 
 
