@@ -138,6 +138,21 @@ class Orders(Protocol):
         ...
 
 
+class Trusts(Protocol):
+    """The hub as whoever doubts a worker sees it."""
+
+    def quarantine(self, worker: str, reason: str, owner: str = "") -> None:
+        """Give the worker no jobs of this owner any more, and take those back that it has; of the hub's owner (empty), nobody's.
+
+        Raises ``NotFoundError``.
+        """
+        ...
+
+    def trust(self, worker: str, owner: str = "") -> bool:
+        """Take the worker out of quarantine again, the hub's owner out of everybody's; whether it was in it. Raises ``NotFoundError``."""
+        ...
+
+
 class Views(Protocol):
     """The hub as whoever looks sees it."""
 

@@ -40,6 +40,7 @@ class Around:
     say: Callable[[str], None]
     leftover: Callable[[], frozenset[str]] = frozenset  # GPUs on which somebody else's process is
     room: int = ROOM
+    clients: Callable[[], tuple[str, ...] | None] = lambda: None  # whose jobs may run here now; None = everybody's
 
 
 class Worker:
@@ -122,7 +123,7 @@ class Worker:
     def _offer(self) -> Offer:
         mine = self.held()
         used = {gpu for job in mine for gpu in job.gpus} | self._around.leftover()
-        machine = self.machine
+        machine = replace(self.machine, clients=self._around.clients())
         return Offer(
             machine, machine.slots - len(mine), tuple(card.index for card in machine.cards if card.index not in used),
             machine.cpus - sum(job.submission.cpus for job in mine), machine.memory_gb - sum(job.submission.memory_gb for job in mine),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from overnight.app.read import moment
 from overnight.config import user_file
 from overnight.desk import Bell, Desk
 from overnight.doorbell import Doorbell, ring
-from overnight.errors import NotFoundError, StorageError, UsageError
+from overnight.errors import NotFoundError, OvernightError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.queue import coding
 from overnight.queue.fit import described
@@ -24,6 +25,7 @@ from overnight.queue.words import LEASE, HubJob, Now, Query, Stream, Submission,
 from overnight.store.queue import Queue
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+SERVING = "serving"  # who serves it over a relay, and which one; held by a lock
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -68,6 +70,8 @@ class Reached:
     courier: Courier = NEAR
     name: str = ""  # under which a worker has joined
     admit: Callable[[str], object] = lambda _owner: None  # raises ``NotAllowedError`` for those whose jobs may not run here
+    clients: Callable[[], tuple[str, ...] | None] = lambda: None  # whose jobs may run here; None = everybody's
+    owner: str = ""  # as whom a client has joined
 
 
 def locate(hub: Path | None, environ: Mapping[str, str]) -> HubPlace:
@@ -102,8 +106,30 @@ def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log"
             fix="overnight hub list --hub ~/overnight-hub",
         ) from exc
     with contextlib.closing(Queue(place.database)) as queue, Doorbell(place.wake, waits_for) as bell:
-        desk = Desk(queue, _now, Bell(lambda kind: ring(place.wake, kind), bell.wait), lease=lease_of(environ), era=boot())
+        desk = Desk(
+            queue,
+            _now,
+            Bell(lambda kind: ring(place.wake, kind), bell.wait),
+            lease=lease_of(environ),
+            era=boot(),
+            revoked=lambda: cut_off(place),
+        )
         yield Reached(desk, place, bell.wait, environ)
+
+
+def cut_off(place: HubPlace) -> dict[str, float]:
+    """Who was cut off from the relay that this hub was last served over, and when (wall time)."""
+    try:
+        relay = json.loads((place.folder / SERVING).read_bytes()).get("relay", "")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    if not relay:
+        return {}
+    from overnight.hub.folder import Folder
+
+    with contextlib.suppress(OvernightError):
+        return {row.name: float(row.revoked) for row in Folder(Path(relay)).roster().members.values() if row.revoked}
+    return {}
 
 
 def joined(environ: Mapping[str, str], kind: str) -> bool:
@@ -243,7 +269,9 @@ def worker_json(worker: WorkerState) -> dict[str, Any]:
     """A worker for ``--json``."""
     machine = worker.machine
     return {
-        "name": machine.name, "alive": worker.alive, "draining": worker.draining, "seen": moment(worker.seen), "jobs": list(worker.jobs),
+        "name": machine.name, "alive": worker.alive, "draining": worker.draining, "revoked": worker.revoked,
+        "quarantine": [{"by": each.owner or None, "reason": each.reason, "since": moment(each.since)} for each in worker.doubts],
+        "clients": None if machine.clients is None else list(machine.clients), "shares": list(machine.shares), "seen": moment(worker.seen), "jobs": list(worker.jobs),
         "slots": machine.slots, "gpus": [{"index": card.index, "name": card.name, "memory_mb": card.memory_mb} for card in machine.cards],
         "cpus": machine.cpus, "memory_gb": machine.memory_gb, "tags": list(machine.tags), "host": machine.host, "class": machine.kind,
         "text": described(machine),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import threading
 import time
@@ -78,13 +79,22 @@ def open_hub(environ: Mapping[str, str], hub: Path | None, relay: Path | None) -
     place = hubs.locate(hub, environ)
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(relays.held(place.folder / "serving"))
+        tell = stack.enter_context(relays.held(place.folder / hubs.SERVING))
+        tell({"pid": os.getpid(), "relay": str(relays.folder(environ, relay).path)})
         queue = stack.enter_context(contextlib.closing(Queue(place.database)))
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         link = stack.enter_context(joining.hub_linked(environ, relay, patient=True))
         wait = stack.enter_context(_woken(place, lambda: link.control_all("worker", b"stop")))
         bell = Bell(lambda kind: ring(place.wake, kind), wait)
-        desk = Desk(queue, lambda: Now(hubs.clock(), time.time()), bell, lease=hubs.lease_of(environ), era=hubs.boot(), restarted=True)
+        desk = Desk(
+            queue,
+            lambda: Now(hubs.clock(), time.time()),
+            bell,
+            lease=hubs.lease_of(environ),
+            era=hubs.boot(),
+            restarted=True,
+            revoked=lambda: hubs.cut_off(place),
+        )
         serve_hub(link, desk, parcels, place)
         yield link
 
@@ -100,6 +110,7 @@ def far(environ: Mapping[str, str], kind: str) -> Iterator[hubs.Reached]:
         yield hubs.Reached(
             remote(link), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))), environ, courier.member(link),
             link.name if kind == "worker" else "", lambda owner: joining.check_allowed(environ, owner),
+            lambda: joining.welcome(environ), "" if kind == "worker" else link.name,
         )  # fmt: skip
 
 

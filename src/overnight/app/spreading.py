@@ -38,6 +38,7 @@ def executor_over_hub(root: Path, words: Sequence[str], settings: Settings, envi
             *_waits(found),
             stack.pop_all().close,
             env,
+            found.owner,
         )
     left = (glob.escape(settings.artifact),) if settings.evaluate and settings.artifact else ()
     return HubExecutor(root, reach, wishes, left)

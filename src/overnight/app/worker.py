@@ -18,6 +18,7 @@ from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
 from overnight.models import Confined, JobSpec
 from overnight.outputs import bring_back
+from overnight.queue.fit import is_shared
 from overnight.queue.words import Card, HubJob, Machine, Output, input_of, is_worker_name
 from overnight.sandbox import By, Walls, confined, interpreters, stand
 from overnight.worker import ROOM, Around, Worker, place_at
@@ -40,6 +41,7 @@ class Wanted:
     executor_args: str = ""
     network: bool = False
     unsafe: bool = False
+    shares: tuple[Path, ...] = ()  # folders below which jobs of clients may name inputs
 
 
 @contextlib.contextmanager
@@ -55,11 +57,11 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
         stack.callback(getattr(executor, "close", lambda: None))
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         hands = Hands(
-            reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, job, folder), wrap,
-            for_run(reached.environ), lambda given: class_of(machine, given), around.word,
+            reached.desk, executor, lambda job, folder: _fetched(reached, (parcels, machine.shares), job, folder), lambda job, folder: _outputs(reached, job, folder), wrap,
+            for_run(reached.environ), lambda job, path: os.path.exists(path) and _is_open(job, path, machine.shares), lambda given: class_of(machine, given), around.word,
         )  # fmt: skip
         bell = stack.enter_context(Doorbell(place.wake, "stop"))
-        yield Worker(machine, hands, own, Around(hubs.clock, hubs.boot(), bell.wait, say, room=_room(reached)))
+        yield Worker(machine, hands, own, Around(hubs.clock, hubs.boot(), bell.wait, say, room=_room(reached), clients=reached.clients))
 
 
 def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
@@ -74,8 +76,21 @@ def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
     kind = " + ".join(card.name or f"GPU {card.index}" for card in cards) or gpus.processor()
     return Machine(
         name, slots, cards, cores if wanted.cpus is None else wanted.cpus, round(memory if wanted.memory_gb is None else wanted.memory_gb, 1),
-        wanted.tags, os.uname().nodename, kind,
+        wanted.tags, os.uname().nodename, kind, shares=tuple(map(_share, wanted.shares)),
     )  # fmt: skip
+
+
+def _share(folder: Path) -> str:
+    """Where a folder that is shared really lies. Raises ``UsageError`` (E-SHARE)."""
+    try:
+        return str(folder.expanduser().resolve(strict=True))
+    except (OSError, RuntimeError) as exc:
+        raise UsageError("E-SHARE", f"{folder} cannot be shared: {exc}", fix=f"ls -ld {folder}") from exc
+
+
+def _is_open(job: HubJob, path: str, shares: Sequence[str]) -> bool:
+    """Whether a job may name this path as an input: one of the hub's owner any, that of a client what is shared, wherever links lead."""
+    return not job.owner or (is_shared(path, shares) and is_shared(os.path.realpath(path), shares))
 
 
 def class_of(machine: Machine, given: Sequence[str]) -> str:
@@ -84,8 +99,8 @@ def class_of(machine: Machine, given: Sequence[str]) -> str:
     return " + ".join(names.get(index) or f"GPU {index}" for index in given) or gpus.processor()
 
 
-def lay_out(parcels: Parcels, job: HubJob, folder: Path) -> None:
-    """The code of a job in a new folder, with its inputs linked. Raises ``JobError``, ``NotFoundError``, ``StorageError``."""
+def lay_out(parcels: Parcels, job: HubJob, folder: Path, shares: Sequence[str] = ()) -> None:
+    """The code of a job in a new folder, with its inputs linked; those of clients lie below ``shares``. Raises ``JobError``, ``NotFoundError``, ``StorageError``."""
     asked = job.submission
     if asked.code:
         parcels.export(asked.code, folder)
@@ -93,9 +108,15 @@ def lay_out(parcels: Parcels, job: HubJob, folder: Path) -> None:
         (folder / asked.folder).mkdir(parents=True, exist_ok=True)
         for entry in (*asked.inputs, *asked.extras):
             name, path = input_of(entry)
-            if not os.path.exists(path):
-                if entry in asked.extras:
-                    continue
+            there, is_open = os.path.exists(path), _is_open(job, path, shares)
+            if entry in asked.extras and not (there and is_open):
+                continue
+            if not is_open:
+                raise JobError(
+                    "E-NOT-SHARED", f"jobs of '{job.owner}' may not read {path}", why="this worker does not share it",
+                    fix=f"overnight worker start --share {path}   # by the worker's owner",
+                )  # fmt: skip
+            if not there:
                 raise JobError("E-NO-INPUT", f"there is no {path}", why="it is an input of the job", fix=f"ls -ld {path}")
             if name:
                 _link(folder, name, path)
@@ -134,10 +155,11 @@ def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
         raise JobError("E-NO-COMMAND", f"command not found: {command[0]}", fix=f"which {command[0]}")
 
 
-def _fetched(reached: hubs.Reached, parcels: Parcels, job: HubJob, folder: Path) -> None:
+def _fetched(reached: hubs.Reached, keep: tuple[Parcels, Sequence[str]], job: HubJob, folder: Path) -> None:
     reached.admit(job.owner)
+    parcels, shares = keep
     reached.courier.fetch_code(parcels, job)
-    lay_out(parcels, job, folder)
+    lay_out(parcels, job, folder, shares)
 
 
 def _called(reached: hubs.Reached, wanted: Wanted) -> str:
@@ -154,10 +176,12 @@ def _outputs(reached: hubs.Reached, job: HubJob, folder: Path) -> tuple[Output, 
     return found
 
 
-def _walls(place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted, machine: Machine) -> tuple[Callable[[JobSpec], JobSpec], Confined]:
+def _walls(
+    place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted, machine: Machine
+) -> tuple[Callable[[HubJob, JobSpec], JobSpec], Confined]:
     """What puts a job behind its walls, proven to stand, and which ones. Raises ``UsageError`` (E-NO-SANDBOX)."""
     if wanted.unsafe:
-        return lambda spec: spec, Confined.NONE
+        return lambda _job, spec: spec, Confined.NONE
     keep = place.folder / "walls"
     env = for_run(reached.environ)
     home = Path(reached.environ.get("HOME") or "/nonexistent")
@@ -167,7 +191,9 @@ def _walls(place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted, machine:
     )  # fmt: skip
     walls = stand(walls)
 
-    def wrap(spec: JobSpec) -> JobSpec:
+    def wrap(job: HubJob, spec: JobSpec) -> JobSpec:
+        if job.owner:  # what a client's job names, in its variables or by links of its code, opens nothing
+            return confined(walls, spec)
         return confined(replace(walls, readable=tuple(interpreters(spec.env, spec.argv, Path(spec.cwd)))), spec)
 
     return wrap, Confined.LANDLOCK if walls.by is By.LANDLOCK else Confined.BUBBLEWRAP

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from overnight import jobs
-from overnight.errors import JobError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
+from overnight.errors import JobError, NotAllowedError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
 from overnight.executors import folder as files
 from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
 from overnight.protocols import Orders, Views
 from overnight.queue import coding, fit
-from overnight.queue.words import HubJob, Query, Stream, Submission, Wish
+from overnight.queue.words import HubJob, Query, Stream, Submission, WorkerState, wish_of
 
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
 _DOWN = 300.0  # seconds for which a hub that does not answer is asked again to take a job
@@ -64,6 +64,7 @@ class Reach:
     look: float  # seconds between two questions about a job of which nothing is heard
     close: Callable[[], object]
     env: Mapping[str, str]  # variables of this machine, which workers have of their own
+    owner: str = ""  # whose jobs they are, of a hub behind a relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,10 @@ class HubExecutor:
             ("true",), gpu_count=gpus, gpu_type=wishes.gpu_type, vram_gb=wishes.vram_gb, cpus=wishes.cpus, memory_gb=wishes.memory_gb,
             tags=wishes.tags, time_limit=seconds,
         )  # fmt: skip
-        machines = [each.machine for each in self._reach.desk.workers() if each.alive and not each.draining]
+        wish, machines = (
+            wish_of(asked, self._reach.owner),
+            [each.machine for each in self._reach.desk.workers() if _is_there(each, self._reach.owner)],
+        )
         start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *(f"--tag {tag}" for tag in wishes.tags)])
         if not machines:
             raise UsageError(
@@ -134,7 +138,12 @@ class HubExecutor:
                 why="runs would wait for ever; --executor-args=--wait lets them",
                 fix=start,
             )
-        if has := fit.lacking(_wish(asked), machines):
+        if fit.unwelcome(wish, machines):
+            raise NotAllowedError(
+                "E-NOT-ALLOWED", f"no worker runs jobs of '{self._reach.owner}'", why="their owners let the jobs of others alone run there",
+                fix=f"overnight worker allow {self._reach.owner}   # on the worker's machine, by its owner",
+            )  # fmt: skip
+        if has := fit.lacking(wish, machines):
             raise UsageError("E-NO-FIT", "no worker could run this study's runs", why=has, fix=f"{start}   # where it fits")
 
     def submit(self, spec: JobSpec) -> None:
@@ -219,8 +228,8 @@ class HubExecutor:
 
     def _is_possible(self, asked: Submission) -> bool:
         """Whether a worker that lives could run it."""
-        wish = _wish(asked)
-        return any(each.alive and not each.draining and fit.could_run(wish, each.machine) for each in self._reach.desk.workers())
+        wish = wish_of(asked, self._reach.owner)
+        return any(_is_there(each, self._reach.owner) and fit.could_run(wish, each.machine) for each in self._reach.desk.workers())
 
     def _freed(self, folder: Path, found: HubJob) -> bool:
         """Order a job anew, for any worker, that waits for a class of machine of which none is left; whether that was done."""
@@ -342,10 +351,9 @@ class HubExecutor:
                 _copy(source / each.path, place)
 
 
-def _wish(asked: Submission) -> Wish:
-    return Wish(
-        0, "", asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus, asked.memory_gb, asked.tags, asked.time_limit
-    )  # fmt: skip
+def _is_there(found: WorkerState, owner: str) -> bool:
+    """Whether a worker takes jobs of this owner."""
+    return found.alive and not found.draining and not found.doubted_by(owner)
 
 
 def _pinned(asked: Submission, kind: str) -> Submission:

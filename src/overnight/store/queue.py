@@ -18,11 +18,10 @@ from overnight.models import JobState, JobStatus
 from overnight.queue import coding
 from overnight.queue.fate import fate
 from overnight.queue.words import Busy, Ended, Grant, Held, HubJob, Machine, Now, Offer, OnLost, Renewal, Standing, Submission, Wish
-from overnight.store.queue_rows import JOB_COLUMNS, QUEUE_MIGRATIONS, job_from, likeness
+from overnight.store.queue_rows import JOB_COLUMNS, QUEUE_MIGRATIONS, WISH_COLUMNS, job_from, likeness, placing, wish_from
 from overnight.store.streams import Streams
 
 _NEVER = 9e15  # a lease without an end
-_WISH = "seq, id, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit"
 _FRESH = 5.0  # seconds for which a worker's row is not written again for being seen
 Choose = Callable[[Iterable[Wish], Callable[[], Sequence[Standing]]], tuple[Wish, tuple[str, ...]] | None]
 
@@ -51,8 +50,8 @@ class Queue(Streams):
 
     # --- for clients ---------------------------------------------------------------------------------------------------
 
-    def submit(self, asked: Submission, owner: str, name: Callable[[int], str], now: Now) -> tuple[HubJob, bool]:
-        """Queue the job, unless one of this owner has its submission key; the job, and whether it is new."""
+    def submit(self, asked: Submission, owner: str, name: Callable[[int], str], now: Now, cause: str = "") -> tuple[HubJob, bool]:
+        """Queue the job, unless one of this owner has its submission key; the job, and whether it is new. ``cause``: why it has to wait."""
         with self._write() as db:
             key = asked.submission_key or None
             if key and (rows := db.execute("SELECT id FROM job WHERE key=? AND owner=?", (key, owner)).fetchall()):
@@ -61,10 +60,10 @@ class Queue(Streams):
             job = next(each for each in map(name, itertools.count()) if not db.execute("SELECT 1 FROM job WHERE id=?", (each,)).fetchone())
             db.execute(
                 "INSERT INTO job (id, key, owner, submission, likeness, state, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit,"
-                " exp_id, pipeline, held, submitted) VALUES (?,?,?,?,?,'QUEUED',?,?,?,?,?,?,?,?,?,?,?,?)",
+                " exp_id, pipeline, held, submitted, placing, cause) VALUES (?,?,?,?,?,'QUEUED',?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     job, key, owner, coding.written(asked), likeness(asked), asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus,
-                    asked.memory_gb, json.dumps(asked.tags), asked.time_limit, asked.exp_id, asked.pipeline, held, now.wall,
+                    asked.memory_gb, json.dumps(asked.tags), asked.time_limit, asked.exp_id, asked.pipeline, held, now.wall, placing(asked), cause,
                 ),
             )  # fmt: skip
             db.executemany("INSERT INTO need VALUES (?,?)", [(need, job) for need in dict.fromkeys(asked.needs)])
@@ -102,13 +101,38 @@ class Queue(Streams):
 
     def drain(self, worker: str, on: bool) -> None:
         """Say that a worker gets nothing more, or again something."""
+        self.known(worker)
+        with self._write() as db:
+            db.execute("UPDATE worker SET draining=? WHERE name=?", (on, worker))
+
+    def doubt(self, worker: str, owner: str, reason: str, now: Now) -> None:
+        """Put a worker in quarantine for the jobs of this owner; those that it has now are lost to it. The first reason stays."""
+        self.known(worker)
+        with self._write() as db:
+            db.execute("INSERT OR IGNORE INTO doubt VALUES (?,?,?,?)", (worker, owner, reason, now.wall))
+            running = "SELECT attempt.job, attempt.attempt FROM attempt JOIN job ON job.id=attempt.job WHERE attempt.state='RUNNING' AND attempt.worker=?"
+            for row in db.execute(running + ("" if not owner else " AND job.owner=?"), (worker, *([owner] if owner else []))).fetchall():
+                self._lose(db, Held(row[0], row[1]), f"worker {worker} is in quarantine", now)
+
+    def trust(self, worker: str, owner: str) -> bool:
+        """Take a worker out of this owner's quarantine, the hub's owner out of everybody's; whether it was in it."""
+        self.known(worker)
+        with self._write() as db:
+            return db.execute("DELETE FROM doubt WHERE worker=? AND (owner=? OR ?='')", (worker, owner, owner)).rowcount > 0
+
+    def _doubted(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """The workers in quarantine by owner, for those who have some of their own; and those in everybody's."""
+        rows = [(row[0], row[1]) for row in self._rows("SELECT owner, worker FROM doubt")]
+        every = tuple(worker for owner, worker in rows if not owner)
+        return {owner: (*every, *(worker for other, worker in rows if other == owner)) for owner, _ in rows if owner}, every
+
+    def known(self, worker: str) -> None:
+        """Raise ``NotFoundError`` (E-NO-WORKER) for a name that no worker ever had."""
         if not self._rows("SELECT 1 FROM worker WHERE name=?", worker):
             known = ", ".join(row[0] for row in self._rows("SELECT name FROM worker ORDER BY seen DESC LIMIT 8"))
             raise NotFoundError(
                 "E-NO-WORKER", f"there is no worker {worker[:80]}", why=f"known: {known or 'none'}", fix="overnight hub workers"
             )
-        with self._write() as db:
-            db.execute("UPDATE worker SET draining=? WHERE name=?", (on, worker))
 
     # --- for workers ---------------------------------------------------------------------------------------------------
 
@@ -149,10 +173,11 @@ class Queue(Streams):
 
     def _wishes(self, offer: Offer, now: Now) -> Iterator[Wish]:
         """The queued jobs in the order of their claim, of as many GPUs as the machine has at most."""
-        sql = f"SELECT {_WISH} FROM job INDEXED BY job_queue WHERE state='QUEUED' AND held=0 AND gpu_count=? AND not_before<=? ORDER BY priority DESC, seq"  # noqa: S608 - of our own words
+        sql = f"SELECT {WISH_COLUMNS} FROM job INDEXED BY job_queue WHERE state='QUEUED' AND held=0 AND gpu_count=? AND not_before<=? ORDER BY priority DESC, seq"  # noqa: S608 - of our own words
+        doubted, every = self._doubted()
         each = [self._db.execute(sql, (count, now.clock)) for count in self._counts(len(offer.machine.cards))]
         for row in merge(*each, key=lambda row: (-row["priority"], row["seq"])):
-            yield _wish(row)
+            yield wish_from(row, doubted.get(row["owner"], every))
 
     def _counts(self, most: int) -> Iterator[int]:
         """The numbers of GPUs that queued jobs ask for."""
@@ -318,8 +343,9 @@ class Queue(Streams):
 
     def queued(self, limit: int) -> list[Wish]:
         """Queued jobs that wait for no other, in the order of their claim."""
-        sql = f"SELECT {_WISH} FROM job WHERE state='QUEUED' AND held=0 ORDER BY priority DESC, seq LIMIT ?"  # noqa: S608 - of our own words
-        return [_wish(row) for row in self._rows(sql, limit)]
+        sql = f"SELECT {WISH_COLUMNS} FROM job WHERE state='QUEUED' AND held=0 ORDER BY priority DESC, seq LIMIT ?"  # noqa: S608 - of our own words
+        doubted, every = self._doubted()
+        return [wish_from(row, doubted.get(row["owner"], every)) for row in self._rows(sql, limit)]
 
     def usual_seconds(self, jobs: Sequence[str]) -> dict[str, float]:
         """How long each job will take, by the mean of the last eight that succeeded with the same command."""
@@ -333,10 +359,3 @@ class Queue(Streams):
             if row[0] is not None:
                 found[job] = float(row[0])
         return found
-
-
-def _wish(row: sqlite3.Row) -> Wish:
-    return Wish(
-        row["seq"], row["id"], row["priority"], row["gpu_count"], row["gpu_type"], row["vram_gb"], row["cpus"], row["memory_gb"],
-        tuple(json.loads(row["tags"])), row["time_limit"],
-    )  # fmt: skip

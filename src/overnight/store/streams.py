@@ -7,7 +7,7 @@ import sqlite3
 
 from overnight.models import JobState, JobStatus
 from overnight.queue import coding
-from overnight.queue.words import STREAM_LIMIT, Chunk, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
+from overnight.queue.words import STREAM_LIMIT, Chunk, Doubt, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
 from overnight.store.connection import Connection
 from overnight.store.queue_rows import JOB_COLUMNS, job_from
 
@@ -115,10 +115,13 @@ class Streams(Connection):
         jobs: dict[str, list[str]] = {}
         for row in self._rows("SELECT worker, job FROM attempt INDEXED BY attempt_running WHERE state='RUNNING' ORDER BY rowid"):
             jobs.setdefault(row[0], []).append(row[1])
+        doubts: dict[str, list[Doubt]] = {}
+        for row in self._rows("SELECT worker, owner, reason, since FROM doubt ORDER BY worker, owner"):
+            doubts.setdefault(row[0], []).append(Doubt(row[1], row[2], row[3]))
         return [
             WorkerState(
                 coding.read(Machine, row["machine"], lenient=True), row["seen"], row["until"] >= clock, bool(row["draining"]),
-                tuple(jobs.get(row["name"], ())),
+                tuple(jobs.get(row["name"], ())), tuple(doubts.get(row["name"], ())),
             )
             for row in self._rows("SELECT * FROM worker ORDER BY name")
         ]  # fmt: skip
