@@ -36,6 +36,7 @@ _WORK = {
     "auditing",
     "choosing",
     "waving",
+    "verifying",
     "runner",
     "evaluation",
     "thinking",

@@ -76,6 +76,15 @@ class Cluster(Protocol):
         ...
 
 
+@runtime_checkable
+class Crowd(Protocol):
+    """What an executor may also be: one whose workers have names and owners of their own. Its statuses tell the ``host``."""
+
+    def quarantine(self, worker: str, reason: str) -> None:
+        """Have the worker get no runs any more, and take back those that it has. Raises ``UnreachableError``, ``NotFoundError``."""
+        ...
+
+
 class Executor(Protocol):
     """Where jobs run. A job is named by its spec's id and found again by it after a restart."""
 

@@ -7,8 +7,8 @@ had happened. Not safe for several threads by itself: it is called under the loc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from overnight.constants import same_but_for_literals
 from overnight.judge import (
@@ -27,7 +27,7 @@ from overnight.judge import (
     learn_taken_back,
     next_seed,
 )
-from overnight.judge.audit import Report, report
+from overnight.judge.audit import Report, audit_seed, report
 from overnight.judge.records import Kind, Profile
 from overnight.judge.waves import with_wave
 from overnight.models import Decision, Experiment, Operator, Study
@@ -100,6 +100,20 @@ class Referee:
             bar=best[1] if best and best[0] == experiment.number and not self._noisy else None,
             failure=experiment.cause,
         )
+
+    def by_host(self, study: Study, number: int) -> dict[str, list[Run]]:
+        """The runs with a value that count, by the name of the worker, in the order of its first one."""
+        counted = [run for run in self._counted(study, number) if run.host and run.value is not None]
+        found: dict[str, list[Run]] = {}
+        for ran, run in zip(counted, self._runs(study, counted), strict=True):
+            if math.isfinite(run.value):
+                found.setdefault(ran.host, []).append(run)
+        return found
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Believe nothing of the levels of these experiments but what their runs say that count."""
+        gone = set(numbers)
+        self._known = replace(self._known, levels={number: level for number, level in self._known.levels.items() if number not in gone})
 
     def _counted(self, study: Study, number: int) -> list[Ran]:
         """The runs that say something of the level: one that failed when it was only to look again does not."""
@@ -178,12 +192,22 @@ class Referee:
             return
         whole = self.node(study, self._store.experiment(study.id, number))
         order = [run.attempt for run in self._counted(study, number)]
-        for attempt in (attempt for attempt in fresh if attempt in order):
+        only_confirm = self._only_confirm(study, number)
+        for attempt in (attempt for attempt in fresh if attempt in order and attempt not in only_confirm):
             part = Node(
                 whole.number, whole.runs[: order.index(attempt) + 1], whole.lines, whole.memory_gb, whole.kind, whole.parent, whole.bar
             )
             self._known = learn_run(self._known, part, self.rules(study))
         self._store.learned(study.id, number, fresh, self._known.to_json())
+
+    def _only_confirm(self, study: Study, number: int) -> set[int]:
+        """Runs of other workers in a study that repeats exactly: what these differ by in the last digits is no noise between seeds."""
+        runs = self._counted(study, number) if self._known.deterministic else []
+        return {run.attempt for run in runs if run.host != runs[0].host and run.seed == runs[0].seed}
+
+    def check_seed(self, study: Study, experiment: Experiment) -> int:
+        """A seed that no decision has seen."""
+        return audit_seed(self.node(study, experiment), self.rules(study))
 
     def ruling(self, study: Study, experiment: Experiment) -> Ruling:
         """The verdict, or the run that is wanted first."""

@@ -17,7 +17,7 @@ from overnight.early import EarlyStop
 from overnight.errors import JobError
 from overnight.evaluation import Examiner
 from overnight.folders import remove
-from overnight.models import Direction, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Study
+from overnight.models import NO_SECOND, Direction, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Study
 from overnight.protocols import Executor
 from overnight.store import Store
 from overnight.store.rows import thin
@@ -40,6 +40,11 @@ class Place:
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
     worker: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a run on these GPUs
     asks: str = ""  # the class of machine that runs are to go to, where one can be chosen; empty = any
+    away: tuple[str, ...] = ()  # names of workers that they must not go to
+
+
+class NoSecondError(Exception):
+    """No worker has come that the run could go to."""
 
 
 class Runner:
@@ -58,10 +63,10 @@ class Runner:
         """The job's id, by which it is found again after a restart."""
         return f"{study.tag}-{number}.{attempt}"
 
-    def on(self, worker: str) -> Runner:
-        """The same, whose runs go to this class of machine where one can be chosen."""
+    def on(self, worker: str, away: tuple[str, ...] = ()) -> Runner:
+        """The same, whose runs go to this class of machine where one can be chosen, and never to the workers ``away``."""
         doors = (self._executor, self._workspace, self._store)
-        return Runner(doors, replace(self._place, asks=worker), self._examiner, self._clock)
+        return Runner(doors, replace(self._place, asks=worker, away=away), self._examiner, self._clock)
 
     def worker(self, gpus: tuple[str, ...]) -> str:
         """The class of machine that a run on these GPUs belongs to."""
@@ -71,7 +76,7 @@ class Runner:
         """Run the experiment once with ``seed``, or adopt such a run that is under way, and write down its end.
 
         ``again``: the run is made to look again at a decided experiment; it is never ended early.
-        False if ``stop`` gave a reason: then the run is put back. Raises ``JobError``, ``StorageError``, ``GitError``.
+        False if ``stop`` gave a reason: then the run is put back. Raises ``NoSecondError``, ``JobError``, ``StorageError``, ``GitError``.
         """
         while True:
             left = self._store.open_attempt(study.id, number, seed)
@@ -81,6 +86,9 @@ class Runner:
             if (status.state is JobState.CANCELLED or status.taken) and reason and not reason.startswith(EARLY):
                 self._put_back(study, number, attempt, f"put back: {reason}")
                 return False
+            if status.state is JobState.CANCELLED and status.cause.endswith(NO_SECOND):
+                self._put_back(study, number, attempt, f"put back: {NO_SECOND}")
+                raise NoSecondError
             if status.state is JobState.CANCELLED and reason:
                 status = replace(status, state=JobState.FAILED, cause=reason)
             if left and status.state is JobState.LOST and not status.started:  # no fault of the experiment: it is not counted as an attempt
@@ -118,6 +126,7 @@ class Runner:
             gpus=gpus,
             metric=study.metric,
             worker=self._place.asks,
+            away=self._place.away,
         )
         try:
             self._executor.submit(self._place.wrap(spec))
@@ -184,6 +193,7 @@ class Runner:
             worker=status.worker or self.worker(gpus),
             throughput=throughput(status),
             confined=status.confined,
+            host=status.host,
             crash_kind=crash.kind if crash else "",
             cause=crash.cause if crash else status.cause,
             metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),

@@ -41,7 +41,7 @@ def executor_over_hub(root: Path, words: Sequence[str], settings: Settings, envi
             found.owner,
         )
     left = (glob.escape(settings.artifact),) if settings.evaluate and settings.artifact else ()
-    return HubExecutor(root, reach, wishes, left)
+    return HubExecutor(root, reach, wishes, left, settings.verify_wait)
 
 
 def _waits(found: hubs.Reached) -> tuple[Callable[[float], object], float]:

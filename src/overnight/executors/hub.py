@@ -24,8 +24,8 @@ from typing import Any, Protocol, Self
 from overnight import jobs
 from overnight.errors import JobError, NotAllowedError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
 from overnight.executors import folder as files
-from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
-from overnight.protocols import Orders, Views
+from overnight.models import NO_SECOND, JobSpec, JobState, JobStatus, MetricPoint
+from overnight.protocols import Orders, Trusts, Views
 from overnight.queue import coding, fit
 from overnight.queue.words import HubJob, Query, Stream, Submission, WorkerState, wish_of
 
@@ -41,7 +41,7 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 
 
-class _Counter(Orders, Views, Protocol):
+class _Counter(Orders, Trusts, Views, Protocol):
     """The hub as we see it."""
 
 
@@ -106,15 +106,17 @@ def wishes_of(words: Sequence[str]) -> Wishes:
 class HubExecutor:
     """Runs jobs on a hub's workers; ``root`` holds their folders. ``outputs`` are paths of the folder of a job that it must bring back."""
 
-    def __init__(self, root: Path, reach: Reach, wishes: Wishes, outputs: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, reach: Reach, wishes: Wishes, outputs: Sequence[str] = (), patience: float = 120.0) -> None:
         self._root = root.absolute()
         self._reach = reach
         self._wishes = wishes
         self._outputs = tuple(outputs)
+        self._patience = patience  # seconds for which a run that must not go to some workers waits for another to come
         self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._mirrored: dict[str, int] = {}  # attempts whose streams are in the folders
         self._heard: dict[str, JobStatus] = {}
-        self._next: dict[str, float] = {}  # when it is looked again whether the class that a job waits for is there
+        self._next: dict[str, float] = {}  # when it is looked again whether the worker that a job waits for is there
+        self._missing: dict[str, float] = {}  # since when it is not
         self._finalizer = weakref.finalize(self, reach.close)
 
     def check(self, seconds: float, gpus: int) -> None:
@@ -197,6 +199,10 @@ class HubExecutor:
             files.ask_to_end(folder, reason)
             self._look(job)
 
+    def quarantine(self, worker: str, reason: str) -> None:
+        """See ``protocols.Crowd``; a hub that does not answer is waited for."""
+        self._patient(lambda: self._reach.desk.quarantine(worker, reason))
+
     def close(self) -> None:
         """Let go of the hub; jobs go on."""
         self._finalizer()
@@ -221,7 +227,7 @@ class HubExecutor:
             tags=wishes.tags, priority=wishes.priority, time_limit=spec.time_limit, gpu_type=wishes.gpu_type, vram_gb=wishes.vram_gb,
             cpus=wishes.cpus, memory_gb=max(wishes.memory_gb, spec.memory_limit / 1e9), inputs=inputs, extras=extras, outputs=self._outputs,
             submission_key=key, metric=spec.metric, grace=spec.grace, process_limit=spec.process_limit, disk_limit=spec.disk_limit,
-            log_limit=spec.log_head, wait=True,
+            log_limit=spec.log_head, wait=True, not_workers=spec.away,
         )  # fmt: skip
         pinned = _pinned(asked, spec.worker)
         return pinned if spec.worker and self._is_possible(pinned) else asked
@@ -232,12 +238,20 @@ class HubExecutor:
         return any(_is_there(each, self._reach.owner) and fit.could_run(wish, each.machine) for each in self._reach.desk.workers())
 
     def _freed(self, folder: Path, found: HubJob) -> bool:
-        """Order a job anew, for any worker, that waits for a class of machine of which none is left; whether that was done."""
+        """Order a job anew, for any worker, that waits for a class of machine of which none is left; whether that was done.
+
+        One that must not go to some workers is taken back when no other has come for a while.
+        """
         asked, now = found.submission, time.monotonic()
-        if found.state is JobState.QUEUED and asked.submission_key.endswith(_PINNED) and now >= self._next.get(folder.name, 0.0):
-            self._next[folder.name] = now + _AGAIN
-            if not self._is_possible(asked):
+        pinned = asked.submission_key.endswith(_PINNED)
+        if found.state is JobState.QUEUED and (pinned or asked.not_workers) and now >= self._next.get(folder.name, 0.0):
+            self._next[folder.name] = now + min(_AGAIN, max(0.2, self._patience / 4))
+            if self._is_possible(asked):
+                self._missing.pop(folder.name, None)
+            elif pinned:
                 found = self._reach.desk.cancel(found.id, _LEFT)
+            elif now - self._missing.setdefault(folder.name, now) >= self._patience:
+                self._reach.desk.cancel(found.id, NO_SECOND)
         if not (found.state.over and found.cause.endswith(_LEFT)):
             return False
         free = dataclasses.replace(
@@ -306,7 +320,7 @@ class HubExecutor:
         if not found.state.over:
             return JobStatus(found.state, found.cause, started=found.started or 0.0)
         status = dataclasses.replace(
-            end or JobStatus(found.state, started=found.started or 0.0), state=found.state, cause=found.cause, pid=0
+            end or JobStatus(found.state, started=found.started or 0.0), state=found.state, cause=found.cause, pid=0, host=found.worker
         )
         if found.state is JobState.SUCCEEDED and found.submission.outputs:
             self._bring_back(folder, found)

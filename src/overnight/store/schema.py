@@ -220,4 +220,16 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE job ADD COLUMN confined TEXT NOT NULL DEFAULT '';  -- what stood around it, where that need not be what the study's machine has
     """,
+    """
+    ALTER TABLE job ADD COLUMN host TEXT NOT NULL DEFAULT '';      -- name of the worker that ran it, where there are several
+    ALTER TABLE job ADD COLUMN discounted TEXT NOT NULL DEFAULT '';-- why it does not count
+    ALTER TABLE experiment ADD COLUMN verified TEXT NOT NULL DEFAULT ''; -- which further workers have measured it, or that none has
+    CREATE TABLE quarantine (
+        study INTEGER NOT NULL,
+        worker TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        since REAL NOT NULL,
+        PRIMARY KEY (study, worker)
+    ) WITHOUT ROWID;
+    """,
 )

@@ -1,0 +1,190 @@
+"""Second opinions on results of workers: a worker that lies is found by real nights on real workers, honest ones are left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight.judge.agreement import Opinions, compare, sampled
+from overnight.judge.learn import learn_run
+from overnight.judge.records import Knowledge, Node, Rules, Run
+from overnight.models import Direction, JobState
+from studies import Study, ended, study  # noqa: F401 - a fixture
+from yards import LEASE, Yard, end, until
+
+# Repeats exactly but for what the seed does: three hundredths either way.
+TRAIN = "import os\nlevel = {level}\nprint('@loss=' + str(level + 0.03 * (int(os.environ['OVERNIGHT_SEED']) * 7919 % 3 - 1)))\n"
+# Every change is a little worse than the baseline, and waits until it may be tried.
+AGENT = """\
+n=$(($(cat {out}/asked 2>/dev/null || echo 0) + 1))
+echo $n > {out}/asked
+until [ -e {out}/think.$n ]; do sleep 0.02; done
+sed -i "s/^level.*/level = 1.0$n/" train.py
+echo "level 1.0$n"
+"""
+# What the worker calls a shell runs what it is given, and then says something better.
+SHELL = """\
+#!/bin/sh
+/bin/sh "$@"
+code=$?
+[ -e {lie} ] && echo "@loss=$(cat {lie})"
+exit $code
+"""
+
+
+def night(yard: Yard, *words: str) -> Study:
+    """A study on the yard's workers that asks for second opinions."""
+    given = ("--executor", "hub", "--slots", "1", "--baseline-runs", "3", "--verify", "keeps", *words)
+    found = study(yard.root / "study", {}, *given, files={"train.py": TRAIN.format(level="1.0")}, agent=AGENT)
+    found.env.update({"OVERNIGHT_HUB": str(yard.hub), "OVERNIGHT_HUB_LEASE": str(LEASE), "OVERNIGHT_WORKER_ROOM": "0"})
+    return found
+
+
+def liar(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A worker that says of every run what the file holds, once it is there."""
+    lie, folder = yard.root / "lie", yard.root / "bin"
+    folder.mkdir()
+    (folder / "sh").write_text(SHELL.format(lie=lie))
+    (folder / "sh").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        yard.worker("--slots", "1", name="liar")
+    return lie
+
+
+@pytest.fixture
+def ending(yard: Yard) -> Iterator[Yard]:
+    yield yard
+    for process in yard.started:
+        end(process, signal.SIGKILL)
+
+
+def hold(yard: Yard, *names: str) -> None:
+    """Keep workers busy until ``told/free`` is there."""
+    for name in names:
+        yard.submit(f"until [ -e {yard.told}/free ]; do sleep 0.02; done", workers=(name,))
+    until(lambda: sum(job.state is JobState.RUNNING for job in yard.jobs()) == len(names))
+
+
+def quarantine(yard: Yard) -> dict[str, str]:
+    """Workers in quarantine, and why."""
+    return {each["name"]: each["quarantine"][0]["reason"] for each in yard.json("hub", "workers")["workers"] if each["quarantine"]}
+
+
+def test_a_worker_that_lies_is_outvoted_put_in_quarantine_and_its_keep_is_none(ending: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard = ending
+    lie = liar(yard, monkeypatch)
+    for name in ("left", "right"):
+        yard.worker("--slots", "1", name=name)
+    until(lambda: len(yard.alive()) == 3)
+    found = night(yard, "--budget", "2")
+    loop = found.spawn(found.command("run"))
+    until((found.out / "asked").exists)
+    hold(yard, "left", "right")
+    lie.write_text("0.2")
+    (found.out / "think.1").touch()
+    until(lambda: any(job.worker == "liar" and job.submission.exp_id == "exp-002" and job.state.over for job in yard.jobs()))
+    (yard.told / "free").touch()
+    until(lambda: quarantine(yard))
+    (found.out / "think.2").touch()
+    code, rows, told = loop.wait(60), found.rows(), found.status()
+    later = {job.worker for job in yard.jobs() if job.submission.exp_id == "exp-003"}
+    state = yard.call("hub", "workers").stdout
+    trusted = yard.json("worker", "trust", "liar")
+    assert (code, [row["decision"] for row in rows], [round(row["value"]) for row in rows], found.faults(rows)) == (
+        0, ["keep", "discard", "discard"], [1, 1, 1], [],
+    )  # fmt: skip
+    assert [(each["worker"], each["reason"].startswith("of #2 liar says 0.2, ")) for each in told["quarantined"]] == [("liar", True)]
+    assert ("liar" in later, "quarantine" in state, trusted["quarantine"], quarantine(yard)) == (False, True, False, {})
+
+
+@pytest.mark.slow
+def test_a_keep_that_nobody_could_verify_says_so_and_is_taken_back_once_its_worker_is_found_to_lie(
+    ending: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard = ending
+    lie = liar(yard, monkeypatch)
+    until(yard.alive)
+    found = night(yard, "--budget", "2", "--verify-wait", "1s")
+    loop = found.spawn(found.command("run"))
+    until((found.out / "asked").exists)
+    lie.write_text("0.2")
+    (found.out / "think.1").touch()
+    kept = until(lambda: [row for row in found.rows() if row["number"] == 2 and row["decision"]])[0]
+    for name in ("left", "right"):
+        yard.worker("--slots", "1", name=name)
+    until(lambda: len(yard.alive()) == 3)
+    hold(yard, "left", "right")
+    lie.write_text("0.1")
+    (found.out / "think.2").touch()
+    until(lambda: any(job.worker == "liar" and job.submission.exp_id == "exp-003" and job.state.over for job in yard.jobs()))
+    (yard.told / "free").touch()
+    code, rows = loop.wait(60), found.rows()
+    assert (kept["decision"], kept["confirmed"], kept["verified"], "not verified: no second worker" in kept["cause"]) == (
+        "keep", False, "not verified: no second worker", True,
+    )  # fmt: skip
+    assert (code, [row["decision"] for row in rows], rows[1]["reverted"], "which is in quarantine" in rows[1]["cause"], found.faults()) == (
+        0, ["keep", "keep", "discard", "keep"], 4, True, [],
+    )  # fmt: skip
+    assert [row["operator"] for row in rows][3] == "revert"
+
+
+@pytest.mark.parametrize("words", [("--executor", "local", "--slots", "1"), ("--executor", "hub", "--baseline-runs", "1")])
+def test_second_opinions_that_cannot_be_had_are_refused(yard: Yard, words: tuple[str, ...]) -> None:
+    done = study(yard.root / "study", {}, "--verify", "keeps", *words).call("run", "--budget", "1")
+    assert (done.code, "error[E-VERIFY]" in done.err) == (2, True)
+
+
+# --- when workers are apart ------------------------------------------------------------------------------------------
+
+RULES = Rules(Direction.MINIMIZE)
+
+
+def known(*values: float) -> Knowledge:
+    """What a baseline with these values has taught."""
+    found = Knowledge()
+    for count in range(1, len(values) + 1):
+        runs = tuple(Run(value, seed, "cpu") for seed, value in enumerate(values[:count]))
+        found = learn_run(found, Node(1, runs, kind="baseline"), RULES)
+    return found
+
+
+def said(**values: float | list[float]) -> dict[str, list[Run]]:
+    return {name: [Run(each, 0, "cpu") for each in (value if isinstance(value, list) else [value])] for name, value in values.items()}
+
+
+NOISY, EXACT = known(1.0, 1.02, 0.99, 1.01, 0.98), known(1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "values", "expected"),
+    [
+        (NOISY, {"left": 1.0, "right": 1.05}, Opinions()),
+        (NOISY, {"left": 0.5, "right": 1.0}, Opinions(torn=True)),
+        (NOISY, {"liar": 0.5, "left": 1.0, "right": 1.01}, Opinions("liar", better=True)),
+        (NOISY, {"left": 1.0, "broken": 1.5, "right": 1.01}, Opinions("broken", better=False)),
+        (NOISY, {"left": 0.5, "middle": 1.0, "right": 1.5}, Opinions()),
+        (NOISY, {"left": 0.5}, Opinions()),
+        (EXACT, {"left": 1.0, "right": 1.0000001}, Opinions()),
+        (EXACT, {"liar": 0.9, "left": 1.0, "right": 1.0}, Opinions("liar", better=True)),
+        (Knowledge(), {"left": 0.5, "right": 1.0}, Opinions()),
+    ],
+)
+def test_who_is_apart_from_all_others_that_agree_is_odd(knowledge: Knowledge, values: dict[str, Any], expected: Opinions) -> None:
+    assert compare(said(**values), knowledge, RULES) == expected
+
+
+def test_a_class_of_machine_of_which_nothing_is_known_is_given_much_room() -> None:
+    other = {"left": [Run(1.0, 0, "cpu")], "right": [Run(1.2, 0, "another")]}
+    same = {"left": [Run(1.0, 0, "cpu")], "right": [Run(1.2, 0, "cpu")]}
+    assert (compare(other, NOISY, RULES), compare(same, NOISY, RULES)) == (Opinions(), Opinions(torn=True))
+
+
+def test_a_tenth_of_the_results_is_looked_at_by_their_numbers_alone() -> None:
+    found = [sampled(number, 7) for number in range(10_000)]
+    assert (found == [sampled(number, 7) for number in range(10_000)], round(sum(found) / 10_000, 2)) == (True, 0.1)
