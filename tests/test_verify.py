@@ -120,7 +120,7 @@ def test_a_keep_that_nobody_could_verify_says_so_and_is_taken_back_once_its_work
         yard.worker("--slots", "1", name=name)
     until(lambda: len(yard.alive()) == 3)
     hold(yard, "left", "right")
-    lie.write_text("0.1")
+    lie.write_text("-5")
     (found.out / "think.2").touch()
     until(lambda: any(job.worker == "liar" and job.submission.exp_id == "exp-003" and job.state.over for job in yard.jobs()))
     (yard.told / "free").touch()

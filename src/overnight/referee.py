@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from overnight.constants import same_but_for_literals
 from overnight.judge import (
@@ -21,6 +21,7 @@ from overnight.judge import (
     Verdict,
     estimate,
     judge,
+    learn_anew,
     learn_audit,
     learn_result,
     learn_run,
@@ -110,10 +111,11 @@ class Referee:
                 found.setdefault(ran.host, []).append(run)
         return found
 
-    def forget(self, numbers: Iterable[int]) -> None:
-        """Believe nothing of the levels of these experiments but what their runs say that count."""
-        gone = set(numbers)
-        self._known = replace(self._known, levels={number: level for number, level in self._known.levels.items() if number not in gone})
+    def forget(self, study: Study, numbers: Iterable[int]) -> None:
+        """Runs of these experiments do not count any more: what was learned from them is learned anew from those that do."""
+        nodes = [self.node(study, item) for item in self._store.experiments(study.id) if item.decision is not None]
+        self._known = learn_anew(self._known, [node for node in nodes if len(node.runs) > 1], numbers)
+        self._store.learned(study.id, 0, (), self._known.to_json())
 
     def _counted(self, study: Study, number: int) -> list[Ran]:
         """The runs that say something of the level: one that failed when it was only to look again does not."""

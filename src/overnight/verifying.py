@@ -107,9 +107,11 @@ class Verifier:
                 break
             self._outvoted(study, number, found.odd, better=found.better)
             changed = True
-        jobs = self._store.jobs(study.id, number)
-        if jobs and not self._store.runs(study.id, number) and any(job["discounted"] for job in jobs):
-            return Opinion(Wanted(number, int(jobs[0]["seed"]), away=tuple(self._store.hosts(study.id, number))))
+        best = self._store.bar(study.id)
+        for each in (number, *([best[0]] if best else [])):  # also what it is to be compared with
+            jobs = self._store.jobs(study.id, each)
+            if jobs and not self._store.runs(study.id, each) and any(job["discounted"] for job in jobs):
+                return Opinion(Wanted(each, int(jobs[0]["seed"]), away=tuple(self._store.hosts(study.id, each))))
         return Opinion(changed=changed)
 
     def _torn(self, study: Study, number: int) -> Opinion:
@@ -134,7 +136,7 @@ class Verifier:
         if self._crowd is not None and (better or self._store.strikes(study.id, odd) + 1 >= _STRIKES):
             self._crowd.quarantine(odd, f"{study.tag}: {text}")
             concerned = self._store.quarantine(study.id, odd, text, self._clock())
-            self._referee.forget(concerned)
+            self._referee.forget(study, concerned)
             self._say(f"worker {odd} is in quarantine ({text}): what it has measured does not count; overnight worker trust {odd}")
             self.unsupported(study)
         else:
