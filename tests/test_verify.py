@@ -76,13 +76,13 @@ def quarantine(yard: Yard) -> dict[str, str]:
     return {each["name"]: each["quarantine"][0]["reason"] for each in yard.json("hub", "workers")["workers"] if each["quarantine"]}
 
 
-def test_a_worker_that_lies_is_outvoted_put_in_quarantine_and_its_keep_is_none(ending: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_worker_claims_and_two_others_do_not_bear_out_is_not_kept(ending: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     yard = ending
     lie = liar(yard, monkeypatch)
     for name in ("left", "right"):
         yard.worker("--slots", "1", name=name)
     until(lambda: len(yard.alive()) == 3)
-    found = night(yard, "--budget", "2")
+    found = night(yard, "--budget", "1")
     loop = found.spawn(found.command("run"))
     until((found.out / "asked").exists)
     hold(yard, "left", "right")
@@ -90,16 +90,43 @@ def test_a_worker_that_lies_is_outvoted_put_in_quarantine_and_its_keep_is_none(e
     (found.out / "think.1").touch()
     until(lambda: any(job.worker == "liar" and job.submission.exp_id == "exp-002" and job.state.over for job in yard.jobs()))
     (yard.told / "free").touch()
-    until(lambda: quarantine(yard))
-    (found.out / "think.2").touch()
+    code, rows = loop.wait(60), found.rows()
+    workers = {job.worker for job in yard.jobs() if job.submission.exp_id == "exp-002"}
+    said = [word for word in ("of #2 liar says 0.2, ", "that run does not count") if word in found.said()]
+    assert (code, [row["decision"] for row in rows], round(rows[1]["value"]), workers, len(said), found.faults(rows)) == (
+        0, ["keep", "discard"], 1, {"liar", "left", "right"}, 2, [],
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_worker_that_lies_all_night_is_put_in_quarantine_and_gets_nothing_until_it_is_trusted(
+    ending: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard = ending
+    lie = liar(yard, monkeypatch)
+    for name in ("left", "right"):
+        yard.worker("--slots", "1", name=name)
+    until(lambda: len(yard.alive()) == 3)
+    found = night(yard, "--verify", "all")
+    loop = found.spawn(found.command("run"))
+    until((found.out / "asked").exists)
+    lie.write_text("0.2")
+    for number in range(1, 100):
+        (found.out / f"think.{number}").touch()
+    why = until(lambda: quarantine(yard))
+    count = len(until(found.rows))
+    until(lambda: len(found.rows()) > count + 3)
+    found.call("stop")
     code, rows, told = loop.wait(60), found.rows(), found.status()
-    later = {job.worker for job in yard.jobs() if job.submission.exp_id == "exp-003"}
+    later = {job.worker for job in yard.jobs() if job.submission.exp_id == f"exp-{count + 2:03d}"}
     state = yard.call("hub", "workers").stdout
     trusted = yard.json("worker", "trust", "liar")
-    assert (code, [row["decision"] for row in rows], [round(row["value"]) for row in rows], found.faults(rows)) == (
-        0, ["keep", "discard", "discard"], [1, 1, 1], [],
-    )  # fmt: skip
-    assert [(each["worker"], each["reason"].startswith("of #2 liar says 0.2, ")) for each in told["quarantined"]] == [("liar", True)]
+    assert (code, [row["number"] for row in rows if row["decision"] != "discard"], found.faults(rows)) == (0, [1], [])
+    assert ([each["worker"] for each in told["quarantined"]], list(why), "outvoted 3 times; the last: of #" in why["liar"]) == (
+        ["liar"],
+        ["liar"],
+        True,
+    )
     assert ("liar" in later, "quarantine" in state, trusted["quarantine"], quarantine(yard)) == (False, True, False, {})
 
 
@@ -110,7 +137,7 @@ def test_a_keep_that_nobody_could_verify_says_so_and_is_taken_back_once_its_work
     yard = ending
     lie = liar(yard, monkeypatch)
     until(yard.alive)
-    found = night(yard, "--budget", "2", "--verify-wait", "1s")
+    found = night(yard, "--verify", "all", "--verify-wait", "1s")
     loop = found.spawn(found.command("run"))
     until((found.out / "asked").exists)
     lie.write_text("0.2")
@@ -119,24 +146,23 @@ def test_a_keep_that_nobody_could_verify_says_so_and_is_taken_back_once_its_work
     for name in ("left", "right"):
         yard.worker("--slots", "1", name=name)
     until(lambda: len(yard.alive()) == 3)
-    hold(yard, "left", "right")
     lie.write_text("-5")
-    (found.out / "think.2").touch()
-    until(lambda: any(job.worker == "liar" and job.submission.exp_id == "exp-003" and job.state.over for job in yard.jobs()))
-    (yard.told / "free").touch()
+    for number in range(2, 100):
+        (found.out / f"think.{number}").touch()
+    until(lambda: found.rows()[1]["reverted"])
+    found.call("stop")
     code, rows = loop.wait(60), found.rows()
     assert (kept["decision"], kept["confirmed"], kept["verified"], "not verified: no second worker" in kept["cause"]) == (
         "keep", False, "not verified: no second worker", True,
     )  # fmt: skip
-    assert (code, [row["decision"] for row in rows], rows[1]["reverted"], "which is in quarantine" in rows[1]["cause"], found.faults()) == (
-        0, ["keep", "keep", "discard", "keep"], 4, True, [],
+    undone = next(row for row in rows if row["operator"] == "revert")
+    assert (code, undone["decision"], rows[1]["reverted"], "measured by liar, which is in quarantine" in rows[1]["cause"], found.faults()) == (
+        0, "keep", undone["number"], True, [],
     )  # fmt: skip
-    assert [row["operator"] for row in rows][3] == "revert"
 
 
-@pytest.mark.parametrize("words", [("--executor", "local", "--slots", "1"), ("--executor", "hub", "--baseline-runs", "1")])
-def test_second_opinions_that_cannot_be_had_are_refused(yard: Yard, words: tuple[str, ...]) -> None:
-    done = study(yard.root / "study", {}, "--verify", "keeps", *words).call("run", "--budget", "1")
+def test_second_opinions_where_there_are_no_workers_are_refused(yard: Yard) -> None:
+    done = study(yard.root / "study", {}, "--verify", "keeps").call("run", "--budget", "1")
     assert (done.code, "error[E-VERIFY]" in done.err) == (2, True)
 
 

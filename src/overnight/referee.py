@@ -28,6 +28,7 @@ from overnight.judge import (
     learn_taken_back,
     next_seed,
 )
+from overnight.judge.agreement import BASELINE
 from overnight.judge.audit import Report, audit_seed, report
 from overnight.judge.records import Kind, Profile
 from overnight.judge.waves import with_wave
@@ -83,7 +84,7 @@ class Referee:
             settings.memory_soft / 2**30,
             settings.memory_hard / 2**30,
             profile,
-            settings.baseline_runs,
+            settings.baseline_runs if settings.verify == "off" else max(settings.baseline_runs, BASELINE),
             target=settings.target,
             seed=settings.seed,
         )

@@ -194,7 +194,7 @@ class Settings:
     verify: str = _setting(
         "verifying",
         "off",
-        "Which results a second worker measures too before they are decided (executor hub): off, keeps (what would be kept, and a tenth of the rest) or all.",
+        "Which results a second worker measures too before they are decided (executor hub): off, keeps (what would be kept, and a tenth of the rest) or all. The baseline then runs five times at least.",
         '"keeps"',
     )
     verify_wait: float = _setting(

@@ -1,9 +1,9 @@
 """Second opinions on results of workers: which result another worker is to measure too, who is outvoted, and what becomes of a worker that is.
 
 A result is a claim of the worker that measured it. With ``verify`` every would-be keep, and a tenth of the rest, is measured by a second worker
-before it is decided; that run counts like any other. Where the two are apart (``judge.agreement``) a third decides. Who says better than two
-others who agree is put in quarantine: nothing that it measured counts any more, and keeps that rest on it alone are run again. Who says worse is
-only when that happens for the third time, for a run that diverged is no lie. All of it is in the record, so that a killed loop goes on with it.
+before it is decided; that run counts like any other. Where the two are apart (``judge.agreement``) a third decides: who is apart from two others
+that agree is outvoted, and its run does not count. Who is outvoted too often is put in quarantine: nothing that it measured counts any more,
+and keeps that rest on it alone are run again. Once is no proof, for a run may diverge. All of it is in the record, so that a killed loop goes on.
 Knows the record and the referee; must not know how a worker is reached. Called under the lock that orders decisions.
 """
 
@@ -15,13 +15,11 @@ from dataclasses import dataclass, replace
 
 from overnight.auditing import Check
 from overnight.judge import Action, Verdict
-from overnight.judge.agreement import compare, sampled
+from overnight.judge.agreement import BETTER, STRIKES, compare, sampled
 from overnight.models import NO_SECOND, Experiment, Operator, Study
 from overnight.protocols import Crowd
 from overnight.referee import Referee
 from overnight.store import Store
-
-_STRIKES = 3  # experiments of which a worker said worse than others, until it is not believed any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +131,16 @@ class Verifier:
         others = self._said(study, number, odd)
         mine = next(text for text in self._said(study, number) if text not in others)
         text = f"of #{number} {mine}, {', '.join(others)}"
-        if self._crowd is not None and (better or self._store.strikes(study.id, odd) + 1 >= _STRIKES):
+        self._store.discount(study.id, number, [odd], f"{'better' if better else 'worse'} than others say: {text}")
+        times, either = self._store.strikes(study.id, odd)
+        if self._crowd is not None and (times >= BETTER or either >= STRIKES):
+            text = f"outvoted {either} times; the last: {text}"
             self._crowd.quarantine(odd, f"{study.tag}: {text}")
             concerned = self._store.quarantine(study.id, odd, text, self._clock())
             self._referee.forget(study, concerned)
             self._say(f"worker {odd} is in quarantine ({text}): what it has measured does not count; overnight worker trust {odd}")
             self.unsupported(study)
         else:
-            self._store.discount(study.id, number, [odd], f"worse than others say: {text}")
             self._say(f"{text}: that run does not count")
 
     def unsupported(self, study: Study) -> None:

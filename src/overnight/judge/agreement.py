@@ -1,9 +1,9 @@
 """Whether workers agree on one version: runs of the same code on several of them, and which of these nobody else bears out.
 
-Two workers are called apart where honest runs would be that far apart, either way, once in ten thousand pairs: by the study's own noise with all
-its uncertainty (every hypothesis on it counts with its share), and by what is known of the difference between their classes of machine.
-Where one value was looked at because it was the best of many, the bound still holds over all of them: a night of a hundred comparisons calls an
-honest pair apart with a chance of one in a hundred at most, and it takes a third worker that sides with the other before anybody is outvoted.
+Two workers are called apart where honest runs would be that far apart, either way, once in two hundred pairs: by Student's t with the spread between
+all runs of one version that count, and by what is known of the difference between their classes of machine. That is no proof yet: it takes
+a third worker that sides with the other to outvote anybody, and several times until somebody is not believed any more. ``bench/verifying.py``
+has the error rates of the whole rule.
 
 Pure. Must not know what becomes of a worker that is outvoted.
 """
@@ -15,10 +15,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from overnight.judge.noise import hypotheses, place, variance, worker_offset
+from overnight.judge.noise import place, worker_offset
 from overnight.judge.records import Knowledge, Rules, Run
 
-RARE = 1e-4  # the chance that two honest workers are called apart
+RARE = 0.005  # the chance that two honest workers are called apart
+BETTER, STRIKES = (
+    3,
+    4,
+)  # results of which a worker says better, or anything else, than all others who agree, until it is not believed any more
+BASELINE = 5  # runs of the baseline, at least: what they spread by is all that is known at first
 SAMPLE = 0.1  # of the results that are not to be kept are looked at by a second worker all the same
 _EXACT = 1e-6  # of a value: what runs that repeat exactly may differ by between machines of one class
 _ROUGH = 0.05  # the same between two classes
@@ -61,13 +66,16 @@ def apart(ours: Sequence[Run], theirs: Sequence[Run], knowledge: Knowledge, rule
         return _apart_exactly(ours, theirs, rules)
     if not knowledge.usable:
         return 0
-    var = variance(knowledge)
+    var = knowledge.squares / knowledge.dof
     (our, our_offset), (their, their_offset) = (_level(runs, knowledge, rules, var) for runs in (ours, theirs))
-    gap, share = our - their, 1 / len(ours) + 1 / len(theirs)
-    chance = math.fsum(
-        weight * math.erfc(abs(gap) / math.sqrt(2 * (noise * share + our_offset + their_offset))) for weight, noise in hypotheses(knowledge)
-    )
-    return int(math.copysign(1, gap)) if chance < RARE else 0
+    gap, error = our - their, var * (1 / len(ours) + 1 / len(theirs)) + our_offset + their_offset
+    return int(math.copysign(1, gap)) if _chance(abs(gap) / math.sqrt(error), knowledge.dof) < RARE else 0
+
+
+def _chance(distance: float, dof: float) -> float:
+    """How likely Student's t with ``dof`` degrees of freedom is as far from 0, either way (approximation of Wallace 1959)."""
+    normal = (8 * dof + 1) / (8 * dof + 3) * math.sqrt(dof * math.log1p(distance * distance / dof))
+    return math.erfc(normal / math.sqrt(2))
 
 
 def _level(runs: Sequence[Run], knowledge: Knowledge, rules: Rules, var: float) -> tuple[float, float]:

@@ -26,10 +26,11 @@ class Doubts(Connection):
             sql = "UPDATE job SET discounted=? WHERE study=? AND number=? AND host=? AND discounted=''"
             db.executemany(sql, [(storable(reason), study, number, host) for host in hosts])
 
-    def strikes(self, study: int, host: str) -> int:
-        """How many experiments there are of which this worker said worse than the others did."""
-        sql = "SELECT count(DISTINCT number) FROM job WHERE study=? AND host=? AND discounted LIKE 'worse %'"
-        return int(self._rows(sql, study, host)[0][0])
+    def strikes(self, study: int, host: str) -> tuple[int, int]:
+        """Of how many experiments this worker said better than all others did, and of how many anything else than they."""
+        sql = "SELECT count(DISTINCT number) FROM job WHERE study=? AND host=? AND (discounted LIKE 'better %' OR discounted LIKE ?)"
+        better, either = (int(self._rows(sql, study, host, other)[0][0]) for other in ("better %", "worse %"))
+        return better, either
 
     def quarantine(self, study: int, worker: str, reason: str, now: float) -> list[int]:
         """Put a worker in quarantine: nothing that it has measured counts, and what is settled says so. Returns the numbers concerned."""
