@@ -27,12 +27,12 @@ until [ -e {out}/think.$n ]; do sleep 0.02; done
 sed -i "s/^level.*/level = 1.0$n/" train.py
 echo "level 1.0$n"
 """
-# What the worker calls a shell runs what it is given, and then says something better.
+# What the worker calls a shell runs what it is given, and then says something better: the later the experiment, the better.
 SHELL = """\
 #!/bin/sh
 /bin/sh "$@"
 code=$?
-[ -e {lie} ] && echo "@loss=$(cat {lie})"
+[ -e {lie} ] && echo "@loss=-$(($(echo "$OVERNIGHT_EXPERIMENT_ID" | sed 's/exp-0*//')))"
 exit $code
 """
 
@@ -46,7 +46,7 @@ def night(yard: Yard, *words: str) -> Study:
 
 
 def liar(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A worker that says of every run what the file holds, once it is there."""
+    """A worker that lies about every run once the file is there."""
     lie, folder = yard.root / "lie", yard.root / "bin"
     folder.mkdir()
     (folder / "sh").write_text(SHELL.format(lie=lie))
@@ -86,13 +86,13 @@ def test_what_one_worker_claims_and_two_others_do_not_bear_out_is_not_kept(endin
     loop = found.spawn(found.command("run"))
     until((found.out / "asked").exists)
     hold(yard, "left", "right")
-    lie.write_text("0.2")
+    lie.touch()
     (found.out / "think.1").touch()
     until(lambda: any(job.worker == "liar" and job.submission.exp_id == "exp-002" and job.state.over for job in yard.jobs()))
     (yard.told / "free").touch()
     code, rows = loop.wait(60), found.rows()
     workers = {job.worker for job in yard.jobs() if job.submission.exp_id == "exp-002"}
-    said = [word for word in ("of #2 liar says 0.2, ", "that run does not count") if word in found.said()]
+    said = [word for word in ("of #2 liar says -2, ", "that run does not count") if word in found.said()]
     assert (code, [row["decision"] for row in rows], round(rows[1]["value"]), workers, len(said), found.faults(rows)) == (
         0, ["keep", "discard"], 1, {"liar", "left", "right"}, 2, [],
     )  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_worker_that_lies_all_night_is_put_in_quarantine_and_gets_nothing_unti
     found = night(yard, "--verify", "all")
     loop = found.spawn(found.command("run"))
     until((found.out / "asked").exists)
-    lie.write_text("0.2")
+    lie.touch()
     for number in range(1, 100):
         (found.out / f"think.{number}").touch()
     why = until(lambda: quarantine(yard))
@@ -140,13 +140,12 @@ def test_a_keep_that_nobody_could_verify_says_so_and_is_taken_back_once_its_work
     found = night(yard, "--verify", "all", "--verify-wait", "1s")
     loop = found.spawn(found.command("run"))
     until((found.out / "asked").exists)
-    lie.write_text("0.2")
+    lie.touch()
     (found.out / "think.1").touch()
     kept = until(lambda: [row for row in found.rows() if row["number"] == 2 and row["decision"]])[0]
     for name in ("left", "right"):
         yard.worker("--slots", "1", name=name)
     until(lambda: len(yard.alive()) == 3)
-    lie.write_text("-5")
     for number in range(2, 100):
         (found.out / f"think.{number}").touch()
     until(lambda: found.rows()[1]["reverted"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from overnight.auditing import Check
 from overnight.judge import Action, Verdict
-from overnight.judge.agreement import BETTER, STRIKES, compare, sampled
+from overnight.judge.agreement import BETTER, STRIKES, Opinions, compare, sampled
 from overnight.models import NO_SECOND, Experiment, Operator, Study
 from overnight.protocols import Crowd
 from overnight.referee import Referee
@@ -71,7 +71,7 @@ class Verifier:
         if number != candidate:
             self.opinion(study, self._store.experiment(study.id, number))
             return True
-        return not compare(self._referee.by_host(study, number), self._referee.known, self._referee.rules(study)).torn
+        return compare(self._referee.by_host(study, number), self._referee.known, self._referee.rules(study)) == Opinions()
 
     def elsewhere(self, study: Study, wanted: Wanted, candidate: int) -> Wanted:
         """The same run on a worker that has not measured the candidate yet: what is run again anyway is a second opinion as well.
@@ -80,7 +80,13 @@ class Verifier:
         """
         if self._is_on(study) and wanted.number and wanted.number != candidate:
             return replace(wanted, away=tuple(self._store.outvoted(study.id, wanted.number)))
-        if not self._is_on(study) or not wanted.number or candidate in self._alone or wanted.worker:
+        if (
+            not self._is_on(study)
+            or not wanted.number
+            or candidate in self._alone
+            or wanted.worker
+            or len(self._witnesses(study, candidate)) > 1
+        ):
             return wanted
         return self._away(study, wanted.number, wanted.seed)
 
