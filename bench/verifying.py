@@ -2,7 +2,7 @@
 
 ``python bench/verifying.py [NIGHTS]``. A night is 100 experiments on three workers of one class; what seems better than the best so far by more
 than its noise, and a tenth of the rest, is measured by a second worker, and by a third where two are apart. The rule is the shipping one
-(``judge.agreement``, with the noise that ``judge.learn`` has learned from the baseline and every second run by then). Values are in sd of one run.
+(``judge.agreement``, with what the baseline and all second runs by then show of the noise). Values are in sd of one run.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from overnight.judge.agreement import BASELINE, BETTER, STRIKES, compare, sampled
-from overnight.judge.learn import learn_run
-from overnight.judge.records import Knowledge, Node, Rules, Run
+from overnight.judge.agreement import BASELINE, BETTER, STRIKES, compare, known, sampled
+from overnight.judge.records import Knowledge, Rules, Run
 from overnight.models import Direction
 
 RULES = Rules(Direction.MAXIMIZE)
@@ -45,7 +44,7 @@ class Night:
     seed: int
     noise: Noise
     lie: float = 0.0
-    known: Knowledge = field(default_factory=Knowledge)
+    versions: list[tuple[Run, ...]] = field(default_factory=list)  # runs of one version each, that count
     strikes: dict[str, list[bool]] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     extra: int = 0  # runs for second and third opinions
@@ -54,10 +53,7 @@ class Night:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
-        baseline: tuple[Run, ...] = ()
-        for at in range(BASELINE):
-            baseline = (*baseline, self._run(0.0, at, f"w{at % WORKERS}", honest=True))
-            self.known = learn_run(self.known, Node(1, baseline, kind="baseline"), RULES)
+        self.versions.append(tuple(self._run(0.0, at, f"w{at % WORKERS}", honest=True) for at in range(BASELINE)))
         best = 0.0
         for number in range(2, EXPERIMENTS + 2):
             best = self._experiment(number, best)
@@ -78,13 +74,12 @@ class Night:
         for worker in order[1:]:
             said[worker] = [self._run(level, 1000 + number, worker)]
             self.extra += 1
-            if not (found := compare(said, self.known, RULES)).torn:
+            if not (found := compare(said, known(self.versions, Knowledge(), RULES))).torn:
                 break
         if found.odd:
             self._outvoted(found.odd, better=found.better)
         runs = tuple(run for name, each in said.items() if name != found.odd for run in each)
-        for count in range(2, len(runs) + 1):
-            self.known = learn_run(self.known, Node(number, runs[:count], kind="structural"), RULES)
+        self.versions.append(runs)
         if found.torn:
             return best
         self.passed += bool(claimed and found.odd != "w0")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from overnight.judge.agreement import Opinions, compare, sampled
-from overnight.judge.learn import learn_run
-from overnight.judge.records import Knowledge, Node, Rules, Run
+from overnight.judge.agreement import Known, Opinions, compare, known, sampled
+from overnight.judge.records import Knowledge, Offset, Rules, Run
 from overnight.models import Direction, JobState
 from studies import Study, ended, study  # noqa: F401 - a fixture
 from yards import LEASE, Yard, end, until
@@ -170,24 +170,20 @@ def test_second_opinions_where_there_are_no_workers_are_refused(yard: Yard) -> N
 RULES = Rules(Direction.MINIMIZE)
 
 
-def known(*values: float) -> Knowledge:
-    """What a baseline with these values has taught."""
-    found = Knowledge()
-    for count in range(1, len(values) + 1):
-        runs = tuple(Run(value, seed, "cpu") for seed, value in enumerate(values[:count]))
-        found = learn_run(found, Node(1, runs, kind="baseline"), RULES)
-    return found
-
-
 def said(**values: float | list[float]) -> dict[str, list[Run]]:
     return {name: [Run(each, 0, "cpu") for each in (value if isinstance(value, list) else [value])] for name, value in values.items()}
 
 
-NOISY, EXACT = known(1.0, 1.02, 0.99, 1.01, 0.98), known(1.0, 1.0, 1.0)
+def by(*values: float) -> Known:
+    """What runs of one version with these values show."""
+    return known([[Run(value, seed, "cpu") for seed, value in enumerate(values)]], Knowledge(), RULES)
+
+
+NOISY, EXACT, NOTHING = by(1.0, 1.02, 0.99, 1.01, 0.98), by(1.0, 1.0, 1.0, 1.0, 1.0), by(1.0)
 
 
 @pytest.mark.parametrize(
-    ("knowledge", "values", "expected"),
+    ("shown", "values", "expected"),
     [
         (NOISY, {"left": 1.0, "right": 1.05}, Opinions()),
         (NOISY, {"left": 0.5, "right": 1.0}, Opinions(torn=True)),
@@ -197,17 +193,19 @@ NOISY, EXACT = known(1.0, 1.02, 0.99, 1.01, 0.98), known(1.0, 1.0, 1.0)
         (NOISY, {"left": 0.5}, Opinions()),
         (EXACT, {"left": 1.0, "right": 1.0000001}, Opinions()),
         (EXACT, {"liar": 0.9, "left": 1.0, "right": 1.0}, Opinions("liar", better=True)),
-        (Knowledge(), {"left": 0.5, "right": 1.0}, Opinions()),
+        (NOTHING, {"left": 0.5, "right": 1.0}, Opinions()),
     ],
 )
-def test_who_is_apart_from_all_others_that_agree_is_odd(knowledge: Knowledge, values: dict[str, Any], expected: Opinions) -> None:
-    assert compare(said(**values), knowledge, RULES) == expected
+def test_who_is_apart_from_all_others_that_agree_is_odd(shown: Known, values: dict[str, Any], expected: Opinions) -> None:
+    assert compare(said(**values), shown) == expected
 
 
 def test_a_class_of_machine_of_which_nothing_is_known_is_given_much_room() -> None:
+    learned = replace(Knowledge(), workers={"cpu": Offset(0.0, 1.0)})
+    shown = known([[Run(value, seed, "cpu") for seed, value in enumerate((1.0, 1.02, 0.99, 1.01, 0.98))]], learned, RULES)
     other = {"left": [Run(1.0, 0, "cpu")], "right": [Run(1.2, 0, "another")]}
     same = {"left": [Run(1.0, 0, "cpu")], "right": [Run(1.2, 0, "cpu")]}
-    assert (compare(other, NOISY, RULES), compare(same, NOISY, RULES)) == (Opinions(), Opinions(torn=True))
+    assert (compare(other, shown), compare(same, shown)) == (Opinions(), Opinions(torn=True))
 
 
 def test_a_tenth_of_the_results_is_looked_at_by_their_numbers_alone() -> None:

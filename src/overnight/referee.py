@@ -28,7 +28,7 @@ from overnight.judge import (
     learn_taken_back,
     next_seed,
 )
-from overnight.judge.agreement import BASELINE
+from overnight.judge.agreement import BASELINE, Known, known
 from overnight.judge.audit import Report, audit_seed, report
 from overnight.judge.records import Kind, Profile
 from overnight.judge.waves import with_wave
@@ -111,6 +111,11 @@ class Referee:
             if math.isfinite(run.value):
                 found.setdefault(ran.host, []).append(run)
         return found
+
+    def spread(self, study: Study, but: int) -> Known:
+        """By what is told whether workers agree on experiment ``but``: what the runs of the baseline and of the latest others show."""
+        versions = [self._runs(study, runs) for runs in self._store.repeated(study.id, but)]
+        return known([[run for run in runs if math.isfinite(run.value)] for runs in versions], self._known, self.rules(study))
 
     def forget(self, study: Study, numbers: Iterable[int]) -> None:
         """Runs of these experiments do not count any more: what was learned from them is learned anew from those that do."""

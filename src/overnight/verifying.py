@@ -71,7 +71,10 @@ class Verifier:
         if number != candidate:
             self.opinion(study, self._store.experiment(study.id, number))
             return True
-        return compare(self._referee.by_host(study, number), self._referee.known, self._referee.rules(study)) == Opinions()
+        return self._compared(study, number) == Opinions()
+
+    def _compared(self, study: Study, number: int) -> Opinions:
+        return compare(self._referee.by_host(study, number), self._referee.spread(study, number))
 
     def elsewhere(self, study: Study, wanted: Wanted, candidate: int) -> Wanted:
         """The same run on a worker that has not measured the candidate yet: what is run again anyway is a second opinion as well.
@@ -104,7 +107,7 @@ class Verifier:
         if not self._is_on(study):
             return Opinion()
         for _ in range(len(self._store.hosts(study.id, number))):
-            found = compare(self._referee.by_host(study, number), self._referee.known, self._referee.rules(study))
+            found = self._compared(study, number)
             if found.torn:
                 return self._torn(study, number)
             if not found.odd:

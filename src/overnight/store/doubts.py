@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
+from overnight.models import Run
 from overnight.store.connection import Connection
-from overnight.store.rows import storable
+from overnight.store.rows import run_from, storable
 
 _MARK = "; measured by "
+_LATEST = 200  # experiments that tell of the noise
 
 
 class Doubts(Connection):
@@ -19,6 +23,17 @@ class Doubts(Connection):
     def outvoted(self, study: int, number: int) -> list[str]:
         """The workers whose runs of the experiment do not count."""
         return [row[0] for row in self._rows("SELECT DISTINCT host FROM job WHERE study=? AND number=? AND discounted!=''", study, number)]
+
+    def repeated(self, study: int, but: int) -> list[list[Run]]:
+        """The runs that count of the baseline and of the latest experiments, of each that has several, without experiment ``but``."""
+        sql = (
+            "SELECT * FROM job WHERE study=? AND number!=? AND discounted='' AND value IS NOT NULL AND (number>"
+            "(SELECT max(number) - ? FROM experiment WHERE study=?) OR number=(SELECT min(number) FROM experiment WHERE study=?"
+            " AND operator='baseline' AND decision='keep')) ORDER BY number, attempt"
+        )
+        rows = self._rows(sql, study, but, _LATEST, study, study)
+        groups = [[run_from(row) for row in group] for _, group in groupby(rows, key=lambda row: row["number"])]
+        return [runs for runs in groups if len(runs) > 1]
 
     def discount(self, study: int, number: int, hosts: list[str], reason: str) -> None:
         """Say why the runs of an experiment on these workers do not count."""
