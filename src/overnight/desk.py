@@ -121,7 +121,7 @@ class Desk:
             raise UsageError("E-SUBMIT", trouble, fix="overnight hub submit --help")
         now = self._clock()
         refusal = self._refusal(submission, owner)
-        if refusal is not None and not submission.wait:
+        if refusal is not None and (not submission.wait or refusal.code == "E-NOT-SHARED"):
             raise refusal
         job, new = self._queue.submit(submission, owner, _name, now, refusal.message if refusal else "")
         if new:
