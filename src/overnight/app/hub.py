@@ -112,24 +112,33 @@ def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log"
             Bell(lambda kind: ring(place.wake, kind), bell.wait),
             lease=lease_of(environ),
             era=boot(),
-            revoked=lambda: cut_off(place),
+            revoked=cut_off(place),
         )
         yield Reached(desk, place, bell.wait, environ)
 
 
-def cut_off(place: HubPlace) -> dict[str, float]:
-    """Who was cut off from the relay that this hub was last served over, and when (wall time)."""
-    try:
-        relay = json.loads((place.folder / SERVING).read_bytes()).get("relay", "")
-    except (OSError, ValueError, AttributeError):
-        return {}
-    if not relay:
-        return {}
-    from overnight.hub.folder import Folder
+def cut_off(place: HubPlace) -> Callable[[], Mapping[str, float]]:
+    """Tells who was cut off from the relay that this hub was last served over, and when (wall time); read anew when that has changed."""
+    held: tuple[object, dict[str, float]] = (None, {})
 
-    with contextlib.suppress(OvernightError):
-        return {row.name: float(row.revoked) for row in Folder(Path(relay)).roster().members.values() if row.revoked}
-    return {}
+    def find() -> dict[str, float]:
+        nonlocal held
+        try:
+            relay = json.loads((place.folder / SERVING).read_bytes()).get("relay", "")
+        except (OSError, ValueError, AttributeError):
+            return {}
+        if not relay:
+            return {}
+        from overnight.hub.folder import Folder
+
+        with contextlib.suppress(OvernightError, OSError):
+            found = Folder(Path(relay))
+            if (stamp := (relay, found.changed())) != held[0]:
+                held = (stamp, {row.name: float(row.revoked) for row in found.roster().members.values() if row.revoked})
+            return held[1]
+        return {}
+
+    return find
 
 
 def joined(environ: Mapping[str, str], kind: str) -> bool:

@@ -93,7 +93,7 @@ def open_hub(environ: Mapping[str, str], hub: Path | None, relay: Path | None) -
             lease=hubs.lease_of(environ),
             era=hubs.boot(),
             restarted=True,
-            revoked=lambda: hubs.cut_off(place),
+            revoked=hubs.cut_off(place),
         )
         serve_hub(link, desk, parcels, place)
         yield link
