@@ -25,7 +25,7 @@ from overnight.ledger import Ledger
 from overnight.models import Decision, Idea, JobState, JobStatus, MetricPoint, MetricSummary, Operator, Proposal, Stage, Study
 from overnight.redact import Redactor
 from overnight.results import Table
-from overnight.steps import summed
+from overnight.summing import summed
 from overnight.store import Store
 from overnight.workspace import Scope, Workspace
 

@@ -37,6 +37,7 @@ _WORK = {
     "choosing",
     "waving",
     "verifying",
+    "summing",
     "runner",
     "evaluation",
     "thinking",

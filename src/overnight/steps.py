@@ -5,12 +5,10 @@ Every step reads the store, acts, and writes the store; each may be repeated aft
 
 from __future__ import annotations
 
-import json
 import math
-import statistics
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,14 +16,14 @@ from overnight.auditing import Auditor, Check, look_again, restores, takes_back
 from overnight.choosing import FOLLOWS
 from overnight.errors import JobError
 from overnight.judge import Action, Verdict
-from overnight.judge.noise import outliers
 from overnight.knowledge import Knowledge
 from overnight.ledger import Ledger
-from overnight.models import Confined, Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study, Trust
+from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study
 from overnight.protocols import Crowd
 from overnight.referee import Referee, Ruling
 from overnight.runner import NoSecondError, Runner
 from overnight.store import Store
+from overnight.summing import summed
 from overnight.thinking import Thinker, Wish
 from overnight.verifying import Verifier, Wanted
 from overnight.waving import Waves
@@ -60,46 +58,9 @@ class After:
 _ENDS = {"start": Decision.CRASH, "stopped-early": Decision.DISCARD}  # what gave no result that could be judged
 
 
-def summed(runs: Sequence[Run], study: Study, *, baseline: bool = False) -> dict[str, object]:
-    """The columns of an experiment that follow from its runs: the mean of the values, unless one of them crashed.
-
-    Runs of a baseline that diverged are left out of it; the cause of its row says so.
-    """
-    crashed = next((run for run in runs if run.value is None), None)
-    values = [run.value for run in runs if run.value is not None]
-    same = len(set(values)) == 1  # their mean must be that very number, to the last bit
-    strange = outliers(values) if baseline else ()
-    values = [number for at, number in enumerate(values) if at not in strange]
-    value = None if crashed or not runs else values[0] if same else statistics.fmean(values)
-    return {
-        "value": value,
-        "trust": _trust(study),
-        "confined": int(_walls(study, runs)),
-        "seconds": sum(run.seconds for run in runs),
-        "memory_gb": max((run.memory_gb for run in runs), default=0.0),
-        "crash_kind": crashed.crash_kind if crashed else "",
-        "cause": crashed.cause if crashed else "",
-        "metrics": json.dumps(dict(runs[-1].metrics)) if runs else "{}",
-    }
-
-
-def _walls(study: Study, runs: Sequence[Run]) -> Confined:
-    """The weakest of what stood around the runs."""
-    stood = {run.confined or study.confined.word for run in runs} or {study.confined.word}
-    return next(each for each in (Confined.NONE, Confined.LANDLOCK, Confined.BUBBLEWRAP) if each.word in stood)
-
-
 def repair_of(crashed: Experiment) -> Wish:
     """A wish, without an id, that a crash be mended."""
     return Wish("", Operator.REPAIR, crashed.parent, crashed.number)
-
-
-def _trust(study: Study) -> Trust:
-    """Where the study's numbers come from. Without walls the labels are within reach of the predictor, so nothing is blind."""
-    settings = study.settings
-    if settings.evaluate and settings.predict and not settings.unsafe_no_sandbox:
-        return Trust.BLIND
-    return Trust.EVALUATED if settings.evaluate else Trust.SELF_REPORTED
 
 
 class Steps:
