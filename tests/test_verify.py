@@ -160,6 +160,40 @@ def test_a_keep_that_nobody_could_verify_says_so_and_is_taken_back_once_its_work
     )  # fmt: skip
 
 
+# The second run of it waits at a gate.
+GATE = """\
+import os, time
+out = {out!r}
+with open(out + "/ran", "a") as file:
+    file.write("x")
+while os.path.getsize(out + "/ran") == 2 and not os.path.exists(out + "/go"):
+    time.sleep(0.02)
+print("@loss=" + str(0.5 + 0.03 * (int(os.environ["OVERNIGHT_SEED"]) * 7919 % 3 - 1)))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_opinion_whose_loop_was_killed_is_found_again_at_its_worker(ending: Yard) -> None:
+    yard = ending
+    for name in ("left", "right"):
+        yard.worker("--slots", "1", name=name)
+    until(lambda: len(yard.alive()) == 2)
+    found = night(yard, "--budget", "1")
+    (found.out / "gate.py").write_text(GATE.format(out=str(found.out)))
+    (found.out / "agent.sh").write_text(f"cp {found.out}/gate.py train.py\necho better\n")
+    loop = found.spawn(found.command("run"))
+    until(lambda: (found.out / "ran").exists() and (found.out / "ran").stat().st_size == 2)
+    loop.send_signal(signal.SIGKILL)
+    loop.wait()
+    (found.out / "go").touch()
+    done = found.call("run", "--budget", "0", seconds=60)
+    rows = found.rows()
+    where = [job.worker for job in yard.jobs() if job.submission.exp_id == "exp-002"]
+    assert (done.code, rows[1]["decision"], sorted(where), rows[1]["verified"], (found.out / "ran").read_text(), found.faults(rows)) == (
+        0, "keep", ["left", "right"], where[0], "xx", [],
+    )  # fmt: skip
+
+
 def test_second_opinions_where_there_are_no_workers_are_refused(yard: Yard) -> None:
     done = study(yard.root / "study", {}, "--verify", "keeps").call("run", "--budget", "1")
     assert (done.code, "error[E-VERIFY]" in done.err) == (2, True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from overnight.auditing import Check
+from overnight.errors import OvernightError
 from overnight.judge import Action, Verdict
 from overnight.judge.agreement import BETTER, STRIKES, Opinions, compare, sampled
 from overnight.models import NO_SECOND, Experiment, Operator, Study
@@ -144,7 +145,11 @@ class Verifier:
         times, either = self._store.strikes(study.id, odd)
         if self._crowd is not None and (times >= BETTER or either >= STRIKES):
             text = f"outvoted {either} times; the last: {text}"
-            self._crowd.quarantine(odd, f"{study.tag}: {text}")
+            try:
+                self._crowd.quarantine(odd, f"{study.tag}: {text}")
+            except OvernightError as exc:  # its next lie brings us here again
+                self._say(f"{text}: that run does not count; {odd} cannot be put in quarantine: {exc.message}")
+                return
             concerned = self._store.quarantine(study.id, odd, text, self._clock())
             self._referee.forget(study, concerned)
             self._say(f"worker {odd} is in quarantine ({text}): what it has measured does not count; overnight worker trust {odd}")

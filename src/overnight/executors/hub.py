@@ -200,8 +200,8 @@ class HubExecutor:
             self._look(job)
 
     def quarantine(self, worker: str, reason: str) -> None:
-        """See ``protocols.Crowd``; a hub that does not answer is waited for."""
-        self._patient(lambda: self._reach.desk.quarantine(worker, reason))
+        """See ``protocols.Crowd``."""
+        self._reach.desk.quarantine(worker, reason)
 
     def close(self) -> None:
         """Let go of the hub; jobs go on."""
