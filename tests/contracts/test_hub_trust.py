@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hubs import House, asked, ended, held, offer, one, state
+from overnight.attempt import Attempt, Hands, Place
 from overnight.errors import NotAllowedError, NotFoundError, UsageError
 from overnight.models import JobState
 from overnight.queue.wire import Remote, Role, Who, answer
@@ -180,3 +182,19 @@ def test_a_queue_of_an_earlier_version_is_read_with_its_jobs(house: House) -> No
     job = house.desk.submit(Submission(("true",)))
     house.queue._db.execute("UPDATE job SET placing=''")
     assert house.desk.claim(offer("w")).job.id == job.id  # type: ignore[union-attr]
+
+
+def test_a_job_that_a_workers_owner_has_just_forbidden_is_given_back_and_not_failed(house: House, tmp_path: Path) -> None:
+    def forbidden(*_: object) -> None:
+        raise NotAllowedError("E-NOT-ALLOWED", "jobs of 'ann' may not run here")
+
+    executor: Any = object()
+    hands = Hands(house.desk, executor, forbidden, lambda *_: (), lambda _job, spec: spec, {})
+    house.desk.claim(offer("w"))
+    client(house).submit(asked())
+    grant = house.desk.claim(offer("w"))
+    assert grant is not None
+    place = Place(tmp_path / "jobs", tmp_path / "runs", tmp_path, tmp_path / "lease")
+    Attempt("w", grant.job, hands, place).live()
+    found = one(house.desk, grant.job.id)
+    assert (found.state, found.failures, found.losses, "may not run here" in found.cause) == (QUEUED, 0, 0, True)

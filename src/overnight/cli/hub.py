@@ -95,6 +95,8 @@ def submit(command: tuple[str, ...], folder: Path | None, as_json: bool, **given
         click.echo(_json("job", {**hubs.job_json(job), "workers": workers}))
         return
     click.echo(f"{job.id} is queued\nwatch it:  overnight hub watch {job.id}")
+    if job.cause and job.state is JobState.QUEUED:
+        click.echo(f"it waits: {one_line(job.cause, 200)}", err=True)
     if not workers:
         click.echo(f"no worker is running; start one:  {_START}", err=True)
 
