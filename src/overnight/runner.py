@@ -40,7 +40,7 @@ class Place:
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
     worker: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a run on these GPUs
     asks: str = ""  # the class of machine that runs are to go to, where one can be chosen; empty = any
-    away: tuple[str, ...] = ()  # names of workers that they must not go to
+    away: tuple[str, ...] = ()  # names of workers that they must not go to; such a run is a second opinion, and never ended early
 
 
 class NoSecondError(Exception):
@@ -143,7 +143,7 @@ class Runner:
             points, offset = self._executor.tail(job, offset)
             fresh = [(point.step, point.value) for point in points if point.name == study.metric]
             curve += fresh
-            early = self._early.verdict(study, number, curve) if fresh and not again else None
+            early = self._early.verdict(study, number, curve) if fresh and not again and not self._place.away else None
             if early is not None and early.spared:
                 self._early.spare(study, number, early)
                 early = None

@@ -75,7 +75,8 @@ class Verifier:
         return self._compared(study, number) == Opinions()
 
     def _compared(self, study: Study, number: int) -> Opinions:
-        return compare(self._referee.by_host(study, number), self._referee.spread(study, number))
+        said = self._referee.by_host(study, number)
+        return compare(said, self._referee.spread(study, number)) if len(said) > 1 else Opinions()
 
     def elsewhere(self, study: Study, wanted: Wanted, candidate: int) -> Wanted:
         """The same run on a worker that has not measured the candidate yet: what is run again anyway is a second opinion as well.
@@ -118,8 +119,12 @@ class Verifier:
         best = self._store.bar(study.id)
         for each in (number, *([best[0]] if best else [])):  # also what it is to be compared with
             jobs = self._store.jobs(study.id, each)
-            if jobs and not self._store.runs(study.id, each) and any(job["discounted"] for job in jobs):
+            if not any(job["discounted"] for job in jobs):
+                continue
+            if not (runs := self._store.runs(study.id, each)):
                 return Opinion(Wanted(each, int(jobs[0]["seed"]), away=tuple(self._store.hosts(study.id, each))))
+            if each != number and all(run.value is None for run in runs):
+                return Opinion(hopeless=f"#{each}, which it is to be compared with, does not run as was said")
         return Opinion(changed=changed)
 
     def _torn(self, study: Study, number: int) -> Opinion:
