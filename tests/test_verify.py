@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +242,29 @@ def test_a_class_of_machine_of_which_nothing_is_known_is_given_much_room() -> No
     other = {"left": [Run(1.0, 0, "cpu")], "right": [Run(1.2, 0, "another")]}
     same = {"left": [Run(1.0, 0, "cpu")], "right": [Run(1.2, 0, "cpu")]}
     assert (compare(other, shown), compare(same, shown)) == (Opinions(), Opinions(torn=True))
+
+
+@pytest.fixture(scope="module")
+def nights() -> Any:
+    """The simulation with known truth that the benchmark is."""
+    spec = importlib.util.spec_from_file_location("verifying_bench", Path(__file__).parents[1] / "bench" / "verifying.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.mark.parametrize("noise", ["normal", "heavy", "diverging"])
+def test_honest_workers_are_left_alone_whatever_the_noise_is_like(nights: Any, noise: str) -> None:
+    found = [nights.Night(seed, getattr(nights, noise)) for seed in range(100)]
+    assert sum(len(night.gone) for night in found) <= 2
+
+
+def test_a_worker_that_claims_much_more_than_it_measured_is_found_and_nobody_else(nights: Any) -> None:
+    found = [nights.Night(seed, nights.normal, 16.0) for seed in range(50)]
+    assert (sum("w0" in night.gone for night in found) >= 47, {name for night in found for name in night.gone}) == (True, {"w0"})
 
 
 def test_a_tenth_of_the_results_is_looked_at_by_their_numbers_alone() -> None:
