@@ -36,6 +36,8 @@ _WORK = {
     "auditing",
     "choosing",
     "waving",
+    "verifying",
+    "summing",
     "runner",
     "evaluation",
     "thinking",
@@ -72,6 +74,7 @@ _IMPURE = {
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",
     ("judge.policies", "random"): "chance with a seed that is an argument",
+    ("queue.fit", "posixpath"): "the form of paths, which are not looked at",
     ("dag.kinds", "pathlib"): "the parts of a path, which is not looked at",
     ("protocols", "pathlib"): "the type of a field",
 }

@@ -48,7 +48,7 @@ class Bench:
         for folder in (self.place.jobs, self.place.runs, self.place.spool):
             folder.mkdir(parents=True)
         executor = ScriptedExecutor(self._score)
-        self.hands = Hands(self.wire, executor, lambda _job, folder: folder.mkdir(), lambda _job, _folder: (), lambda spec: spec, {})
+        self.hands = Hands(self.wire, executor, lambda _job, folder: folder.mkdir(), lambda _job, _folder: (), lambda _job, spec: spec, {})
         self.worker = Worker(
             Machine("w", 4), self.hands, self.place, Around(lambda: house.clock.at, "boot", lambda _seconds: False, self.said.append)
         )

@@ -18,9 +18,13 @@ from attacks import field as battlefield
 from overnight import sandbox
 from overnight.app.parking import Parking
 from overnight.models import JobSpec, JobState, JobStatus
+from overnight.queue.words import HubJob, Submission
 from yards import Yard
 
 pytestmark = pytest.mark.skipif(sandbox.find() is None, reason="there is no bubblewrap")
+
+
+JOB = HubJob("job", Submission(("true",)), JobState.RUNNING)
 
 
 @dataclass
@@ -38,7 +42,7 @@ class Lot:
 
     def run(self, spec: JobSpec) -> JobStatus:
         """How a job ended that was run in whatever walls it got."""
-        self.ground.executor.submit(self.parking.wrap(spec))
+        self.ground.executor.submit(self.parking.wrap(JOB, spec))
         return self.ground.executor.poll(spec.id, PATIENCE)
 
     def spec(self, script: str, **more: object) -> JobSpec:
@@ -71,7 +75,9 @@ def lot(tmp_path: Path) -> Iterator[Lot]:
     with battlefield(tmp_path, uid=1) as ground:
         walls = ground.walls
         first = JobSpec("first", ("/bin/sh",), str(tmp_path), {**os.environ})
-        parking = Parking(tmp_path / "repo" / ".overnight" / "runs", lambda spec: sandbox.confined(walls, spec), ground.executor, first)
+        parking = Parking(
+            tmp_path / "repo" / ".overnight" / "runs", lambda _job, spec: sandbox.confined(walls, spec), ground.executor, (JOB, first)
+        )
         parking.begin()
         try:
             yield Lot(ground, parking)
@@ -128,7 +134,9 @@ def test_walls_that_show_a_folder_which_was_replaced_are_not_taken(tmp_path: Pat
     with battlefield(tmp_path / "field") as ground:
         walls = replace(ground.walls, readable=(*ground.walls.readable, shown))
         first = JobSpec("first", ("/bin/sh",), str(tmp_path), {**os.environ})
-        parking = Parking(ground.root / "repo/.overnight/runs", lambda spec: sandbox.confined(walls, spec), ground.executor, first)
+        parking = Parking(
+            ground.root / "repo/.overnight/runs", lambda _job, spec: sandbox.confined(walls, spec), ground.executor, (JOB, first)
+        )
         lot = Lot(ground, parking)
         parking.begin()
         try:
@@ -167,7 +175,7 @@ def test_a_supervisor_that_is_killed_takes_a_job_in_such_walls_along(lot: Lot) -
     lot.moved_in(lambda: lot.spec("true"))
     assert until(lambda: bool(lot.waiting()))
     spec = lot.spec(f"{mark}; true")
-    lot.ground.executor.submit(lot.parking.wrap(spec))
+    lot.ground.executor.submit(lot.parking.wrap(JOB, spec))
     assert until(lambda: bool(processes(mark)))
     os.kill(lot.ground.executor.poll(spec.id).pid, signal.SIGKILL)
     assert (lot.ground.executor.poll(spec.id, PATIENCE).state, until(lambda: not processes(mark))) == (JobState.LOST, True)

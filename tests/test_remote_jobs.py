@@ -215,10 +215,44 @@ def test_the_owner_sees_everybodys_jobs_on_the_relays_machine(world: World, lapt
 def test_a_client_that_the_worker_does_not_allow_is_not_served_there(world: World, laptop: hubs.Reached) -> None:
     joining.allow(world.worker.env, ["somebody-else"])
     try:
-        found = over(laptop, hubs.submit(laptop, Submission(("true",)), None).id)
+        assert until(lambda: laptop.desk.workers()[0].machine.clients == ())
+        with pytest.raises(NotAllowedError, match="no worker runs jobs of 'laptop'"):
+            hubs.submit(laptop, Submission(("true",)), None)
+        waiting = hubs.submit(laptop, Submission(("true",), wait=True), None)
     finally:
         joining.allow(world.worker.env, [joining.ALL])
-    assert (found.state, "jobs of 'laptop' may not run here" in found.cause) == (JobState.FAILED, True)
+    assert (waiting.state, waiting.cause, over(laptop, waiting.id).state) == (
+        JobState.QUEUED, "no worker runs jobs of 'laptop'", JobState.SUCCEEDED,
+    )  # fmt: skip
+
+
+def test_a_job_of_the_laptop_reads_nothing_of_the_worker_that_its_owner_does_not_share(world: World, laptop: hubs.Reached) -> None:
+    secret = world.worker.home / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("TOPSECRET")
+    with pytest.raises(NotAllowedError, match="E-NOT-SHARED"):
+        hubs.submit(laptop, Submission(("true",), inputs=(str(secret),)), None)
+    ways = (
+        {"extras": (str(secret),)}, {"env": {"VIRTUAL_ENV": str(secret)}}, {"env": {"HF_HOME": str(secret)}}, {"env": {"PATH": f"{secret}:/usr/bin:/bin"}},
+        {"env": {"PYTHONPATH": str(secret)}},
+    )  # fmt: skip
+    found = [hubs.submit(laptop, Submission((f"cat {secret}/key",), **way), None).id for way in ways]
+    ended = [over(laptop, job) for job in found]
+    told = [b"".join(watching.raw(laptop, job, 0, 0)) for job in ended]
+    assert ([job.state for job in ended], [b"TOPSECRET" in text for text in told]) == ([JobState.FAILED] * len(ways), [False] * len(ways))
+
+
+def test_a_worker_that_is_cut_off_is_shown_as_revoked_at_once(world: World, laptop: hubs.Reached, tmp_path: Path) -> None:
+    gone = Machine(tmp_path / "gone")
+    with gone.running:
+        gone.run("worker", "join", world.line("worker", "gone"))
+        gone.behind("worker", "start", "--gpus", "0")
+        assert until(lambda: any(each.machine.name == "gone" and each.alive for each in laptop.desk.workers()))
+        world.server.run("relay", "revoke", "gone")
+        far = {each.machine.name: (each.revoked, each.alive) for each in laptop.desk.workers()}
+        near = {each["name"]: each["revoked"] for each in world.server.json("hub", "workers")["workers"]}
+        shown = next(line for line in world.server.run("hub", "workers").splitlines() if line.startswith("gone"))
+    assert (far["gone"], far["gpu-1"], near, shown.split()[1]) == ((True, False), (False, True), {"gone": True, "gpu-1": False}, "revoked")
 
 
 def test_a_worker_cannot_call_itself_otherwise_than_it_has_joined(world: World) -> None:

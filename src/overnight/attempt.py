@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import jobs
-from overnight.errors import OvernightError, StorageError, UnreachableError
+from overnight.errors import NotAllowedError, OvernightError, StorageError, UnreachableError
 from overnight.folders import remove
 from overnight.models import JobSpec, JobState, JobStatus
 from overnight.protocols import Executor, Hub
@@ -38,8 +38,9 @@ class Hands:
     executor: Executor
     lay_out: Callable[[HubJob, Path], None]  # code and inputs of a job into a new folder; raises ``OvernightError``
     bring_back: Callable[[HubJob, Path], tuple[Output, ...]]  # what a job has left; raises ``OvernightError``
-    wrap: Callable[[JobSpec], JobSpec]
+    wrap: Callable[[HubJob, JobSpec], JobSpec]
     env: Mapping[str, str]
+    may_read: Callable[[HubJob, str], bool] = lambda _job, path: os.path.exists(path)  # whether an input is there and open to the job
     kind: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a job on these GPUs
     confined: str = ""  # what ``wrap`` puts around jobs
 
@@ -132,8 +133,9 @@ class Attempt:
             status = self._follow()
         except OvernightError as exc:
             # What is wrong with this machine is not the job's fault: it is given back, and may be run elsewhere.
+            # So is a job of somebody whose jobs may not run here: the hub was told who may, but a list may have changed since.
             self.trouble = exc if isinstance(exc, StorageError | UnreachableError) else None
-            state = JobState.CANCELLED if self.trouble else JobState.FAILED
+            state = JobState.CANCELLED if self.trouble or isinstance(exc, NotAllowedError) else JobState.FAILED
             status = JobStatus(state, f"{self._worker}: {exc.message}" + (f" ({exc.why})" if exc.why else ""))
         if status is None:
             return None
@@ -151,7 +153,7 @@ class Attempt:
             if self._fenced:
                 raise FencedError
             if not self._wanted:
-                self._hands.executor.submit(self._hands.wrap(self._spec()))
+                self._hands.executor.submit(self._hands.wrap(self.job, self._spec()))
             return not self._wanted
 
     def _spec(self) -> JobSpec:
@@ -167,7 +169,7 @@ class Attempt:
         return JobSpec(
             id=self.name, argv=argv, cwd=inside, env={**self._hands.env, **asked.env, **own, **cards},
             writable=(str(folder),) if inside != str(folder) else (),
-            readable=tuple(path for _, path in map(input_of, (*asked.inputs, *asked.extras)) if os.path.exists(path)),
+            readable=tuple(path for _, path in map(input_of, (*asked.inputs, *asked.extras)) if self._hands.may_read(self.job, path)),
             time_limit=asked.time_limit, grace=asked.grace, memory_limit=int(asked.memory_gb * 1e9), process_limit=asked.process_limit,
             disk_limit=asked.disk_limit, log_head=asked.log_limit, gpus=self.job.gpus, metric=asked.metric,
             lease=str(self._place.lease) if asked.on_lost is OnLost.STOP else "",

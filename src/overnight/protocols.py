@@ -76,6 +76,15 @@ class Cluster(Protocol):
         ...
 
 
+@runtime_checkable
+class Crowd(Protocol):
+    """What an executor may also be: one whose workers have names and owners of their own. Its statuses tell the ``host``."""
+
+    def quarantine(self, worker: str, reason: str) -> None:
+        """Have the worker get no runs any more, and take back those that it has. Raises ``UnreachableError``, ``NotFoundError``."""
+        ...
+
+
 class Executor(Protocol):
     """Where jobs run. A job is named by its spec's id and found again by it after a restart."""
 
@@ -135,6 +144,21 @@ class Orders(Protocol):
 
     def drain(self, worker: str, *, on: bool = True) -> None:
         """Give the worker nothing more, or again something. Raises ``NotFoundError``."""
+        ...
+
+
+class Trusts(Protocol):
+    """The hub as whoever doubts a worker sees it."""
+
+    def quarantine(self, worker: str, reason: str, owner: str = "") -> None:
+        """Give the worker no jobs of this owner any more, and take those back that it has; of the hub's owner (empty), nobody's.
+
+        Raises ``NotFoundError``.
+        """
+        ...
+
+    def trust(self, worker: str, owner: str = "") -> bool:
+        """Take the worker out of quarantine again, the hub's owner out of everybody's; whether it was in it. Raises ``NotFoundError``."""
         ...
 
 

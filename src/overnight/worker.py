@@ -45,6 +45,7 @@ class Around:
         frozenset()
     )  # GPUs that must not be offered, beside those of own jobs
     room: int = ROOM
+    clients: Callable[[], tuple[str, ...] | None] = lambda: None  # whose jobs may run here now; None = everybody's
 
 
 class Worker:
@@ -136,7 +137,7 @@ class Worker:
         mine = self.held()
         busy = frozenset(gpu for job in mine for gpu in job.gpus)
         used = busy | self._around.leftover(busy)
-        machine = self.machine
+        machine = replace(self.machine, clients=self._around.clients())
         return Offer(
             machine, machine.slots - len(mine), tuple(card.index for card in machine.cards if card.index not in used),
             machine.cpus - sum(job.submission.cpus for job in mine), machine.memory_gb - sum(job.submission.memory_gb for job in mine),

@@ -20,6 +20,7 @@ from overnight.errors import OvernightError, StorageError
 from overnight.executors.local import LocalExecutor
 from overnight.folders import remove
 from overnight.models import JobSpec
+from overnight.queue.words import HubJob
 from overnight.sandbox import GATE, sources
 
 _QUIET = 0.1  # seconds without a new job before walls are parked: what has just begun has the machine first
@@ -36,8 +37,10 @@ class _Parked:
 class Parking:
     """Wraps jobs, in walls that stand already where they fit. One set at a time; a thread parks the next."""
 
-    def __init__(self, runs: Path, build: Callable[[JobSpec], JobSpec], executor: LocalExecutor, first: JobSpec) -> None:
-        """``build`` puts a spec behind walls, with its user by its id; ``first`` is what the first job is thought to look like."""
+    def __init__(
+        self, runs: Path, build: Callable[[HubJob, JobSpec], JobSpec], executor: LocalExecutor, first: tuple[HubJob, JobSpec]
+    ) -> None:
+        """``build`` puts a job's spec behind walls, with its user by its id; ``first`` is what the first job is thought to look like."""
         self._runs = runs
         self._build = build
         self._executor = executor
@@ -62,21 +65,21 @@ class Parking:
         self._thread.join()
         self._let_go(self._taken())
 
-    def wrap(self, spec: JobSpec) -> JobSpec:
+    def wrap(self, job: HubJob, spec: JobSpec) -> JobSpec:
         """The job behind its walls. Raises what ``build`` raises."""
         if not _is_plain(spec):
-            return self._build(spec)
+            return self._build(job, spec)
         parked = self._taken()
         if parked is None:
-            self._like = spec
+            self._like = (job, spec)
             self._later(_QUIET)
-            return self._build(spec)
-        built = replace(self._build(replace(spec, id=parked.spec.id)), id=spec.id)  # its user is that of the walls
+            return self._build(job, spec)
+        built = replace(self._build(job, replace(spec, id=parked.spec.id)), id=spec.id)  # its user is that of the walls
         if fits := _fits(parked, built):
             _move(spec.cwd, parked.spec.cwd)
         else:
             self._let_go(parked)
-        self._like = spec
+        self._like = (job, spec)
         self._later(_QUIET if fits else _MISSED)
         return replace(built, parked=parked.spec.id) if fits else built
 
@@ -113,7 +116,8 @@ class Parking:
         name = f"parked.{secrets.token_hex(4)}"
         folder = self._runs / name
         folder.mkdir(mode=0o755, parents=True)
-        built = self._build(replace(self._like, id=name, cwd=str(folder)))
+        job, spec = self._like
+        built = self._build(job, replace(spec, id=name, cwd=str(folder)))
         env = {name: built.env[name] for name in _NEEDED if name in built.env}
         parked = _Parked(replace(built, argv=GATE, env=env), _seen(built))
         self._executor.park(parked.spec)

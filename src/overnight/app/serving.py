@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import threading
 import time
@@ -81,12 +82,16 @@ def open_hub(environ: Mapping[str, str], hub: Path | None, relay: Path | None, s
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(keeping.kept(place.folder, environ, store))
+        over = str(relays.folder(environ, relay).path)
         if not kept.shared:
-            stack.enter_context(relays.held(place.folder / keeping.SERVING))
+            tell = stack.enter_context(relays.held(place.folder / keeping.SERVING))
+            tell({"pid": os.getpid(), "relay": over})
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         link = stack.enter_context(joining.hub_linked(environ, relay, patient=True))
         wait = stack.enter_context(_woken(kept.bell, lambda: link.control_all("worker", b"stop")))
-        desk = Desk(kept.queue, kept.now, Bell(kept.ring, wait), lease=keeping.lease_of(environ), era=kept.era, restarted=True)
+        desk = Desk(
+            kept.queue, kept.now, Bell(kept.ring, wait), lease=keeping.lease_of(environ), era=kept.era, restarted=True, revoked=hubs.cut_off(lambda: over),
+        )  # fmt: skip
         serve_hub(link, desk, parcels, place)
         stack.enter_context(_tidied(environ, place.folder))
         yield link, kept.shared or str(place.folder)
@@ -119,6 +124,7 @@ def far(environ: Mapping[str, str], kind: str) -> Iterator[hubs.Reached]:
             remote(link, _WORKER if kind == "worker" else PATIENCE), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))),
             partial(Doorbell, place.wake), environ, courier.member(link),
             link.name if kind == "worker" else "", link.trouble, lambda owner: joining.check_allowed(environ, owner),
+            lambda: joining.welcome(environ), "" if kind == "worker" else link.name,
         )  # fmt: skip
 
 

@@ -42,9 +42,10 @@ def executor_over_hub(root: Path, words: Sequence[str], settings: Settings, envi
             *_waits(found),
             stack.pop_all().close,
             env,
+            found.owner,
         )
     left = (glob.escape(settings.artifact),) if settings.evaluate and settings.artifact else ()
-    return HubExecutor(root, reach, wishes, left)
+    return HubExecutor(root, reach, wishes, left, settings.verify_wait)
 
 
 def _granted(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -64,6 +64,7 @@ def words_of(args: str) -> tuple[str, ...]:
 def check(settings: Settings, state: Path) -> None:
     """Refuse what cannot work: GPUs that are not there, a cluster that would not take the jobs. Raises ``UsageError``, ``UnreachableError``."""
     named = [part.strip() for item in settings.gpus for part in item.split(",")]
+    _check_verify(settings)
     if settings.executor == "local":
         executor_at(state, settings)
         gpus.check(named)
@@ -84,6 +85,17 @@ def check(settings: Settings, state: Path) -> None:
             executor.check(JobSpec("check", ("true",), "/", time_limit=settings.limit, gpus=tuple(map(str, range(settings.gpus_per_run)))))
     finally:
         getattr(executor, "close", lambda: None)()
+
+
+def _check_verify(settings: Settings) -> None:
+    """Second opinions need workers with names."""
+    if settings.verify == "off":
+        return
+    if settings.executor != "hub":
+        raise UsageError(
+            "E-VERIFY", "there is no second worker that could verify a result", why=f"runs go to the executor {settings.executor}",
+            fix=f"overnight run --executor hub --verify {settings.verify}   # or --verify off",
+        )  # fmt: skip
 
 
 def devices(settings: Settings) -> tuple[Path, ...]:

@@ -21,7 +21,7 @@ from overnight.kinds import parse_duration
 from overnight.models import JobState
 from overnight.printable import clean, one_line
 from overnight.queue.fit import described
-from overnight.queue.words import HubJob, OnLost, Query, Submission
+from overnight.queue.words import HubJob, OnLost, Query, Submission, WorkerState
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FAILED = 6
@@ -61,6 +61,8 @@ def hub() -> None:
 @click.option("--cpus", default=0, type=int, metavar="N", help="Processors that it needs.")
 @click.option("--memory-gb", default=0.0, type=float, metavar="GB", help="Memory that it needs, and is held to.")
 @click.option("--tag", "tags", multiple=True, help="A tag that its worker must have. Repeatable.")
+@click.option("--worker", "workers", multiple=True, metavar="NAME", help="Only this worker may run it. Repeatable: one of them.")
+@click.option("--not-worker", "not_workers", multiple=True, metavar="NAME", help="This worker may not run it. Repeatable.")
 @click.option("--exp-id", default="", help="The experiment that it belongs to, such as exp-043.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for it; NAME alone takes its value from here. Repeatable.")
 @click.option("--priority", default=0, type=int, metavar="N", help="-100 to 100; higher goes first.")
@@ -99,12 +101,14 @@ def submit(command: tuple[str, ...], folder: Path | None, as_json: bool, **given
         click.echo(_json("job", {**hubs.job_json(job), "workers": workers}))
         return
     click.echo(f"{job.id} is queued\nwatch it:  overnight hub watch {job.id}")
+    if job.cause and job.state is JobState.QUEUED:
+        click.echo(f"it waits: {one_line(job.cause, 200)}", err=True)
     if not workers:
         click.echo(f"no worker is running; start one:  {_START}", err=True)
 
 
 def _asked(command: tuple[str, ...], given: dict[str, Any]) -> Submission:
-    taken = ("name", "gpu_count", "gpu_type", "vram_gb", "cpus", "memory_gb", "exp_id", "tags", "priority", "retries", "needs", "inputs", "outputs", "metric", "pipeline", "submission_key", "wait")  # fmt: skip
+    taken = ("name", "gpu_count", "gpu_type", "vram_gb", "cpus", "memory_gb", "exp_id", "tags", "priority", "retries", "needs", "inputs", "outputs", "metric", "pipeline", "submission_key", "wait", "workers", "not_workers")  # fmt: skip
     try:
         limit = parse_duration(given["time_limit"]) if given["time_limit"] else 0.0
     except ValueError as exc:
@@ -316,14 +320,23 @@ def workers(folder: Path | None, as_json: bool) -> None:
         return
     rows = [
         (
-            each.machine.name, "draining" if each.alive and each.draining else "here" if each.alive else "gone",
-            f"{len(each.jobs)}/{each.machine.slots}", described(each.machine), one_line(" ".join(each.jobs), 60),
+            each.machine.name, _worker_state(each, found.owner), f"{len(each.jobs)}/{each.machine.slots}", described(each.machine), one_line(" ".join(each.jobs), 60),
+            one_line("; ".join(f"{doubt.owner}: {doubt.reason}" if doubt.owner else doubt.reason for doubt in each.doubts), 100),
         )
         for each in all_
     ]  # fmt: skip
     click.echo(
-        "\n".join(watching.table(("worker", "state", "jobs", "has", "runs"), rows)) or f"no worker was ever here; start one:  {_START}"
+        "\n".join(watching.table(("worker", "state", "jobs", "has", "runs", "why"), rows))
+        or f"no worker was ever here; start one:  {_START}"
     )
+
+
+def _worker_state(found: WorkerState, owner: str) -> str:
+    if found.revoked:
+        return "revoked"
+    if found.doubted_by(owner):
+        return "quarantine"
+    return "gone" if not found.alive else "draining" if found.draining else "here"
 
 
 @hub.command()

@@ -41,6 +41,14 @@ def worker() -> None:
 @click.option("--tag", "tags", multiple=True, help="A tag that jobs can ask for. Repeatable.")
 @click.option("--executor", default="local", metavar="NAME", show_default=True, help="Where its jobs run: local, slurm or ray.")
 @click.option("--executor-args", default="", metavar="WORDS", help="Further words for that executor, those of sbatch for slurm.")
+@click.option(
+    "--share",
+    "shares",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Let jobs of clients read below this folder as their inputs; without it they read nothing but their own. Repeatable.",
+)
 @click.option("--network", is_flag=True, help="Let jobs reach the network.")
 @click.option(
     "--cache", "caches", multiple=True, metavar="DIR", help="A folder that jobs may write, and later ones find again. Repeatable."
@@ -69,6 +77,33 @@ def start(line: str, folder: Path | None, as_json: bool, once: bool, **given: An
         )
         made.run(once=once)
         say(f"worker {made.machine.name} has ended")
+
+
+@worker.command()
+@click.argument("name")
+@hub_option
+@json_option
+def trust(name: str, folder: Path | None, as_json: bool) -> None:
+    """Take a worker out of quarantine: it gets jobs again. What it measured before still does not count."""
+    with hubs.reached(folder, os.environ) as found:
+        was = found.desk.trust(name)
+    _tell_trust(name, f"{name} is trusted again" if was else f"{name} was not in quarantine", quarantine=False, as_json=as_json)
+
+
+@worker.command()
+@click.argument("name")
+@click.option("--reason", default="on request", show_default=True, help="Why; it stands in the list of workers.")
+@hub_option
+@json_option
+def distrust(name: str, reason: str, folder: Path | None, as_json: bool) -> None:
+    """Put a worker in quarantine: it gets none of your jobs, and those that it has go to others."""
+    with hubs.reached(folder, os.environ) as found:
+        found.desk.quarantine(name, reason)
+    _tell_trust(name, f"{name} is in quarantine; out of it:  overnight worker trust {name}", quarantine=True, as_json=as_json)
+
+
+def _tell_trust(name: str, text: str, *, quarantine: bool, as_json: bool) -> None:
+    click.echo(json.dumps({"schema": "overnight/worker/1", "name": name, "quarantine": quarantine}) if as_json else clean(text))
 
 
 def _listen(made: Any, say: Any) -> None:

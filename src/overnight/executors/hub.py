@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from overnight import jobs
-from overnight.errors import JobError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
+from overnight.errors import JobError, NotAllowedError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
 from overnight.executors import folder as files
 from overnight.executors.brought import put_back
-from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
-from overnight.protocols import Orders, Views
+from overnight.models import NO_SECOND, JobSpec, JobState, JobStatus, MetricPoint
+from overnight.protocols import Orders, Trusts, Views
 from overnight.queue import coding, fit
-from overnight.queue.words import OURS, HubJob, Output, Query, Stream, Submission, Wish, granted_by
+from overnight.queue.words import OURS, HubJob, Output, Query, Stream, Submission, WorkerState, granted_by, wish_of
 
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
 _OURS = (sys.executable, "-P", "-m", OURS)
@@ -44,7 +44,7 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 
 
-class _Counter(Orders, Views, Protocol):
+class _Counter(Orders, Trusts, Views, Protocol):
     """The hub as we see it."""
 
 
@@ -68,6 +68,7 @@ class Reach:
     look: float  # seconds between two questions about a job of which nothing is heard
     close: Callable[[], object]
     env: Mapping[str, str]  # variables of this machine, which workers have of their own
+    owner: str = ""  # whose jobs they are, of a hub behind a relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +110,17 @@ def wishes_of(words: Sequence[str]) -> Wishes:
 class HubExecutor:
     """Runs jobs on a hub's workers; ``root`` holds their folders. ``outputs`` are paths of the folder of a job that it must bring back."""
 
-    def __init__(self, root: Path, reach: Reach, wishes: Wishes, outputs: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, reach: Reach, wishes: Wishes, outputs: Sequence[str] = (), patience: float = 120.0) -> None:
         self._root = root.absolute()
         self._reach = reach
         self._wishes = wishes
         self._outputs = tuple(outputs)
+        self._patience = patience  # seconds for which a run that must not go to some workers waits for another to come
         self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._mirrored: dict[str, int] = {}  # attempts whose streams are in the folders
         self._heard: dict[str, JobStatus] = {}
-        self._next: dict[str, float] = {}  # when it is looked again whether the class that a job waits for is there
+        self._next: dict[str, float] = {}  # when it is looked again whether the worker that a job waits for is there
+        self._missing: dict[str, float] = {}  # since when it is not
         self._finalizer = weakref.finalize(self, reach.close)
 
     def check(self, spec: JobSpec) -> None:
@@ -125,8 +128,8 @@ class HubExecutor:
         if self._wishes.wait:
             return
         asked = self._placed(Submission(("true",), tags=self._wishes.tags), spec)
-        gpus = asked.gpu_count
-        machines = [each.machine for each in self._reach.desk.workers() if each.alive and not each.draining]
+        gpus, wish = asked.gpu_count, wish_of(asked, self._reach.owner)
+        machines = [each.machine for each in self._reach.desk.workers() if _is_there(each, self._reach.owner)]
         start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *map(granted_by, asked.tags)])
         if not machines:
             raise UsageError(
@@ -135,7 +138,12 @@ class HubExecutor:
                 why="runs would wait for ever; --executor-args=--wait lets them",
                 fix=start,
             )
-        if has := fit.lacking(_wish(asked), machines):
+        if fit.unwelcome(wish, machines):
+            raise NotAllowedError(
+                "E-NOT-ALLOWED", f"no worker runs jobs of '{self._reach.owner}'", why="their owners let the jobs of others alone run there",
+                fix=f"overnight worker allow {self._reach.owner}   # on the worker's machine, by its owner",
+            )  # fmt: skip
+        if has := fit.lacking(wish, machines):
             raise UsageError("E-NO-FIT", "no worker could run it", why=has, fix=f"{start}   # where it fits")
 
     def submit(self, spec: JobSpec) -> None:
@@ -189,6 +197,10 @@ class HubExecutor:
             files.ask_to_end(folder, reason)
             self._look(job)
 
+    def quarantine(self, worker: str, reason: str) -> None:
+        """See ``protocols.Crowd``."""
+        self._reach.desk.quarantine(worker, reason)
+
     def close(self) -> None:
         """Let go of the hub; jobs go on."""
         self._finalizer()
@@ -213,7 +225,7 @@ class HubExecutor:
             command, name=spec.id, code=packed.commit, exp_id=spec.env.get("OVERNIGHT_EXPERIMENT_ID", ""), env=own, tags=wishes.tags,
             priority=wishes.priority, inputs=inputs, extras=extras, outputs=(*self._outputs, *spec.outputs), handed=packed.handed, hands_on=spec.hands_on,
             pipeline=spec.env.get("OVERNIGHT_DAG", ""), submission_key=key, metric=spec.metric, grace=spec.grace,
-            process_limit=spec.process_limit, disk_limit=spec.disk_limit, log_limit=spec.log_head, wait=True,
+            process_limit=spec.process_limit, disk_limit=spec.disk_limit, log_limit=spec.log_head, wait=True, not_workers=spec.away,
         )  # fmt: skip
         asked = self._placed(asked, spec)
         pinned = _pinned(asked, spec.worker)
@@ -229,16 +241,24 @@ class HubExecutor:
 
     def _is_possible(self, asked: Submission) -> bool:
         """Whether a worker that lives could run it."""
-        wish = _wish(asked)
-        return any(each.alive and not each.draining and fit.could_run(wish, each.machine) for each in self._reach.desk.workers())
+        wish = wish_of(asked, self._reach.owner)
+        return any(_is_there(each, self._reach.owner) and fit.could_run(wish, each.machine) for each in self._reach.desk.workers())
 
     def _freed(self, folder: Path, found: HubJob) -> bool:
-        """Order a job anew, for any worker, that waits for a class of machine of which none is left; whether that was done."""
+        """Order a job anew, for any worker, that waits for a class of machine of which none is left; whether that was done.
+
+        One that must not go to some workers is taken back when no other has come for a while.
+        """
         asked, now = found.submission, time.monotonic()
-        if found.state is JobState.QUEUED and asked.submission_key.endswith(_PINNED) and now >= self._next.get(folder.name, 0.0):
-            self._next[folder.name] = now + _AGAIN
-            if not self._is_possible(asked):
+        pinned = asked.submission_key.endswith(_PINNED)
+        if found.state is JobState.QUEUED and (pinned or asked.not_workers) and now >= self._next.get(folder.name, 0.0):
+            self._next[folder.name] = now + min(_AGAIN, max(0.2, self._patience / 4))
+            if self._is_possible(asked):
+                self._missing.pop(folder.name, None)
+            elif pinned:
                 found = self._reach.desk.cancel(found.id, _LEFT)
+            elif now - self._missing.setdefault(folder.name, now) >= self._patience:
+                self._reach.desk.cancel(found.id, NO_SECOND)
         if not (found.state.over and found.cause.endswith(_LEFT)):
             return False
         spec = jobs.spec_from_json((folder / jobs.SPEC).read_bytes())
@@ -312,7 +332,7 @@ class HubExecutor:
         if not found.state.over:
             return JobStatus(found.state, found.cause, started=found.started or 0.0)
         status = dataclasses.replace(
-            end or JobStatus(found.state, started=found.started or 0.0), state=found.state, cause=found.cause, pid=0
+            end or JobStatus(found.state, started=found.started or 0.0), state=found.state, cause=found.cause, pid=0, host=found.worker
         )
         if found.state is JobState.SUCCEEDED and found.submission.outputs:
             status = dataclasses.replace(status, cause=self._bring_back(folder, found) or status.cause)
@@ -348,10 +368,9 @@ class HubExecutor:
         return put_back(source, found.outputs, cwd, hands_on=found.submission.hands_on)
 
 
-def _wish(asked: Submission) -> Wish:
-    return Wish(
-        0, "", asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus, asked.memory_gb, asked.tags, asked.time_limit
-    )  # fmt: skip
+def _is_there(found: WorkerState, owner: str) -> bool:
+    """Whether a worker takes jobs of this owner."""
+    return found.alive and not found.draining and not found.doubted_by(owner)
 
 
 def _pinned(asked: Submission, kind: str) -> Submission:

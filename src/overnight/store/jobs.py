@@ -67,6 +67,11 @@ class Jobs(Connection):
         with self._write(synced=False) as db:
             values = [storable(value) for value in columns.values()]
             db.execute(f"UPDATE job SET {names} WHERE study=? AND number=? AND attempt=?", (*values, *job))  # noqa: S608 - column names come from our own calls
+            db.execute(  # of a worker that was put in quarantine while it ran
+                "UPDATE job SET discounted=host || ' is in quarantine' WHERE study=? AND number=? AND attempt=? AND EXISTS"
+                " (SELECT 1 FROM quarantine WHERE quarantine.study=job.study AND worker=job.host AND since>=job.submitted)",
+                job,
+            )
             db.execute("DELETE FROM metric WHERE study=? AND number=? AND attempt=?", job)
             db.executemany(
                 "INSERT INTO metric VALUES (?,?,?,?,?,?,?)",
@@ -74,9 +79,9 @@ class Jobs(Connection):
             )
 
     def runs(self, study: int, number: int) -> list[Run]:
-        """The finished runs of an experiment, oldest first; jobs that were lost or put back, to be run again, are none."""
+        """The finished runs of an experiment that count, oldest first; jobs that were lost or put back, to be run again, are none."""
         rows = self._rows(
-            "SELECT * FROM job WHERE study=? AND number=? AND finished IS NOT NULL AND (value IS NOT NULL OR crash_kind != '') ORDER BY attempt",
+            "SELECT * FROM job WHERE study=? AND number=? AND finished IS NOT NULL AND discounted='' AND (value IS NOT NULL OR crash_kind != '') ORDER BY attempt",
             study,
             number,
         )
@@ -91,7 +96,7 @@ class Jobs(Connection):
         return [
             row[0]
             for row in self._rows(
-                "SELECT attempt FROM job WHERE study=? AND number=? AND NOT learned AND finished IS NOT NULL AND state NOT IN ('LOST', 'CANCELLED')"
+                "SELECT attempt FROM job WHERE study=? AND number=? AND NOT learned AND finished IS NOT NULL AND discounted='' AND state NOT IN ('LOST', 'CANCELLED')"
                 " ORDER BY attempt",
                 study,
                 number,
