@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from clusters import ray, slurm  # noqa: F401 - fixtures
@@ -16,6 +17,10 @@ from hub_ways import house, hub, line  # noqa: F401 - fixtures
 from overnight.store import Store
 from stages import stage  # noqa: F401 - a fixture
 from yards import LEASE, Yard, end
+
+# How long an example takes tells of the machine, not of the code.
+hypothesis.settings.register_profile("overnight", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("overnight")
 
 
 @pytest.fixture
