@@ -158,10 +158,15 @@ class Slurm:
                     process.wait(10.0)
                 process.kill()
                 process.wait()
-        while left := bearers(str(self.place)):  # a step outlives its node
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        _end_all(self.place)  # a step outlives its node
+
+
+def _end_all(place: Path) -> None:
+    """End every process that has to do with the folder."""
+    while left := bearers(str(place)):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def missing() -> str:
@@ -234,6 +239,7 @@ class Ray:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        _end_all(self._place)
 
 
 @pytest.fixture(scope="session")

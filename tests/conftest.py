@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from clusters import ray, slurm  # noqa: F401 - fixtures
@@ -17,6 +18,10 @@ from overnight.store import Store
 from postgreses import postgres  # noqa: F401 - a fixture
 from stages import crew, stage  # noqa: F401 - fixtures
 from yards import LEASE, Yard, end
+
+# How long an example takes tells of the machine, not of the code.
+hypothesis.settings.register_profile("overnight", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("overnight")
 
 
 @pytest.hookimpl(tryfirst=True)
