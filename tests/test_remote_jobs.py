@@ -145,7 +145,7 @@ def test_a_pipeline_outlives_the_end_of_the_hub_behind_the_relay(world: World, p
         "nodes: [{name: slow, command: sleep 20; echo 1 > x}, {name: after, command: cat x, needs: slow}]"
     )
     conductor = world.laptop.behind("dag", "run", str(project / "pipeline.yaml"), "--executor", "hub")
-    assert until(lambda: [job for job in world.laptop.json("hub", "list")["jobs"] if job["state"] == "RUNNING"])
+    assert until(lambda: any(job["state"] == "RUNNING" for job in world.laptop.json("hub", "list")["jobs"]))
     assert world.hub is not None
     world.hub.kill()
     world.hub.wait()
