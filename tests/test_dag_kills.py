@@ -163,8 +163,6 @@ def survived_over_workers(yard: Yard, found: Project, times: int, moments: rando
             count[kind] += 1
         if kind == "conductor":
             conductor.wait()
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # so that a worker that was killed just now is seen to be dead
         kept_up(yard)
     conductor.kill()
     conductor.wait()
