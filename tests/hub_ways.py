@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ from hubs import House
 from overnight.app.serving import remote, serve
 from overnight.hub.link import Link
 from overnight.queue.wire import Remote, Role, Who, answer
+from overnight.store.postgres import Postgres
 from relays import relay
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    found = House(tmp_path / "hub.db")
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    """A hub in a file, or in a Postgres if that is the way to it."""
+    kept = None
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("hub") == "postgres":
+        kept = partial(Postgres, request.getfixturevalue("postgres").fresh())
+    found = House(tmp_path / "hub.db", kept)
     yield found
     found.close()
 
@@ -29,9 +35,9 @@ def line() -> Iterator[tuple[Link, Link]]:
         yield hub, client
 
 
-@pytest.fixture(params=["desk", "wire", "relay"])
+@pytest.fixture(params=["desk", "wire", "relay", "postgres"])
 def hub(request: pytest.FixtureRequest, house: House) -> Any:
-    """The hub in process, behind bytes, or behind a relay; all stay what they are when the house is started again."""
+    """The hub in process, behind bytes, or behind a relay, and in process over a Postgres; all stay what they are when the house is started again."""
     if request.param == "relay":
         serving, asking = request.getfixturevalue("line")
         serve(serving, lambda _who, data: answer(house.desk, Who("w", Role.OWNER), data))

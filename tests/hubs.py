@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from overnight.desk import Bell, Desk
 from overnight.models import JobState, JobStatus
 from overnight.queue.words import Card, Chunk, Ended, Grant, Held, HubJob, Machine, Now, Offer, Query, Stream, Submission
-from overnight.store.queue import Queue
+from overnight.store.database import Database
+from overnight.store.queue import Queue, QueueFile
 
 LEASE = 60.0
 
@@ -27,16 +28,21 @@ class Clock:
 
 @dataclass
 class House:
-    """A hub at ``path``, which can be closed and opened again."""
+    """A hub at ``path``, or in what ``kept`` opens, which can be closed and opened again."""
 
     path: Path
+    kept: Callable[[], Database] | None = None
     clock: Clock = field(default_factory=Clock)
     era: str = "boot"
     rang: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.queue = Queue(self.path)
-        self.desk = self._opened(restarted=False)
+        self.open(restarted=False)
+
+    def open(self, *, restarted: bool) -> None:
+        self.database = self.kept() if self.kept else QueueFile(self.path)
+        self.queue = Queue(self.database)
+        self.desk = self._opened(restarted=restarted)
 
     def _opened(self, *, restarted: bool) -> Desk:
         bell = Bell(self.rang.append, self.pass_time)
@@ -48,8 +54,7 @@ class House:
     def restart(self) -> None:
         """The hub dies and is started again."""
         self.queue.close()
-        self.queue = Queue(self.path)
-        self.desk = self._opened(restarted=True)
+        self.open(restarted=True)
 
     def close(self) -> None:
         self.queue.close()

@@ -36,6 +36,8 @@ _WORK = {
     "auditing",
     "choosing",
     "waving",
+    "verifying",
+    "summing",
     "runner",
     "evaluation",
     "thinking",
@@ -72,6 +74,7 @@ _IMPURE = {
     ("environment", "os"): "the names of what separates a PATH",
     ("environment", "sys"): "where the running interpreter lies",
     ("judge.policies", "random"): "chance with a seed that is an argument",
+    ("queue.fit", "posixpath"): "the form of paths, which are not looked at",
     ("dag.kinds", "pathlib"): "the parts of a path, which is not looked at",
     ("protocols", "pathlib"): "the type of a field",
 }
@@ -80,6 +83,7 @@ _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search", "semantic"}, "model2vec": {"semantic"}, "httpx2": {"proposers.llm"},
     "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
     "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"}, "pynvml": {"gpus.nvml"}, "yaml": {"yamls"},
+    "psycopg": {"store.address", "store.notices", "store.postgres"},
     "mcp": {"mcp_server"}, "pydantic": {"mcp_server"}, "anyio": {"mcp_server"}, "uvicorn": {"mcp_server"},
 }  # fmt: skip
 
@@ -190,6 +194,7 @@ def test_words_import_pure_modules_alone() -> None:
 def test_sql_is_spoken_in_the_store_alone() -> None:
     speakers = {module for module in _modules() if "sqlite3" in _foreign(module)}
     assert {_room(module) for module in speakers} == {"store"}
+    assert {_room(module) for module in _modules() if "psycopg" in _foreign(module)} == {"store"}
 
 
 def test_packages_are_imported_where_they_belong() -> None:

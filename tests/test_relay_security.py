@@ -263,9 +263,9 @@ def test_a_request_that_is_played_again_is_not_done_again(house: Relay, hub: Lin
     done: list[bytes] = []
     hub.serve("ask", noting(done))
     with Link(one) as link:
-        seen = _listening(house, "hub.one.ask", lambda: [link.request("ask", b"a"), link.request("ask", b"b")])
-        for _, data in seen:
-            _pushed(one, "hub.one.ask", data)
+        seen = _listening(house, "hub.one.*", lambda: [link.request("ask", b"a"), link.request("ask", b"b")])
+        for subject, data in seen:
+            _pushed(one, subject, data)
         assert (done, link.request("ask", b"c"), done) == ([b"a", b"b", b"c"], b"", [b"a", b"b", b"c"])
 
 
@@ -300,10 +300,11 @@ def test_what_was_said_to_a_hub_that_was_started_again_is_worth_nothing() -> Non
         one = house.joined("worker", "one")
         with house.hub() as first, Link(one) as link:
             first.serve("ask", lambda _who, payload: payload)
-            seen = _listening(house, "hub.one.ask", lambda: link.request("ask", b"x"))
+            seen = _listening(house, "hub.one.*", lambda: link.request("ask", b"x"))
         with house.hub() as second:
             second.serve("ask", noting(done))
-            _pushed(one, "hub.one.ask", seen[0][1])
+            for _, data in seen:
+                _pushed(one, "hub.one.ask", data)
     assert done == []
 
 

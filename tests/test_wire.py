@@ -16,6 +16,7 @@ from overnight.models import JobState, JobStatus
 from overnight.queue import coding
 from overnight.queue.wire import Remote, Role, Who, answer, verb_of
 from overnight.queue.words import Chunk, Ended, Held, Query, Stream, Submission
+from overnight.store.queue import QueueFile
 from test_hostile_input import hostile
 
 
@@ -183,7 +184,8 @@ def _try(house: House, numbers: range) -> None:
 
 
 def test_ten_thousand_hostile_requests_are_answered(house: House) -> None:
-    house.queue._db.execute("PRAGMA synchronous=OFF")
+    assert isinstance(house.database, QueueFile)
+    house.database._db.execute("PRAGMA synchronous=OFF")
     _try(house, range(10_000))
 
 

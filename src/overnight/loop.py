@@ -137,6 +137,7 @@ class Loop:
         told, beat = "", 0.0
         self._end = self._steps.goal_reached()
         self._steps.doubt_best()
+        self._steps.verifier.unsupported(self.study)
         for number in self._parts.runner.unlooked(self.study):
             if (left := self._store.experiment(self.study.id, number)).stage is Stage.APPLIED:
                 self._steps.look_once(left)
@@ -146,7 +147,11 @@ class Loop:
             paused = self._heed()  # after what has ended, before what begins: a stop that was asked for in between is followed
             self._end = self._end or self._used_up()
             ending = bool(self._end or self._stop)
-            if ending and not self._running and (self._stop or not (self._resume or self._checks or self._steps.undoing)):
+            if (
+                ending
+                and not self._running
+                and (self._stop or not (self._resume or self._checks or self._steps.undoing or self._steps.verifier.checks))
+            ):
                 self._end = self._steps.goal_reached() or self._end
                 if self._stop or self._end.startswith("goal reached") or not self._last_look():
                     return
@@ -179,7 +184,7 @@ class Loop:
         self._undo()
         while slots and self._resume:
             self._submit(cycles, self._resume.popleft(), slots.popleft())
-        if slots and not self._end:
+        if slots and (not self._end or self._steps.verifier.checks):
             self._checks.extend(self._steps.look_back(self._runs_left()))
         while slots and self._checks:
             self._submit_check(cycles, self._checks.popleft(), slots.popleft())

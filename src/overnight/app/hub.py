@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from overnight import jobs
 from overnight.app.courier import NEAR, Courier
+from overnight.app.keeping import SERVING, STORE, kept, lease_of
 from overnight.app.read import moment
 from overnight.config import user_file
 from overnight.desk import Bell, Desk
-from overnight.doorbell import Doorbell, ring
-from overnight.errors import NotFoundError, StorageError, UsageError
+from overnight.errors import NotFoundError, OvernightError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.queue import coding
 from overnight.queue.fit import described
 from overnight.queue.wire import Counter
-from overnight.queue.words import LEASE, HubJob, Now, Query, Stream, Submission, WorkerState
-from overnight.store.queue import Queue
+from overnight.queue.words import HubJob, Query, Stream, Submission, WorkerState
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -34,19 +34,19 @@ class HubPlace:
     folder: Path
 
     @property
-    def database(self) -> Path:
-        """The queue."""
-        return self.folder / "hub.db"
-
-    @property
     def code(self) -> Path:
         """What jobs were submitted with, as a bare git repository."""
         return self.folder / "code"
 
     @property
     def wake(self) -> Path:
-        """Sockets of those who wait."""
+        """Sockets of those who wait on this machine."""
         return self.folder / "wake"
+
+    @property
+    def handed(self) -> Path:
+        """Large files that jobs are handed, by their hash."""
+        return self.folder / "handed"
 
     def outputs(self, job: HubJob) -> Path:
         """What the latest attempt of a job has left."""
@@ -64,10 +64,14 @@ class Reached:
     desk: Counter
     place: HubPlace  # the hub's own folder; of one behind a relay, what we keep of it
     wait: Any  # seconds -> sleeps, not longer
+    bell: Callable[[str], AbstractContextManager[Any]]  # one who waits for "claim", "stop" or "log": ``wait(seconds)``
     environ: Mapping[str, str]
     courier: Courier = NEAR
     name: str = ""  # under which a worker has joined
+    trouble: OvernightError | None = None  # why it is not reached yet, where that is waited for
     admit: Callable[[str], object] = lambda _owner: None  # raises ``NotAllowedError`` for those whose jobs may not run here
+    clients: Callable[[], tuple[str, ...] | None] = lambda: None  # whose jobs may run here; None = everybody's
+    owner: str = ""  # as whom a client has joined
 
 
 def locate(hub: Path | None, environ: Mapping[str, str]) -> HubPlace:
@@ -83,10 +87,10 @@ def locate(hub: Path | None, environ: Mapping[str, str]) -> HubPlace:
 def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log") -> Iterator[Reached]:
     """Open the hub that is named, or the one behind the relay that was joined, or the user's own, which is made when missing.
 
-    ``waits_for`` is what its ``wait`` ends at: a worker waits for "claim". Raises ``UsageError``, ``StorageError``, ``UnreachableError``.
+    ``waits_for`` is what its ``wait`` ends at: a worker waits for "claim". Raises ``UsageError``, ``StorageError``, ``UnreachableError``, ``NotAllowedError``.
     """
     kind = "worker" if waits_for == "claim" else "client"
-    if hub is None and not environ.get("OVERNIGHT_HUB") and joined(environ, kind):
+    if hub is None and not environ.get("OVERNIGHT_HUB") and not environ.get(STORE) and joined(environ, kind):
         from overnight.app.serving import far
 
         with far(environ, kind) as found:
@@ -101,43 +105,46 @@ def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log"
             f"the hub's folder {place.folder} cannot be made: {exc.strerror}",
             fix="overnight hub list --hub ~/overnight-hub",
         ) from exc
-    with contextlib.closing(Queue(place.database)) as queue, Doorbell(place.wake, waits_for) as bell:
-        desk = Desk(queue, _now, Bell(lambda kind: ring(place.wake, kind), bell.wait), lease=lease_of(environ), era=boot())
-        yield Reached(desk, place, bell.wait, environ)
+    with kept(place.folder, environ) as store, store.bell(waits_for) as bell:
+        desk = Desk(
+            store.queue, store.now, Bell(store.ring, bell.wait), lease=lease_of(environ), era=store.era, revoked=cut_off(lambda: served_over(place)),
+        )  # fmt: skip
+        yield Reached(desk, place, bell.wait, store.bell, environ)
+
+
+def served_over(place: HubPlace) -> str:
+    """The folder of the relay that this hub was last served over; empty if there is none."""
+    try:
+        return str(json.loads((place.folder / SERVING).read_bytes()).get("relay", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def cut_off(relay_of: Callable[[], str]) -> Callable[[], Mapping[str, float]]:
+    """Tells who was cut off from the relay in this folder, and when (wall time); read anew when that has changed."""
+    held: tuple[object, dict[str, float]] = (None, {})
+
+    def find() -> dict[str, float]:
+        nonlocal held
+        relay = relay_of()
+        if not relay:
+            return {}
+        from overnight.hub.folder import Folder
+
+        with contextlib.suppress(OvernightError, OSError):
+            found = Folder(Path(relay))
+            if (stamp := (relay, found.changed())) != held[0]:
+                held = (stamp, {row.name: float(row.revoked) for row in found.roster().members.values() if row.revoked})
+            return held[1]
+        return {}
+
+    return find
 
 
 def joined(environ: Mapping[str, str], kind: str) -> bool:
     """Whether this machine has joined a relay as a ``worker`` or ``client``."""
     file = user_file(environ)
     return bool(environ.get("OVERNIGHT_CREDENTIALS")) or (file is not None and (file.parent / f"{kind}.json").exists())
-
-
-def lease_of(environ: Mapping[str, str]) -> float:
-    """How long a worker may be silent before its jobs are run elsewhere."""
-    try:
-        found = float(environ.get("OVERNIGHT_HUB_LEASE") or LEASE)
-    except ValueError:
-        found = 0.0
-    if not 0.2 <= found <= 86400:
-        raise UsageError("E-SETTING", "OVERNIGHT_HUB_LEASE must be seconds, 0.2 at least", fix="export OVERNIGHT_HUB_LEASE=60")
-    return found
-
-
-def boot() -> str:
-    """Names this run of the kernel; empty where that cannot be told."""
-    try:
-        return _BOOT.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def clock() -> float:
-    """Seconds of a clock that runs on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _now() -> Now:
-    return Now(clock(), time.time())
 
 
 # --- submit ------------------------------------------------------------------------------------------------------------
@@ -150,6 +157,8 @@ def submit(found: Reached, asked: Submission, workdir: Path | None) -> HubJob:
     asked = replace(asked, needs=tuple(which(found, need).id for need in asked.needs))
     if workdir is not None:
         asked = _with_code(found, asked, workdir)
+    if found.courier is not NEAR and not asked.submission_key:  # it may be asked again, and at another hub
+        asked = replace(asked, submission_key=f"once-{secrets.token_hex(12)}")
     return found.desk.submit(asked)
 
 
@@ -243,7 +252,9 @@ def worker_json(worker: WorkerState) -> dict[str, Any]:
     """A worker for ``--json``."""
     machine = worker.machine
     return {
-        "name": machine.name, "alive": worker.alive, "draining": worker.draining, "seen": moment(worker.seen), "jobs": list(worker.jobs),
+        "name": machine.name, "alive": worker.alive, "draining": worker.draining, "revoked": worker.revoked,
+        "quarantine": [{"by": each.owner or None, "reason": each.reason, "since": moment(each.since)} for each in worker.doubts],
+        "clients": None if machine.clients is None else list(machine.clients), "shares": list(machine.shares), "seen": moment(worker.seen), "jobs": list(worker.jobs),
         "slots": machine.slots, "gpus": [{"index": card.index, "name": card.name, "memory_mb": card.memory_mb} for card in machine.cards],
         "cpus": machine.cpus, "memory_gb": machine.memory_gb, "tags": list(machine.tags), "host": machine.host, "class": machine.kind,
         "text": described(machine),

@@ -30,7 +30,7 @@ from overnight.proposers.agent import AgentProposer, Wants
 from overnight.proposers.agents import AGENTS, pair_of
 from overnight.proposers.chain import Chain
 from overnight.proposers.informed import Informed
-from overnight.protocols import Executor, Proposer, Searcher
+from overnight.protocols import Crowd, Executor, Proposer, Searcher
 from overnight.redact import Redactor
 from overnight.results import Table
 from overnight.runner import Place, Runner
@@ -81,7 +81,7 @@ def parts_of(
         _recall(store, study, proposer)
     return study, Parts(
         store, runner, thinker, ledger, knowledge, proposer.tell, listen, lambda metrics: prepare.name_goal(settings, metrics, lambda event, text: listen(event, None, text)), time.time,
-        prepare.slot_gpus(settings, options.environ),
+        prepare.slot_gpus(settings, options.environ), runs if isinstance(runs, Crowd) else None,
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Requests and answers over a kept connection: the member's side and the hub's.
 
-A request that got no answer because the connection broke is asked again under the same mark, and the hub gives the answer it gave: what is asked once is
-done once, as long as that hub lives. Asynchronous. Must not know what is asked.
+A request that got no answer because the connection broke, or its hub is gone, is asked again under the same mark, and the hub gives the answer it gave:
+what is asked once is done once, as long as that hub lives. Where several hubs serve one relay, any of them answers a member's hello and all that this
+member asks from then on; when it is gone, another one does. Asynchronous. Must not know what is asked.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from typing import Any
 
 import nats.errors
 
 from overnight import errors
 from overnight.errors import OvernightError, UnreachableError, UsageError
+from overnight.hub.dial import Client
 from overnight.hub.keeper import Keeper, Message
 from overnight.hub.keys import Identity, Peer
 from overnight.hub.limits import PAYLOAD
@@ -27,6 +31,11 @@ Handler = Callable[[Peer, bytes], bytes]
 _DONE, _FAILED, _NO_SESSION, _STALE, _BUSY = b"\0", b"\1", b"\2", b"\3", b"\4"
 _AT_ONCE = 64  # requests of one session under way
 _BREATH = 0.2  # seconds before asking again where nobody listens
+_ALIVE, _AT_WORK = "alive", b"\1"  # whether the hub still works on a request
+_SILENCE = 2.0  # seconds without an answer after which it is asked that
+_GRACE = 3.0  # seconds for a hub that does not listen to be there again, before another one is asked
+_PLACE = re.compile(r"[0-9a-f]{16}")
+_ABSENT = 15.0  # seconds for which a hub that is not there is waited for: it may just be started again
 
 
 class Asker:
@@ -35,6 +44,7 @@ class Asker:
     def __init__(self, keeper: Keeper, seal: Seal, name: str) -> None:
         self._keeper, self.seal, self._name = keeper, seal, name
         self._session, self._sequence = NOBODY, 0
+        self._place = ""  # the hub that has made the session
         self._ear, self._heard = os.urandom(16), 0
         self._greeting = asyncio.Lock()
 
@@ -43,32 +53,32 @@ class Asker:
         if len(payload) > PAYLOAD:
             raise too_large(len(payload))
         loop = asyncio.get_running_loop()
-        deadline, mark, silent = loop.time() + patience, os.urandom(16), False
-        while (left := deadline - loop.time()) > 0:
+        deadline, mark, absent = loop.time() + patience, os.urandom(16), 0.0
+        while (left := deadline - loop.time()) > 0 and not (absent and loop.time() > absent + _ABSENT):
             try:
-                if self._session == NOBODY:
-                    await self._hello(left)
+                if self._session == NOBODY or (absent and loop.time() - absent > _GRACE):
+                    await self._hello(left, self._session)
                 status, answer = await self._once(verb, mark, payload, deadline - loop.time())
-            except nats.errors.NoRespondersError:
-                silent = True
-                await asyncio.sleep(min(_BREATH, left))
-                continue
-            except ConnectionError:
+            except (nats.errors.NoRespondersError, ConnectionError) as exc:
+                if isinstance(exc, nats.errors.NoRespondersError):
+                    absent = absent or loop.time()
+                    await asyncio.sleep(min(_BREATH, left))
                 continue
             except TimeoutError:
                 break
+            absent = 0.0
             if status == _NO_SESSION:
                 self._session = NOBODY
             elif status == _BUSY:
                 await asyncio.sleep(min(_BREATH, left))
             elif status != _STALE:
                 return _opened(status, answer)
-        raise _silence(patience, nobody=silent)
+        raise _silence(patience, nobody=absent > 0)
 
     async def greet(self, patience: float = 5.0) -> None:
         """Make oneself known, so that the hub can push; that nobody answers is no trouble yet."""
         with contextlib.suppress(OvernightError, nats.errors.Error, ConnectionError, TimeoutError):
-            await self._hello(patience)
+            await self._hello(patience, NOBODY)
 
     def hear(self, message: Message) -> bytes | None:
         """What the hub has pushed; None if it is not new, not for this process, or not of the hub."""
@@ -81,36 +91,64 @@ class Asker:
         self._heard = head.sequence
         return payload
 
-    async def _hello(self, patience: float) -> None:
+    async def _hello(self, patience: float, before: bytes) -> None:
+        """A session instead of the one before, unless its hub was away only: that one knows what it has answered."""
         async with self._greeting:
-            if self._session != NOBODY:
+            if self._session != before:
                 return
             _, answer = await self._once("hello", os.urandom(16), self._ear, patience)
-            self._session, self._sequence = answer[:16], 0
+            place = answer[16:].decode("ascii", "replace")
+            if before != NOBODY and place == self._place:
+                return
+            self._session, self._sequence, self._place = answer[:16], 0, place if _PLACE.fullmatch(place) else ""
 
     async def _once(self, verb: str, mark: bytes, payload: bytes, patience: float) -> tuple[bytes, bytes]:
-        """One try; raises ``ConnectionError`` when the connection went meanwhile."""
+        """One try; raises ``ConnectionError`` when the connection, or the hub, went meanwhile."""
         client = await self._keeper.client(patience)
-        self._sequence += 1
-        data = self.seal.close(Head(f"ask {verb}", self._session if verb != "hello" else NOBODY, self._sequence, mark), payload)
-        answer = asyncio.ensure_future(client.request(f"hub.{self._name}.{verb}", data, timeout=max(patience, 0.05)))
+        answer = asyncio.ensure_future(self._send(client, verb, mark, payload, patience))
         gone = asyncio.ensure_future(self._keeper.gone())
+        waiting: set[asyncio.Future[Any]] = {answer, gone}
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not (await asyncio.wait(waiting, timeout=_SILENCE, return_when=asyncio.FIRST_COMPLETED))[0]:
+                waiting.add(asyncio.ensure_future(self._until_forgotten(client, mark)))
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise ConnectionError("the relay is gone")
+                raise ConnectionError("the relay or the hub is gone")
             head, body = self.seal.open(answer.result().data)
         except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, SealError) as exc:
             await asyncio.sleep(0.01)
             raise ConnectionError(str(exc)) from exc
         finally:
-            answer.cancel()
-            gone.cancel()
+            for each in waiting:
+                each.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await answer
         if head.what != f"answer {verb}" or head.mark != mark:
             raise ConnectionError("an answer to something else")
         return body[:1], body[1:]
+
+    def _send(self, client: Client, verb: str, mark: bytes, payload: bytes, patience: float) -> Awaitable[Message]:
+        self._sequence += 1
+        data = self.seal.close(Head(f"ask {verb}", self._session if verb != "hello" else NOBODY, self._sequence, mark), payload)
+        place = self._place if verb != "hello" else ""
+        return client.request(f"hub.{self._name}.{place or verb}", data, timeout=max(patience, 0.05))
+
+    async def _until_forgotten(self, client: Client, mark: bytes) -> None:
+        """Returns when a request will not be answered any more, because the hub that it came to is gone.
+
+        What is asked here comes to the hub after the request, and its answer back after that of the request.
+        """
+        while True:
+            with contextlib.suppress(nats.errors.Error, SealError, TimeoutError):  # it is slow, or the way there is
+                try:
+                    own = os.urandom(16)
+                    found = await self._send(client, _ALIVE, own, mark, _SILENCE)
+                except nats.errors.NoRespondersError:
+                    return
+                head, body = self.seal.open(found.data)
+                if head.mark == own and body not in (_DONE + _AT_WORK, _STALE) and not body.startswith(_FAILED):
+                    return
+            await asyncio.sleep(_SILENCE)
 
 
 class Answerer:
@@ -119,15 +157,20 @@ class Answerer:
     def __init__(self, keeper: Keeper, own: Identity, peers: Callable[[str], Peer | None], pool: Executor) -> None:
         self._keeper, self._own, self._peers, self._pool = keeper, own, peers, pool
         self._handlers: dict[str, Handler] = {}
+        self._place = os.urandom(8).hex()  # where those ask who have said hello here
         self._seals: dict[str, tuple[Peer, Seal]] = {}
         self._sessions = Sessions()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, verb: str, handler: Handler) -> None:
-        """Answer a verb from now on."""
-        first, self._handlers[verb] = not self._handlers, handler
+    async def serve(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer these verbs from now on."""
+        first, new = not self._handlers, [verb for verb in handlers if verb not in self._handlers]
+        self._handlers.update(handlers)
+        for verb in new:
+            await self._keeper.listen(f"hub.*.{verb}", "hub", self._heard)
         if first:
-            await self._keeper.listen("hub.*.*", "hub", self._heard)
+            await self._keeper.listen(f"hub.*.{self._place}", "", self._heard)
+            await self._keeper.listen("hub.*.hello", "hub", self._heard)
 
     async def push_all(self, kind: str, payload: bytes) -> int:
         """Tell every member of a kind something; returns how many processes it was sent to."""
@@ -157,7 +200,7 @@ class Answerer:
         return held[1]
 
     async def _heard(self, message: Message) -> None:
-        _, name, verb = message.subject.split(".")
+        _, name, last = message.subject.split(".")
         seal, peer = self.seal(name), self._peers(name)
         if (
             seal is None or peer is None or not message.reply.startswith(f"_INBOX.{name}.")
@@ -167,7 +210,8 @@ class Answerer:
             head, payload = seal.open(message.data)
         except SealError:
             return
-        if head.what == f"ask {verb}":
+        verb = head.what.removeprefix("ask ")
+        if head.what == f"ask {verb}" and last in (verb, self._place):
             task = asyncio.get_running_loop().create_task(self._answer(message, peer, verb, head, payload))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -179,18 +223,21 @@ class Answerer:
         seal = self.seal(who.name)
         if seal is not None:
             with contextlib.suppress(nats.errors.Error, OvernightError, OSError):
-                client = await self._keeper.client(0.0)
+                client = await self._keeper.client(_GRACE)  # it may hear before it is all up again
                 await client.publish(message.reply, seal.close(Head(f"answer {verb}", mark=head.mark), body))
 
     async def _body(self, who: Peer, verb: str, head: Head, payload: bytes) -> bytes:
         now = asyncio.get_running_loop().time()
         if verb == "hello":
-            return _DONE + self._sessions.open(who.name, payload[:16], now).key
+            return _DONE + self._sessions.open(who.name, payload[:16], now).key + self._place.encode()
         session = self._sessions.find(who.name, head.session)
         if session is None:
             return _NO_SESSION
         if not session.accept(head.sequence, now):
             return _STALE
+        if verb == _ALIVE:
+            asked = session.answers.get(payload)
+            return _DONE + (_AT_WORK if asked is not None and not asked.done() else b"")
         if head.mark in session.answers:
             return await asyncio.shield(session.answers[head.mark])
         return await self._work(session, who, verb, head.mark, payload)
@@ -210,7 +257,7 @@ class Answerer:
         except OvernightError as exc:
             body = _FAILED + _written(exc)
         except Exception as exc:  # noqa: BLE001 - whoever asks must hear of it; the hub goes on
-            body = _FAILED + _written(OvernightError("E-HUB-FAULT", f"the hub failed: {type(exc).__name__}: {exc}"[:500]))
+            body = _FAILED + _written(_fault(exc))
         except BaseException:
             answer.cancel()
             raise
@@ -225,6 +272,13 @@ def too_large(size: int) -> UsageError:
         f"a message of {size:,} bytes is not carried",
         why=f"the most is {PAYLOAD:,} bytes",
         fix="overnight hub submit --help   # large files belong on storage that both sides reach",
+    )
+
+
+def _fault(exc: Exception) -> UnreachableError:
+    """A hub that fails has not heard what it was told: whoever asked asks again, as of a hub that is away."""
+    return UnreachableError(
+        "E-HUB-FAULT", f"the hub failed: {type(exc).__name__}: {exc}"[:500], fix="overnight relay status   # on the relay's machine"
     )
 
 

@@ -28,6 +28,7 @@ TOOLS: dict[str, tuple[Work, str, ToolAnnotations]] = {
     "hub_cancel": (jobs.hub_cancel, "End a job", _ENDS),
     "dag_from_yaml": (jobs.dag_from_yaml, "Begin a pipeline (spends compute)", _SPENDS),
     "dag_status": (jobs.dag_status, "How far a pipeline has come", _LOOKS),
+    "dag_cancel": (jobs.dag_cancel, "End a pipeline", _ENDS),
     "loop_start": (loops.loop_start, "Start the research loop (spends compute and money)", _SPENDS),
     "loop_status": (loops.loop_status, "What a study is doing", _LOOKS),
     "loop_stop": (loops.loop_stop, "Stop the research loop", _ENDS),

@@ -235,4 +235,16 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (study, number)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE job ADD COLUMN host TEXT NOT NULL DEFAULT '';      -- name of the worker that ran it, where there are several
+    ALTER TABLE job ADD COLUMN discounted TEXT NOT NULL DEFAULT '';-- why it does not count
+    ALTER TABLE experiment ADD COLUMN verified TEXT NOT NULL DEFAULT ''; -- which further workers have measured it, or that none has
+    CREATE TABLE quarantine (
+        study INTEGER NOT NULL,
+        worker TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        since REAL NOT NULL,
+        PRIMARY KEY (study, worker)
+    ) WITHOUT ROWID;
+    """,
 )

@@ -14,6 +14,7 @@ from typing import Any
 from overnight.errors import NotFoundError, UsageError
 from overnight.models import Decision, Direction, Experiment, Proposal, Stage, Study, Summary
 from overnight.settings import Settings, as_dict
+from overnight.store.doubts import Doubts
 from overnight.store.ideas import Ideas
 from overnight.store.jobs import Jobs
 from overnight.store.notes import Notes
@@ -23,7 +24,7 @@ from overnight.store.trials import Trials
 from overnight.store.vectors import Vectors
 
 
-class Store(Jobs, Notes, Ideas, Plans, Vectors, Trials):
+class Store(Jobs, Doubts, Notes, Ideas, Plans, Vectors, Trials):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
@@ -326,6 +327,8 @@ class Store(Jobs, Notes, Ideas, Plans, Vectors, Trials):
             early=sum(item["n"] for item in counts if item["crash_kind"] == "stopped-early"),
             spared=self._number("experiment WHERE study=? AND spared != '' AND decision IS NOT NULL", study.id),
             wrong_kills=self._number("experiment WHERE study=? AND spared != '' AND decision='keep'", study.id),
+            unverified=self._number("experiment INDEXED BY experiment_kept WHERE study=? AND decision='keep' AND verified LIKE 'not %'", study.id),
+            quarantined=tuple(self.quarantined(study.id).items()),
             standing=doubted[0],
             false_keeps=doubted[1],
             sigma=_sigma(row["knowledge"]),

@@ -1,22 +1,26 @@
-"""What jobs print and measure, as bytes in the hub's file: taken in any order, once, without gaps; and the views of jobs and workers."""
+"""What jobs print and measure, as bytes in the hub's store: taken in any order, once, without gaps; and the views of jobs and workers."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 
+from overnight.errors import NotFoundError
 from overnight.models import JobState, JobStatus
 from overnight.queue import coding
-from overnight.queue.words import STREAM_LIMIT, Chunk, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
-from overnight.store.connection import Connection
+from overnight.queue.words import STREAM_LIMIT, Chunk, Doubt, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
+from overnight.store.database import Database, Session, again
 from overnight.store.queue_rows import JOB_COLUMNS, job_from
 
 _PIECE = 2**19  # bytes of a stream that are read at once
 
 
-class Streams(Connection):
-    """The part of the hub's file that grows with the output of jobs."""
+class Streams:
+    """The part of the hub's store that grows with the output of jobs."""
 
+    def __init__(self, database: Database) -> None:
+        self._write, self._rows, self.close = database.write, database.rows, database.close
+
+    @again
     def take(self, worker: str, held: Held, chunk: Chunk, clock: float) -> bool:
         """Keep the bytes of the chunk that are not there yet; false if the attempt is lost or another worker's.
 
@@ -25,7 +29,7 @@ class Streams(Connection):
         size = f"{Stream(chunk.stream).value}_size"
         with self._write(synced=False) as db:
             row = db.execute(
-                f"SELECT worker, state, lease, {size} AS size FROM attempt WHERE job=? AND attempt=?",  # noqa: S608 - of our own words
+                f"SELECT worker, state, lease, {size} AS size FROM attempt WHERE job=? AND attempt=? /*+ FOR UPDATE */",  # noqa: S608 - of our own words
                 (held.job, held.attempt),
             ).fetchone()
             if row is None or row["worker"] != worker or row["state"] == "LOST" or (row["state"] == "RUNNING" and row["lease"] < clock):
@@ -36,7 +40,7 @@ class Streams(Connection):
             key = (held.job, held.attempt, chunk.stream)
             db.execute(
                 "INSERT INTO chunk VALUES (?,?,?,?,?) ON CONFLICT (job, attempt, stream, start) DO UPDATE SET data=excluded.data"
-                " WHERE length(excluded.data) > length(data)",
+                " WHERE length(excluded.data) > length(chunk.data)",
                 (*key, start, data),
             )
             if start == row["size"]:
@@ -44,7 +48,7 @@ class Streams(Connection):
                 db.execute(f"UPDATE attempt SET {size}=? WHERE job=? AND attempt=?", (end, held.job, held.attempt))  # noqa: S608 - of our own words
         return True
 
-    def _joined(self, db: sqlite3.Connection, key: tuple[str, int, str], end: int) -> int:
+    def _joined(self, db: Session, key: tuple[str, int, str], end: int) -> int:
         """How far the stream reaches without a gap."""
         for start, size in db.execute(
             "SELECT start, length(data) FROM chunk WHERE job=? AND attempt=? AND stream=? AND start>=? ORDER BY start", (*key, end)
@@ -92,14 +96,14 @@ class Streams(Connection):
         terms: list[str] = []
         values: list[object] = []
         if query.id:
-            terms.append("substr(id, 1, ?)=?")
-            values += [len(query.id), query.id]
+            terms.append("seq IN (SELECT seq FROM job WHERE id>=? AND id<?)")  # through the index of ids, however many jobs there are
+            values += [query.id, f"{query.id}\U0010ffff"]
         if query.states:
             terms.append(f"state IN ({','.join('?' * len(query.states))})")
             values += query.states
         for name in ("worker", "owner", "exp_id", "pipeline"):
             if getattr(query, name):
-                terms.append(f"{name}=?")
+                terms.append(f"{name}=? AND {name}!=''")  # what else the indexes want to know
                 values.append(getattr(query, name))
         where = f" WHERE {' AND '.join(terms)}" if terms else ""
         rows = self._rows(f"SELECT {JOB_COLUMNS} FROM job{where} ORDER BY seq DESC LIMIT ?", *values, max(0, query.last))  # noqa: S608 - of our own words
@@ -110,21 +114,46 @@ class Streams(Connection):
         sql = "SELECT state, count(*) FROM job INDEXED BY job_open WHERE state IN ('QUEUED', 'RUNNING') GROUP BY state"
         return {JobState(row[0]): row[1] for row in self._rows(sql)}
 
+    def trust(self, worker: str, owner: str) -> bool:
+        """Take a worker out of this owner's quarantine, the hub's owner out of everybody's; whether it was in it."""
+        self.known(worker)
+        with self._write() as db:
+            found = db.execute("SELECT 1 FROM doubt WHERE worker=? AND (owner=? OR ?='')", (worker, owner, owner)).fetchone()
+            db.execute("DELETE FROM doubt WHERE worker=? AND (owner=? OR ?='')", (worker, owner, owner))
+        return found is not None
+
+    def doubted(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """The workers in quarantine by owner, for those who have some of their own; and those in everybody's."""
+        rows = [(row[0], row[1]) for row in self._rows("SELECT owner, worker FROM doubt")]
+        every = tuple(worker for owner, worker in rows if not owner)
+        return {owner: (*every, *(worker for other, worker in rows if other == owner)) for owner, _ in rows if owner}, every
+
+    def known(self, worker: str) -> None:
+        """Raise ``NotFoundError`` (E-NO-WORKER) for a name that no worker ever had."""
+        if not self._rows("SELECT 1 FROM worker WHERE name=?", worker):
+            known = ", ".join(row[0] for row in self._rows("SELECT name FROM worker ORDER BY seen DESC LIMIT 8"))
+            raise NotFoundError(
+                "E-NO-WORKER", f"there is no worker {worker[:80]}", why=f"known: {known or 'none'}", fix="overnight hub workers"
+            )
+
     def workers(self, clock: float) -> list[WorkerState]:
         """Every worker that was ever seen and is not forgotten."""
         jobs: dict[str, list[str]] = {}
-        for row in self._rows("SELECT worker, job FROM attempt INDEXED BY attempt_running WHERE state='RUNNING' ORDER BY rowid"):
+        for row in self._rows("SELECT worker, job FROM attempt INDEXED BY attempt_running WHERE state='RUNNING' ORDER BY granted, job"):
             jobs.setdefault(row[0], []).append(row[1])
+        doubts: dict[str, list[Doubt]] = {}
+        for row in self._rows("SELECT worker, owner, reason, since FROM doubt ORDER BY worker, owner"):
+            doubts.setdefault(row[0], []).append(Doubt(row[1], row[2], row[3]))
         return [
             WorkerState(
                 coding.read(Machine, row["machine"], lenient=True), row["seen"], row["until"] >= clock, bool(row["draining"]),
-                tuple(jobs.get(row["name"], ())),
+                tuple(jobs.get(row["name"], ())), tuple(doubts.get(row["name"], ())),
             )
             for row in self._rows("SELECT * FROM worker ORDER BY name")
         ]  # fmt: skip
 
-    def _note(self, job: str, attempt: int, kind: str, now: Now, **data: object) -> None:
-        self._db.execute(
+    def _note(self, db: Session, job: str, attempt: int, kind: str, now: Now, **data: object) -> None:
+        db.execute(
             "INSERT INTO event (time, job, attempt, type, data) VALUES (?,?,?,?,?)",
             (now.wall, job, attempt, kind, json.dumps(data)),
         )
