@@ -34,7 +34,9 @@ def install(agent: str, short: bool, as_json: bool) -> None:
         click.echo(json.dumps({"schema": "overnight/install/1", "agent": agent, "folder": str(done.folder), "written": list(done.written)}))
         return
     click.echo("\n".join(f"wrote {done.folder / path}" for path in done.written))
-    click.echo(f"{_NEXT[agent]}\ntake it away: overnight uninstall {agent}")
+    click.echo(
+        f"{_NEXT[agent]}\nor ask it to use the skill overnight-research: it is then the researcher itself\ntake it away: overnight uninstall {agent}"
+    )
 
 
 @click.command()
