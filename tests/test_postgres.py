@@ -167,7 +167,9 @@ def _meanwhile(house: House, first: Callable[[], object], lock: str, values: tup
         db.execute(lock, values)
         thread = threading.Thread(target=first)
         thread.start()
-        while not house.database.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type='Lock' AND datname=current_database()"):
+        while thread.is_alive() and not house.database.rows(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type='Lock' AND datname=current_database()"
+        ):
             pass
         then()
     thread.join()
@@ -219,6 +221,26 @@ def test_a_log_that_comes_to_two_hubs_at_once_is_whole(pair: tuple[House, House]
     for thread in threads:
         thread.join()
     assert pair[0].desk.part(job.id, Stream.LOG).data == b"".join(data for _, data in pieces)
+
+
+def test_a_piece_that_comes_while_the_one_before_it_is_taken_is_seen(pair: tuple[House, House]) -> None:
+    here, there = pair
+    job = here.desk.submit(asked())
+    grant = held(here.desk.claim(offer("w")))
+
+    def take() -> None:
+        session = _session(here)
+        session.execute("INSERT INTO chunk VALUES (?,?,?,?,?)", (grant.job, grant.attempt, "log", 0, b"01234"))
+        session.execute("UPDATE attempt SET log_size=5 WHERE job=?", (grant.job,))
+
+    _meanwhile(
+        here,
+        lambda: there.desk.report("w", grant, log(5, b"56789")),
+        "SELECT 1 FROM attempt WHERE job=? /*+ FOR UPDATE */",
+        (grant.job,),
+        take,
+    )
+    assert here.desk.part(job.id, Stream.LOG).data == b"0123456789"
 
 
 def test_the_same_submission_key_at_two_hubs_at_once_is_one_job(pair: tuple[House, House]) -> None:
