@@ -110,9 +110,7 @@ class Server:
 
     def kill(self) -> None:
         """End all of it as a power cut would; whoever talks to it is not told."""
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._tell(signal.SIGKILL)
         if self._process is not None:
             self._process.wait(PATIENCE)
         until = time.monotonic() + PATIENCE
@@ -120,12 +118,15 @@ class Server:
             time.sleep(0.01)
 
     def freeze(self) -> None:
-        for pid in self.pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._tell(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        self._tell(signal.SIGCONT)
+
+    def _tell(self, number: int) -> None:
         for pid in self.pids():
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def pids(self) -> list[int]:
         """The server's processes, its first one first."""
