@@ -26,7 +26,7 @@ from overnight.store.notices import Notices
 from overnight.store.postgres import Postgres
 from overnight.store.queue import QueueFile
 from overnight.store.queue_rows import QUEUE_MIGRATIONS
-from postgreses import Server, server
+from postgreses import Server
 
 QUEUED, RUNNING, DONE = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 
@@ -105,7 +105,7 @@ def test_any_text_can_be_kept(pair: tuple[House, House], text: str) -> None:
 
 
 def test_hubs_that_start_at_once_make_the_schema_once(postgres: Server) -> None:
-    where, found = postgres.fresh(), list[BaseException]()
+    where, found = postgres.another(), list[BaseException]()
 
     def start() -> None:
         try:
@@ -121,11 +121,12 @@ def test_hubs_that_start_at_once_make_the_schema_once(postgres: Server) -> None:
     assert [f"{each}" for each in found] == []
 
 
-def test_a_store_of_a_newer_version_is_left_alone(store: Postgres) -> None:
-    with store.write() as db:
-        db.execute("UPDATE meta SET value=? WHERE name='schema'", (str(len(QUEUE_MIGRATIONS) + 1),))
-    with pytest.raises(StorageError) as caught:
-        Postgres(store.address)
+def test_a_store_of_a_newer_version_is_left_alone(postgres: Server) -> None:
+    with contextlib.closing(Postgres(postgres.another())) as store:
+        with store.write() as db:
+            db.execute("UPDATE meta SET value=? WHERE name='schema'", (str(len(QUEUE_MIGRATIONS) + 1),))
+        with pytest.raises(StorageError) as caught:
+            Postgres(store.address)
     assert caught.value.code == "E-NEWER-STORE"
 
 
@@ -263,13 +264,13 @@ def test_a_servers_clock_that_is_set_begins_another_era(shown: float, anew: bool
     assert (moments()[1] != "1.000", "another era") == (anew, "another era")
 
 
-def test_a_server_that_was_started_anew_begins_another_era_in_which_every_lease_is_whole_again(tmp_path: Path) -> None:
-    with server() as house, keeping.kept(tmp_path, {}, str(house.fresh())) as kept:
+def test_a_server_that_was_started_anew_begins_another_era_in_which_every_lease_is_whole_again(tmp_path: Path, mortal: Server) -> None:
+    with keeping.kept(tmp_path, {}, str(mortal.fresh())) as kept:
         before = kept.now()
         job, _ = kept.queue.submit(Submission(("true",)), "", lambda _: "job-a", before)
         kept.queue.grant(offer("w"), before, 0.1, lambda wishes, _others: (next(iter(wishes)), ()))
-        house.kill()
-        house.start()
+        mortal.kill()
+        mortal.start()
         after = kept.now()
         while after.clock < before.clock + 1.5:
             after = kept.now()
@@ -305,38 +306,40 @@ def test_a_submit_at_one_hub_wakes_a_claim_that_waits_at_another(tmp_path: Path,
 # --- when it is not there --------------------------------------------------------------------------------------------
 
 
-def test_a_store_that_was_away_is_used_again_as_if_nothing_had_been(tmp_path: Path) -> None:
-    with server() as house:
-        found = House(tmp_path, partial(Postgres, house.fresh()))
-        job = found.desk.submit(asked())
-        house.kill()
-        house.start()
-        grant = found.desk.claim(offer("w"))
-        found.close()
-    assert held(grant).job == job.id
+@pytest.fixture
+def lonely(tmp_path: Path, mortal: Server) -> Iterator[House]:
+    """A hub whose Postgres may be killed."""
+    where = address.Address({**mortal.fresh().said, "connect_timeout": "2"})
+    found = House(tmp_path, partial(Postgres, where))
+    yield found
+    found.close()
 
 
-def test_a_store_that_is_gone_is_said_to_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_was_away_is_used_again_as_if_nothing_had_been(lonely: House, mortal: Server) -> None:
+    job = lonely.desk.submit(asked())
+    mortal.kill()
+    mortal.start()
+    assert held(lonely.desk.claim(offer("w"))).job == job.id
+
+
+def test_a_store_that_is_gone_is_said_to_be_gone(lonely: House, mortal: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_PATIENCE", 0.2)
-    with server() as house:
-        found = House(tmp_path, partial(Postgres, house.fresh()))
-        house.kill()
-        for call in (lambda: found.desk.submit(asked()), lambda: found.desk.jobs(Query()), lambda: found.desk.claim(offer("w"))):
-            with pytest.raises(UnreachableError) as caught:
-                call()
-            assert caught.value.code == "E-STORE-UNREACHABLE"
-        found.close()
+    mortal.kill()
+    codes = []
+    for call in (lambda: lonely.desk.submit(asked()), lambda: lonely.desk.jobs(Query()), lambda: lonely.desk.claim(offer("w"))):
+        with pytest.raises(UnreachableError) as caught:
+            call()
+        codes.append(caught.value.code)
+    mortal.start()
+    assert codes == ["E-STORE-UNREACHABLE"] * 3
 
 
-def test_a_store_that_is_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_silent_is_given_up_and_used_again(lonely: House, mortal: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_SILENT", 0.5)
     monkeypatch.setattr(room, "_PATIENCE", 0.2)
-    with server() as house:
-        found = House(tmp_path, partial(Postgres, address.Address({**house.fresh().said, "connect_timeout": "2"})))
-        house.freeze()
-        with pytest.raises(UnreachableError):
-            found.desk.jobs(Query())
-        house.thaw()
-        job = found.desk.submit(asked())
-        found.close()
-    assert job.state == QUEUED
+    mortal.freeze()
+    with pytest.raises(UnreachableError):
+        lonely.desk.jobs(Query())
+    mortal.thaw()
+    monkeypatch.undo()
+    assert lonely.desk.submit(asked()).state == QUEUED

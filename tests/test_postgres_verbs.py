@@ -84,7 +84,7 @@ def test_a_store_of_another_hubs_folder_is_refused(tmp_path: Path, postgres: Ser
 def test_a_hubs_store_that_is_suddenly_empty_is_refused(tmp_path: Path, postgres: Server) -> None:
     where = str(postgres.fresh())
     _open(tmp_path, where)
-    postgres.fresh()
+    postgres.fresh()  # the same one, emptied
     with pytest.raises(UsageError, match="is empty"):
         _open(tmp_path, "")
 
