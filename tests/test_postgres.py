@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubs import LEASE, House, asked, ended, held, log, offer, state
@@ -52,6 +52,7 @@ def pair(tmp_path: Path, store: Postgres) -> Iterator[tuple[House, House]]:
 _WORD = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_characters="\x7f"), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(_WORD, _WORD, st.sampled_from(["db.example.org", "/var/run/postgresql", "::1", "a,b", ""]), st.sampled_from(["", "5433"]))
 def test_an_address_that_is_written_down_is_the_same_when_it_is_read(user: str, database: str, host: str, port: str) -> None:
     said = {
