@@ -25,8 +25,8 @@ from overnight.ledger import Ledger
 from overnight.models import Decision, Idea, JobState, JobStatus, MetricPoint, MetricSummary, Operator, Proposal, Stage, Study
 from overnight.redact import Redactor
 from overnight.results import Table
-from overnight.steps import summed
 from overnight.store import Store
+from overnight.summing import summed
 from overnight.workspace import Scope, Workspace
 
 _TRAINING, _THINKING = 0.01, 0.01  # seconds that every experiment is said to have taken

@@ -22,6 +22,9 @@ from pathlib import Path
 
 import pytest
 
+from ports import free_port
+from studies import bearers
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 _SBIN = "/usr/sbin:/sbin"
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
@@ -51,8 +54,8 @@ SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 EnforcePartLimits=ALL
-KillWait=2
-MessageTimeout=2
+KillWait=30
+MessageTimeout=3
 SlurmctldTimeout=5
 CompleteWait=0
 MpiDefault=none
@@ -76,7 +79,7 @@ class Slurm:
         for name in ("state", "spool"):
             (place / name).mkdir()
         user = pwd.getpwuid(os.getuid()).pw_name
-        ports = _ports()
+        ports = free_port(), free_port()
         (place / "slurm.conf").write_text(CONF.format(place=place, host=self._host, user=user, port=ports[0], other=ports[1]))
         (place / "gres.conf").write_text(GRES)
         key = place / "munge.key"
@@ -112,7 +115,7 @@ class Slurm:
                 [*_DIES_WITH_US, path, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=self.place
             )
 
-    def _wait(self, what: object, seconds: float = 30.0) -> None:
+    def _wait(self, what: object, seconds: float = 60.0) -> None:
         until = time.monotonic() + seconds
         while not what():  # type: ignore[operator] # a function
             for name, process in self._processes.items():
@@ -128,16 +131,25 @@ class Slurm:
         done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 
+    def put_back(self, job: str) -> None:
+        """Have a job that runs put back into the queue, as soon as the controller will: it refuses while a state is about to change."""
+        self._wait(lambda: not self.says("scontrol", "requeue", job))
+
+    def empty(self) -> None:
+        """End all jobs, and wait for it: the next test finds the node as the first did."""
+        self.says("scancel", "--me")
+        self._wait(lambda: not self.says("squeue", "-h", "--me"))
+
     def end(self, program: str, number: signal.Signals) -> None:
         """End one of the daemons by a signal and wait for it."""
         self._processes[program].send_signal(number)
         self._processes[program].wait()
 
     def close(self) -> None:
-        """End all jobs and daemons."""
-        with contextlib.suppress(OSError):
-            self.says("scancel", "--me")
-            self._wait(lambda: not self.says("squeue", "-h", "--me").strip(), 10.0)
+        """End all jobs and daemons, and whatever they have started."""
+        with contextlib.suppress(OSError, RuntimeError):
+            if all(process.poll() is None for process in self._processes.values()):
+                self.empty()
         for name in ("slurmctld", "slurmd", "munged"):
             process = self._processes.get(name)
             if process is not None and process.poll() is None:
@@ -146,14 +158,10 @@ class Slurm:
                     process.wait(10.0)
                 process.kill()
                 process.wait()
-
-
-def _ports() -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while left := bearers(str(self.place)):  # a step outlives its node
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def missing() -> str:
@@ -190,7 +198,7 @@ class Ray:
     """The cluster; ``RAY_API_SERVER_ADDRESS`` in the environment names its job service."""
 
     def __init__(self, programs: Path, place: Path) -> None:
-        ports = _ports()
+        ports = free_port(), free_port()
         self.address = f"http://127.0.0.1:{ports[1]}"
         self._program = str(programs / "bin" / "ray")
         self._words = (

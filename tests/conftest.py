@@ -15,8 +15,17 @@ from clusters import ray, slurm  # noqa: F401 - fixtures
 from hub_ways import house, hub, line  # noqa: F401 - fixtures
 from overnight.store import Store
 from postgreses import mortal, postgres  # noqa: F401 - fixtures
-from stages import stage  # noqa: F401 - a fixture
+from stages import crew, stage  # noqa: F401 - fixtures
 from yards import LEASE, Yard, end
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Pipelines over a cluster are long forms, but for the core of their contract over Slurm."""
+    for item in items:
+        where = getattr(item, "callspec", None) and item.callspec.params.get("stage")  # type: ignore[attr-defined] # of tests with parameters
+        if where == "ray" or (where == "slurm" and not item.get_closest_marker("core")):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A wire that can be made bad: a TCP proxy of our own that resets, swallows, passes one way only, or is slow."""
+"""A wire that can be made bad: a TCP proxy of our own that resets, refuses, swallows, holds back, passes one way only, or is slow."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.swallow: frozenset[str] = frozenset()  # of "there" and "back": bytes of this way go nowhere
+        self.refuse = False  # whoever comes is sent away
+        self.hurt = 0  # how often it was bad to somebody
         self.rate = 0.0  # bytes a second on the way back; 0 = as fast as can be
         self.passed = 0  # connections
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._ended = threading.Event()
+        self._flows = threading.Event()
+        self._flows.set()
         threading.Thread(target=self._serve, daemon=True).start()
 
     def reset(self) -> int:
@@ -37,8 +41,16 @@ class Wire:
                 each.shutdown(socket.SHUT_RDWR)
         return len(found) // 2
 
+    def hold(self) -> None:
+        """Keep all bytes back until ``release``, as a net does that is broken and mended: they come late, and none is lost."""
+        self._flows.clear()
+
+    def release(self) -> None:
+        self._flows.set()
+
     def close(self) -> None:
         self._ended.set()
+        self.release()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -51,6 +63,10 @@ class Wire:
             except OSError:
                 return
             self.passed += 1
+            if self.refuse:
+                self.hurt += 1
+                near.close()
+                continue
             try:
                 far = socket.create_connection(self._to, 10)
             except OSError:
@@ -65,7 +81,10 @@ class Wire:
         with contextlib.suppress(OSError):
             while data := source.recv(1024 if self.rate and way == "back" else _PIECE):
                 if way in self.swallow:
+                    self.hurt += 1
                     continue
+                self.hurt += not self._flows.is_set()
+                self._flows.wait()
                 if self.rate and way == "back":
                     time.sleep(len(data) / self.rate)
                 sink.sendall(data)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import secrets
 import signal
 import socket
+import ssl
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from overnight.hub import enrol, folder, server, steering
+from overnight.hub import certificates, enrol, folder, server, steering
 from overnight.hub.credentials import Credentials
 from overnight.hub.folder import Folder
 from overnight.hub.link import Link
+from ports import free_port
 
 PATIENCE = 60.0
 
@@ -27,15 +28,6 @@ def until(found: Callable[[], bool]) -> bool:
     while not found() and time.monotonic() < end:
         time.sleep(0.01)
     return found()
-
-
-def free_port() -> int:
-    """A port below those that the system gives to outgoing connections, so that none of them takes it meanwhile."""
-    while True:
-        port = 15_000 + secrets.randbelow(17_000)
-        with socket.socket() as found, contextlib.suppress(OSError):
-            found.bind(("0.0.0.0", port))  # noqa: S104 - the server listens there too
-            return port
 
 
 class Relay:
@@ -104,3 +96,42 @@ def relay() -> Iterator[Relay]:
             yield found
         finally:
             found.end()
+
+
+@contextlib.contextmanager
+def answering(port: int, answer: Callable[[socket.socket], object], pair: certificates.Pair | None, tmp_path: Path) -> Iterator[None]:
+    """Something else at the relay's address: with its certificate, so that TLS finds nothing wrong, or without TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if pair is not None:
+        (tmp_path / "cert.pem").write_bytes(pair.certificate)
+        (tmp_path / "key.pem").write_bytes(pair.key)
+        context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    def serve() -> None:
+        while True:
+            try:
+                wire, _ = listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), wire, context.wrap_socket(wire, server_side=True) if pair else wire as found:
+                found.settimeout(20)
+                answer(found)
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def said(status: bytes) -> Callable[[socket.socket], object]:
+    """The answer of a web server that says this."""
+
+    def answer(wire: socket.socket) -> None:
+        if wire.recv(65536):
+            wire.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    return answer

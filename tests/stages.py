@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from commands import ENV
+from overnight.app.spreading import executor_over_hub
 from overnight.conducting import Conductor, Place
 from overnight.dag.fit import Card, Machine
 from overnight.dag.plan import plan
@@ -23,9 +25,11 @@ from overnight.handing import Handing
 from overnight.leavings import Outputs
 from overnight.models import JobSpec
 from overnight.protocols import Executor
+from overnight.settings import Settings
 from overnight.store.pipelines import Pipelines
 from overnight.workspace import Parcels
 from overnight.yamls import read
+from yards import Yard, end, until
 
 PYTHON = f"{sys.executable} -I -S"
 
@@ -38,6 +42,7 @@ class Stage:
     executor: Executor
     record: Pipelines
     parcels: Parcels
+    where: str = "local"
     lines: list[str] = field(default_factory=list)
     slots: int = 4
 
@@ -59,8 +64,8 @@ class Stage:
         found = plan(*pipeline(read(dag.text.encode(), dag.file), dag.file))
         rows = self.record.tasks(dag.number)
         handing = Handing((self.record, self.parcels, Outputs(self.folder / "outputs")), dag, found, rows, self.folder)
-        machine = Machine(self.slots, (Card("0"), Card("1")), 8.0, 64.0)
-        place = Place(self.folder / "runs", ENV, machine, wrap, cached)
+        machine = Machine(self.slots, (Card("0"), Card("1")), 8.0, 64.0) if self.where == "local" else Machine(self.slots)
+        place = Place(self.folder / "runs", ENV, machine, wrap, cached, apart=self.where == "hub")
         return Conductor(
             self.record, self.executor, (dag, found, rows, handing), place, lambda task, line: self.lines.append(f"[{task}] {line}"), stop
         ).run()
@@ -84,21 +89,43 @@ class Stage:
         return f"echo {word} >> {self.folder}/marks"
 
 
-@pytest.fixture(
-    params=["local", *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(EXECUTORS) if name not in ("local", "hub"))]
-)  # a hub is for studies alone
+@pytest.fixture(params=sorted(EXECUTORS))  # conftest says which of them are long forms
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    if request.param != "local":
-        request.getfixturevalue(request.param)
-    module, _, name = EXECUTORS[request.param].partition(":")
-    executor = getattr(importlib.import_module(module), name)(tmp_path / "jobs")
+    executor = _executor(request, tmp_path / "jobs")
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "train.py").write_text("print('@loss=0.5')\n")
     record, parcels = Pipelines(tmp_path / "dags.db"), Parcels(tmp_path / "parcels")
-    yield Stage(tmp_path, executor, record, parcels)
+    yield Stage(tmp_path, executor, record, parcels, request.param)
     record.close()
     parcels.close()
     executor.close()
+
+
+def _executor(request: pytest.FixtureRequest, folder: Path) -> Any:
+    """The executor of a row, with the cluster or the workers that it needs."""
+    if request.param == "hub":
+        yard = request.getfixturevalue("crew")
+        return executor_over_hub(folder, (f"--hub={yard.hub}",), Settings(), os.environ)
+    if request.param != "local":
+        request.getfixturevalue(request.param)
+    module, _, name = EXECUTORS[request.param].partition(":")
+    return getattr(importlib.import_module(module), name)(folder)
+
+
+@pytest.fixture(scope="session")
+def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    """A hub with two workers, one of them with two cards, for all tests of a process."""
+    yard = Yard(tmp_path_factory.mktemp("crew"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERNIGHT_WORKER_ROOM", "0")
+        yard.worker("--slots", "4", "--gpus", "2", "--gpu-type", "H100", name="cards")
+        yard.worker("--slots", "4", "--gpus", "0", name="plain")
+    try:
+        until(lambda: len(yard.alive()) == 2)
+        yield yard
+    finally:
+        for process in yard.started:
+            end(process)
 
 
 def states(rows: dict[str, Row]) -> dict[str, str]:

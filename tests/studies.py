@@ -19,7 +19,7 @@ import pytest
 
 from overnight.testing import git, repository
 
-PATIENCE = 30.0  # seconds after which a test gives up
+PATIENCE = 60.0  # seconds after which a test gives up
 # Walls and noise have tests of their own. Here runs write to ``out``, and the agent is asked when its turn has come.
 PLAIN = ("--unsafe-no-sandbox", "--baseline-runs", "1", "--no-ahead")
 PYTHON = shlex.quote(sys.executable) + " -I -S"
@@ -30,10 +30,10 @@ echo "$OVERNIGHT_EXPERIMENT_ID" >> {out}/runs
 exec {python} train.py
 """
 
-# Its n-th call is a script of its own; after the last one it finds something better each time.
+# Its n-th call is a script of its own, also of several at once; after the last one it finds something better each time.
 AGENT = """\
 set -u
-n=$(($(cat {out}/asked 2>/dev/null || echo 0) + 1))
+n=1; until mkdir {out}/turn.$n 2>/dev/null; do n=$((n + 1)); done
 echo $n > {out}/asked
 cp "$OVERNIGHT_BRIEF" {out}/brief.$n
 better() {{ echo "print('@loss=$1')" > train.py; echo "loss $1"; }}
@@ -44,7 +44,7 @@ GATED = """\
 import os, time
 with open({out!r} + "/pids", "a") as file:
     file.write(str(os.getpid()) + "\\n")
-until = time.monotonic() + 60
+until = time.monotonic() + 150
 while not os.path.exists({out!r} + "/go") and time.monotonic() < until:
     time.sleep(0.01)
 print("@loss={value}")

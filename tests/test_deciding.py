@@ -10,7 +10,7 @@ import pytest
 
 from noisy import NOISY, TRAIN, TURNS, edit, noisy, table
 from overnight.testing import git
-from studies import Study, ended, study, until  # noqa: F401 - ended is used by every test
+from studies import PATIENCE, Study, ended, study, until  # noqa: F401 - ended is used by every test
 
 # --- audits ------------------------------------------------------------------------------------------------------
 
@@ -141,20 +141,41 @@ def test_every_run_says_on_which_class_of_machine_and_how_fast_it_was(tmp_path: 
     assert (worker.endswith(("core", "cores")), speed) == (True, 1234.5)
 
 
-@pytest.mark.slow  # depends on the pace of the machine
+def two_cards(found: Study) -> None:
+    """A machine with a fast card 0 and a slow card 1."""
+    tools = found.root.parent / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text('#!/bin/sh\necho "0, Fast Card, 1000, 0, GPU-a"; echo "1, Slow Card, 1000, 0, GPU-b"\n')
+    (tools / "nvidia-smi").chmod(0o755)
+    found.env["PATH"] = f"{tools}{os.pathsep}{found.env['PATH']}"
+
+
+def test_a_run_that_is_adopted_by_a_slot_with_another_card_stays_of_the_class_that_it_runs_on(tmp_path: Path) -> None:
+    found = study(tmp_path, {}, "--budget", "1")
+    two_cards(found)
+    found.gate(1, 0.5)
+    first = found.spawn(found.command("run", "--gpus", "0"))
+    found.waiting()
+    first.kill()
+    first.wait()
+    second = found.spawn(found.command("run", "--gpus", "1"))
+    until(lambda: "[loop] study t: going on" in found.said())
+    found.open_gate()
+    assert (second.wait(PATIENCE), table(found, "SELECT worker FROM job"), found.runs()) == (
+        0,
+        [("Fast Card",)] * 2,
+        ["exp-001", "exp-002"],
+    )
+
+
 def test_a_candidate_from_another_class_of_machine_is_compared_with_the_best_on_that_class(tmp_path: Path) -> None:
-    cards = 'echo "0, Fast Card, 1000, 0, GPU-a"; echo "1, Slow Card, 1000, 0, GPU-b"'
     slow = 'lucky = -3.0 if os.environ["CUDA_VISIBLE_DEVICES"] == "1" else 0.0'
     train = TRAIN.replace("lucky = LUCK if seed < 100_000 else -LUCK", slow) + (
         'import time\ntime.sleep(0.1 if os.environ["CUDA_VISIBLE_DEVICES"] == "0" else 0)\n'
     )
     script = {number: edit("B", 1 + number / 1000) if number == 4 else edit("A", -number / 1000) for number in range(1, 30)}
     found = study(tmp_path, script, *NOISY, "--budget", "10", "--slots", "2", "--gpus", "0,1", files={"train.py": train})
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "nvidia-smi").write_text(f"#!/bin/sh\n{cards}\n")
-    (tools / "nvidia-smi").chmod(0o755)
-    found.env["PATH"] = f"{tools}{os.pathsep}{found.env['PATH']}"
+    two_cards(found)
     done = found.call("run")
     classes = {row[0] for row in table(found, "SELECT DISTINCT worker FROM job")}
     known = json.loads(table(found, "SELECT knowledge FROM study")[0][0])

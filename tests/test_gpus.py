@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from commands import SOURCE
+from drivers import standing_in
 from overnight import gpus
 from overnight.errors import UsageError
 from overnight.gpus import Gpu, found, kfd, shares
@@ -162,50 +162,18 @@ def test_cards_of_amd_are_read_from_the_kernel(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- NVML
 
-_NVML = r"""
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-typedef struct { unsigned pid; unsigned long long used; unsigned gi, ci; } row;
-typedef struct { unsigned long long total, free, used; } memory;
-static int mode(const char *name) { const char *said = getenv("FAKE_NVML"); return said && !strcmp(said, name); }
-int nvmlInitWithFlags(unsigned flags) { while (mode("hang")) sleep(1); return mode("mismatch") ? 18 : 0; }
-int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
-int nvmlShutdown(void) { return 0; }
-const char *nvmlErrorString(int code) { return code == 15 ? "GPU is lost" : "Driver/library version mismatch"; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = 3; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(long)(index + 1); return index == 2 ? 15 : 0; }
-int nvmlDeviceGetName(void *device, char *name, unsigned length) { snprintf(name, length, (long)device > 9 ? "NVIDIA H100 MIG 1g.10gb" : "NVIDIA H100"); return 0; }
-int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) { snprintf(uuid, length, (long)device > 9 ? "MIG-%ld" : "GPU-%ld", (long)device); return 0; }
-int nvmlDeviceGetMemoryInfo(void *device, memory *found) { found->total = (unsigned long long)((long)device > 9 ? 10 : 80) << 30; found->used = 5 << 20; return 0; }
-int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *then) { *now = *then = (long)device == 2; return (long)device == 1 ? 3 : 0; }
-int nvmlDeviceGetMaxMigDeviceCount(void *device, unsigned *count) { *count = 3; return 0; }
-int nvmlDeviceGetMigDeviceHandleByIndex(void *device, unsigned index, void **slice) { *slice = (void *)(long)(10 + index); return index == 1 ? 6 : 0; }
-int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, row *rows) {
-    if ((long)device != 1) { *count = 0; return 0; }
-    if (*count < 2) { *count = 2; return 7; }
-    *count = 2; memset(rows, 0, 2 * sizeof *rows); rows[0].pid = 9; rows[1].pid = 8;
-    return 0;
-}
-"""
-
 
 @pytest.fixture
 def nvml(tmp_path: Path) -> Callable[[str], list[str]]:
     """What is found by a process of its own with a library that stands for the driver's, in a given mode."""
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler to make a stand-in for the driver's library")
-    (tmp_path / "fake.c").write_text(_NVML)
-    name = "libnvidia-ml.so.1"
-    subprocess.run(["cc", "-w", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", name, "fake.c"], cwd=tmp_path, check=True)
+    driver = standing_in(tmp_path)
     script = (
         "from overnight import gpus; gpus._PATIENCE = 0.5; told = gpus.look(); print(told.by or told.trouble)\n"
         "for card in told.cards: print(card)\nimport os; os._exit(0)"
     )
 
     def ask(mode: str) -> list[str]:
-        env = {"PATH": "/nowhere", "OVERNIGHT_NVML": str(tmp_path / name), "FAKE_NVML": mode, "PYTHONPATH": SOURCE}
+        env = {"PATH": "/nowhere", **driver, "FAKE_NVML": mode, "PYTHONPATH": SOURCE}
         return subprocess.run([sys.executable, "-u", "-c", script], env=env, capture_output=True, text=True, check=True).stdout.splitlines()
 
     return ask

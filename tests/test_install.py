@@ -21,9 +21,11 @@ OWN = {
 
 
 def tree(home: Path) -> dict[str, bytes]:
-    """Every file of a home but our own notes, and every folder."""
-    found = [path for path in sorted(home.rglob("*")) if ".local" not in path.parts]
-    return {str(path.relative_to(home)): path.read_bytes() if path.is_file() else b"" for path in found}
+    """Every file of a home, its rights with it, and every folder."""
+    return {
+        str(path.relative_to(home)): b"%o " % path.stat().st_mode + (path.read_bytes() if path.is_file() else b"")
+        for path in sorted(home.rglob("*"))
+    }
 
 
 def home_of(folder: Path, agent: str, *, own: bool) -> dict[str, str]:
@@ -40,10 +42,21 @@ def test_uninstall_leaves_a_home_as_it_was_before(tmp_path: Path, agent: str, ow
     environ = home_of(tmp_path, agent, own=own)
     before = tree(tmp_path)
     install(agent, environ)
-    install(agent, environ)
+    install(agent, environ, short=True)
     assert tree(tmp_path) != before
     uninstall(agent, environ)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("agent", plugins.AGENTS)
+def test_bare_names_are_there_while_they_are_wanted(tmp_path: Path, agent: str) -> None:
+    environ = home_of(tmp_path, agent, own=False)
+    install(agent, environ)
+    before = tree(tmp_path)
+    bare = {path for path in install(agent, environ, short=True).written if Path(path).stem in plugins.COMMANDS}
+    install(agent, environ)
+    told = {name: text for name, text in tree(tmp_path).items() if ".local" not in name}
+    assert (len(bare) >= 5, told) == (True, {name: text for name, text in before.items() if ".local" not in name})
 
 
 @pytest.mark.parametrize("agent", ["claude", "gemini"])

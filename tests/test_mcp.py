@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from mcp import Client, MCPError
 
@@ -20,9 +21,24 @@ from yards import until
 _SERVE = ["-m", "overnight", "mcp"]
 _ISSUED = {
     "hub_submit", "hub_list", "hub_watch", "hub_cancel", "dag_from_yaml", "dag_status", "loop_start", "loop_status", "loop_stop", "experiments", "experiment",
-    "idea_add", "ideas", "plan", "implement", "note_add", "note_search", "report",
+    "idea_add", "ideas", "plan", "implement", "note_add", "note_search", "report", "trial_begin", "trial_run", "trial_settle",
 }  # fmt: skip
-_CHANGES = {"hub_submit", "hub_cancel", "dag_from_yaml", "loop_start", "loop_stop", "idea_add", "ideas", "plan", "implement", "note_add"}
+_CHANGES = {
+    "hub_submit",
+    "hub_cancel",
+    "dag_from_yaml",
+    "dag_cancel",
+    "trial_begin",
+    "trial_run",
+    "trial_settle",
+    "loop_start",
+    "loop_stop",
+    "idea_add",
+    "ideas",
+    "plan",
+    "implement",
+    "note_add",
+}
 
 
 @pytest.fixture
@@ -54,7 +70,7 @@ def test_every_argument_is_explained() -> None:
 def test_what_spends_or_ends_says_so() -> None:
     tools = {tool.name: tool for tool in in_process(lambda client: client.list_tools()).tools}
     assert {name for name, tool in tools.items() if not tool.annotations.read_only_hint} == _CHANGES
-    assert {name for name, tool in tools.items() if tool.annotations.destructive_hint} == {"hub_cancel", "loop_stop"}
+    assert {name for name, tool in tools.items() if tool.annotations.destructive_hint} == {"hub_cancel", "dag_cancel", "loop_stop"}
     spending = {name for name, tool in tools.items() if tool.annotations.open_world_hint}
     assert (
         {name for name, tool in tools.items() if "SPENDS" in tool.description}
@@ -120,6 +136,28 @@ def test_an_error_of_a_loop_carries_its_code_and_hint(study: studies.Study) -> N
     )
 
 
+def test_an_agent_makes_a_trial_by_the_tools_and_hears_how_it_goes(study: studies.Study) -> None:
+    heard = clients.Heard()
+
+    async def work(client: Client) -> list[dict[str, Any]]:
+        begun = answer(await client.call_tool("trial_begin", {"tag": "t"}))
+        refused = answer(await client.call_tool("trial_run", {"hypothesis": "nothing"}))
+        await anyio.Path(begun["path"], "train.py").write_text("print('@loss=0.5')\n")
+        ran = answer(await client.call_tool("trial_run", {"hypothesis": "half"}, progress_callback=heard.hear))
+        seen = answer(await client.call_tool("trial_show", {}))
+        return [begun, refused, ran, seen, answer(await client.call_tool("trial_settle", {}))]
+
+    begun, refused, ran, seen, settled = spoken(study.root, study.env, work)
+    assert (begun["state"], begun["editable"], "Edit only: `train.py`" in begun["brief"], refused["error"]["code"]) == ("open", ["train.py"], True, "E-NO-EDIT")  # fmt: skip
+    assert (ran["state"], ran["values"], ran["expected"]["decision"], any("half" in line for line in heard)) == (
+        "measured",
+        [0.5],
+        "keep",
+        True,
+    )
+    assert (seen["expected"]["decision"], settled["state"], settled["experiment"]["decision"]) == ("keep", "settled", "keep")
+
+
 def test_notes_and_ideas_are_written_and_found(study: studies.Study) -> None:
     assert study.call("run", "--budget", "0").code == 0
     note, found, idea, queue = asked(
@@ -132,7 +170,7 @@ def test_resources_tell_of_the_study(study: studies.Study) -> None:
     assert study.call("run", "--budget", "1").code == 0
 
     async def work(client: Client) -> dict[str, str]:
-        addresses = [address.replace("{which}", "best") for address in told.RESOURCES]
+        addresses = [address.replace("{which}", "best") for address in told.RESOURCES if "{dag}" not in address]
         return {each: (await client.read_resource(each)).contents[0].text for each in addresses}  # type: ignore[union-attr] # all are texts
 
     found = spoken(study.root, study.env, work)

@@ -10,11 +10,12 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 
 import clients
 import studies
-from clients import Heard, answer, asked, settings, spoken
+from clients import Heard, answer, asked, in_process, settings, spoken
+from commands import processes
 from planned import planned, task
 from studies import ended  # noqa: F401 - a fixture that every test gets
 from yards import Yard, until
@@ -117,3 +118,63 @@ def test_a_pipeline_that_is_no_pipeline_is_refused_with_its_line(tmp_path: Path)
         tmp_path / "here", {"HOME": str(tmp_path)}, ("dag_from_yaml", {"yaml_content": "name: x\nnodes: 3\n"}), ("dag_status", {})
     )
     assert (found["error"]["code"], found["error"]["message"][:15], none["error"]["code"]) == ("E-PIPELINE", "yaml_content:2:", "E-NO-DAG")
+
+
+_WORK = """
+name: night
+nodes:
+  - {name: prepare, command: echo 3 > rows}
+  - {name: train, command: "echo training; echo @loss=0.5; cat rows", needs: prepare}
+"""
+
+
+def _folder(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A folder whose settings take the walls away, and the variables of a server there."""
+    (tmp_path / "here").mkdir()
+    settings(tmp_path / "here", {"unsafe_no_sandbox": True})
+    return tmp_path / "here", {"HOME": str(tmp_path)}
+
+
+def test_a_pipeline_is_begun_followed_to_its_success_and_the_log_of_a_node_is_read(tmp_path: Path) -> None:
+    async def work(client: Client) -> tuple[Any, Heard, Any, str]:
+        begun = answer(await client.call_tool("dag_from_yaml", {"yaml_content": _WORK}))
+        said = Heard()
+        done = answer(await client.call_tool("dag_status", {"dag": begun["id"], "seconds": 50}, progress_callback=said.hear))
+        log = (await client.read_resource(f"overnight://pipelines/{begun['id']}/train/log")).contents[0]
+        return begun, said, done, log.text  # type: ignore[union-attr] # it is a text
+
+    begun, said, done, log = spoken(*_folder(tmp_path), work)
+    assert (begun["id"], done["state"], [(row["task"], row["state"], row["metrics"]) for row in done["nodes"]], log) == (
+        "dag-1",
+        "SUCCEEDED",
+        [("prepare", "SUCCEEDED", {}), ("train", "SUCCEEDED", {"loss": 0.5})],
+        "training\n@loss=0.5\n3\n",
+    )
+    assert [line for line in said if "(" not in line] == ["[prepare] started", "[train] started", "[train] @loss=0.5"]
+
+
+def test_a_pipeline_that_fails_is_no_error_of_the_call_and_says_which_node_and_why(tmp_path: Path) -> None:
+    text = _WORK.replace("echo training", "echo no memory >&2; exit 7")
+    _, done = asked(*_folder(tmp_path), ("dag_from_yaml", {"yaml_content": text}), ("dag_status", {"seconds": 50}))
+    assert (done["state"], [(row["state"], row["cause"]) for row in done["nodes"]]) == (
+        "FAILED",
+        [("SUCCEEDED", ""), ("FAILED", "exit code 7")],
+    )
+
+
+def test_a_pipeline_is_cancelled_with_what_runs(tmp_path: Path, mark: str) -> None:
+    text = f"nodes: [{{name: long, command: sleep {mark}}}]"
+    root, env = _folder(tmp_path)
+    _, gone, seen = asked(root, env, ("dag_from_yaml", {"yaml_content": text}), ("dag_cancel", {"dag": "dag-1"}), ("dag_status", {}))
+    assert (gone["state"], seen["state"], processes(mark)) == ("CANCELLED", "CANCELLED", [])
+
+
+def test_a_log_of_a_pipeline_that_is_not_there_is_an_error_with_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERNIGHT_HUB", str(tmp_path))
+
+    async def work(client: Client) -> str:
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource("overnight://pipelines/dag-7/train/log")
+        return str(caught.value)
+
+    assert "E-NO-DAG" in in_process(work)

@@ -54,7 +54,7 @@ def environ(study: studies.Study, server: ModelServer, programs: Path) -> dict[s
     return {
         **study.env, "PATH": f"{programs}:{study.env['PATH']}", "ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": "sk-ant-of-the-tests",
         "OPENAI_API_KEY": "sk-of-the-tests", "CODEX_API_KEY": "sk-of-the-tests", "OVERNIGHT_HUB": f"{study.out}/hub", "ENABLE_TOOL_SEARCH": "false",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "MCP_CONNECTION_NONBLOCKING": "false",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "MCP_CONNECTION_NONBLOCKING": "false", "MCP_CONNECT_TIMEOUT_MS": "60000", "MCP_TIMEOUT": "60000",
     }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def inspected(root: Path, method: str, *more: str) -> Any:
 @pytest.mark.slow  # a minute and more to install it
 def test_the_inspector_lists_tools_resources_and_prompts(tmp_path: Path) -> None:
     told = [inspected(tmp_path, f"{what}/list")[0][what] for what in ("tools", "resources", "prompts")]
-    assert [len(rows) for rows in told] == [19, 5, 5]
+    assert [len(rows) for rows in told] == [23, 5, 5]
 
 
 @pytest.mark.slow  # a minute and more to install it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -16,18 +15,13 @@ from commands import PATIENCE, processes, run, shell, until
 from overnight.errors import OvernightError, UnreachableError, UsageError
 from overnight.executors.ray import RayExecutor
 from overnight.models import JobState
+from ports import free_port
 from studies import ended  # noqa: F401 - a fixture that every test gets
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "jobs"
-
-
-def closed_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.mark.parametrize("word", ["--gpus=1", "num-gpus=1", "--num-gpus", "--num-gpus=many", "--resources={"])
@@ -38,9 +32,9 @@ def test_a_word_that_is_none_of_its_own_is_refused(root: Path, word: str) -> Non
 
 
 def test_a_service_that_is_not_there_is_told_before_anything_is_spent(root: Path) -> None:
-    address = f"http://127.0.0.1:{closed_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(UnreachableError) as caught:
-        RayExecutor(root, (f"--address={address}",)).check(60, 0)
+        RayExecutor(root, (f"--address={address}",)).check(shell("true"))
     assert (caught.value.code, address in caught.value.message, caught.value.exit_code) == ("E-RAY-DOWN", True, 7)
 
 
@@ -56,12 +50,12 @@ def test_a_job_gets_the_gpus_that_ray_gives_it(root: Path) -> None:
 def test_more_gpus_than_the_cluster_has_are_refused_before_anything_is_spent(root: Path) -> None:
     def enough() -> bool:  # the cluster tells what it has a moment after it has begun
         try:
-            RayExecutor(root).check(60, 5)
+            RayExecutor(root).check(shell("true", gpus=("0", "1", "2", "3", "4")))
         except OvernightError as exc:
             return exc.message == "Ray would never start such jobs: 5 GPUs wanted, 4 in the whole cluster"
         return False
 
-    assert (until(enough), RayExecutor(root).check(60, 4)) == (True, None)  # type: ignore[func-returns-value] # it does not raise
+    assert (until(enough), RayExecutor(root).check(shell("true", gpus=("0", "1", "2", "3")))) == (True, None)  # type: ignore[func-returns-value] # it does not raise
 
 
 @pytest.mark.usefixtures("ray")

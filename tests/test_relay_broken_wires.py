@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -172,6 +174,53 @@ def test_a_request_that_was_cut_after_it_was_done_gets_the_answer_that_was_given
         bad.reset()
         thread.join()
     assert (found, counted.done) == ([b"did second"], {b"first": 1, b"second": 1})
+
+
+def test_a_request_that_its_hub_took_along_is_answered_by_the_next_hub(house: Relay) -> None:
+    found, asked, done = queue.SimpleQueue[bytes](), threading.Event(), threading.Event()
+
+    def never(_who: object, _payload: bytes) -> bytes:
+        asked.set()
+        done.wait()
+        return b"of the first"
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(done.set)
+        link = stack.enter_context(Link(house.joined("worker", "left")))
+        with house.hub() as first:
+            first.serve("ask", never)
+            thread = threading.Thread(target=lambda: found.put(link.request("ask", b"", 60)))
+            thread.start()
+            assert asked.wait(60)
+        second = stack.enter_context(house.hub())
+        second.serve("ask", lambda _who, _payload: b"of the second")
+        thread.join()
+    assert found.get_nowait() == b"of the second"
+
+
+def test_a_request_that_takes_long_is_done_once(house: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overnight.hub.asking._SILENCE", 0.02)
+    monkeypatch.setattr("overnight.hub.sessions.KEPT", 2)
+    found, count, go_on = queue.SimpleQueue[bytes](), [], threading.Event()
+
+    def slow(_who: object, payload: bytes) -> bytes:
+        count.append(payload)
+        go_on.wait(60 if payload == b"long" else 0)
+        return payload
+
+    with house.hub() as hub, Link(house.joined("worker", "patient")) as link:
+        hub.serve("ask", slow)
+        thread = threading.Thread(target=lambda: found.put(link.request("ask", b"long", 60)))
+        thread.start()
+        assert until(lambda: count == [b"long"])
+        sessions = hub._answerer._sessions.alive("patient", 0.0)
+        for _ in range(5):
+            link.request("ask", b"short")
+        heard = max(each.heard for each in sessions)
+        assert until(lambda: max(each.heard for each in sessions) > heard + 4)  # it was asked after
+        go_on.set()
+        thread.join()
+    assert (found.get_nowait(), count) == (b"long", [b"long", *[b"short"] * 5])
 
 
 @pytest.mark.parametrize("way", ["there", "back"])

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +16,8 @@ from overnight.errors import NotAllowedError, OvernightError, UsageError
 from overnight.hub import certificates, enrol, folder, invitation, keys
 from overnight.hub.invitation import Line
 from overnight.hub.link import Link
-from relays import Relay, free_port, relay
+from ports import free_port
+from relays import Relay, answering, relay, said
 
 
 @pytest.fixture(scope="module")
@@ -211,55 +209,18 @@ def test_a_certificate_for_another_name_is_said(line: Line) -> None:
     assert "127.0.0.2" in str(refused(replace(line, host="127.0.0.2"), "E-RELAY-NAME", 4))
 
 
-@contextlib.contextmanager
-def answering(port: int, answer: Callable[[socket.socket], object], pair: certificates.Pair | None, tmp_path: Path) -> Iterator[None]:
-    """Something else at the relay's address: with its certificate, so that TLS finds nothing wrong, or without TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    if pair is not None:
-        (tmp_path / "cert.pem").write_bytes(pair.certificate)
-        (tmp_path / "key.pem").write_bytes(pair.key)
-        context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-
-    def serve() -> None:
-        while True:
-            try:
-                wire, _ = listener.accept()
-            except OSError:
-                return
-            with contextlib.suppress(OSError), wire, context.wrap_socket(wire, server_side=True) if pair else wire as found:
-                found.settimeout(20)
-                answer(found)
-
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def _http(status: bytes) -> Callable[[socket.socket], object]:
-    def answer(wire: socket.socket) -> None:
-        if wire.recv(65536):
-            wire.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-
-    return answer
-
-
 @pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request", b"403 Forbidden", b"502 Bad Gateway"])
 def test_a_proxy_that_breaks_websocket_is_told_from_a_relay_that_is_away(house: Relay, line: Line, tmp_path: Path, status: bytes) -> None:
     pair = certificates.Pair((house.folder.path / "server.pem").read_bytes(), (house.folder.path / "server.key").read_bytes())
     port = free_port()
-    with answering(port, _http(status), pair, tmp_path):
+    with answering(port, said(status), pair, tmp_path):
         found = refused(replace(line, port=port, host="127.0.0.1"), "E-RELAY-WEBSOCKET", 7)
     assert (f"HTTP {status[:3].decode()}" in found.message, "proxy" in found.why) == (True, True)
 
 
 def test_something_that_does_not_speak_tls_is_said(line: Line, tmp_path: Path) -> None:
     port = free_port()
-    with answering(port, _http(b"200 OK"), None, tmp_path):
+    with answering(port, said(b"200 OK"), None, tmp_path):
         refused(replace(line, port=port, host="127.0.0.1"), "E-RELAY-TLS", 7)
 
 
@@ -279,7 +240,7 @@ def _dated(tmp_path: Path, days: float) -> Iterator[Line]:
     now = time.time()
     found, port = folder.make(tmp_path / "relay", "localhost", 1, ("", ""), now), free_port()
     above = certificates.Pair(found.authority(), (found.path / "authority.key").read_bytes())
-    with answering(port, _http(b"200 OK"), certificates.server(above, "localhost", now + days * 86400), tmp_path):
+    with answering(port, said(b"200 OK"), certificates.server(above, "localhost", now + days * 86400), tmp_path):
         yield replace(enrol.invite(found, "worker", "w", now), port=port)
 
 

@@ -15,7 +15,8 @@ from overnight.errors import NotAllowedError, OvernightError, UnreachableError, 
 from overnight.hub import certificates, credentials, enrol, folder, invitation, keys, steering
 from overnight.hub.invitation import Line
 from overnight.hub.link import Link
-from relays import Relay, free_port, relay
+from ports import free_port
+from relays import Relay, relay
 
 
 @pytest.fixture(scope="module")

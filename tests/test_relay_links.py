@@ -6,13 +6,18 @@ import os
 import queue
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import nats.js.client
 import pytest
 
 from overnight.errors import NotFoundError, UnreachableError, UsageError
 from overnight.hub.link import Link
 from relays import Relay, relay, until
+
+PushSubscription = nats.js.client.JetStreamContext.PushSubscription
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def test_an_error_of_the_hub_is_raised_where_it_was_asked(hub: Link, worker: Lin
 def test_a_fault_in_a_handler_is_told_and_the_hub_goes_on(hub: Link, worker: Link) -> None:
     hub.serve("fault", lambda _who, _payload: bytes([1 // 0]))
     hub.serve("back", lambda _who, payload: payload)
-    with pytest.raises(Exception, match="the hub failed: ZeroDivisionError"):
+    with pytest.raises(UnreachableError, match="the hub failed: ZeroDivisionError"):  # workers try again, and no job fails for it
         worker.request("fault", b"")
     assert worker.request("back", b"on") == b"on"
 
@@ -173,6 +178,21 @@ def test_megabytes_of_log_are_followed_without_a_gap(hub: Link, worker: Link) ->
     for number, chunk in enumerate(chunks):
         worker.publish("log", "job-e", f"{number}", chunk)
     assert b"".join(each.payload for each in hub.follow("log.w1.job-e", patience=0.5)) == b"".join(chunks)
+
+
+@pytest.mark.parametrize("kind", ["lost", "doubled"])
+def test_who_follows_gets_each_message_once_though_one_is_dropped_or_doubled_on_the_way(
+    hub: Link, worker: Link, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    real, seen = PushSubscription.next_msg, list[Any]()
+
+    async def next_msg(self: PushSubscription, patience: float | None = 1.0) -> Any:
+        seen.append(await real(self, patience) if len(seen) != 3 or kind == "lost" else seen[-1])
+        return seen[-1] if len(seen) != 3 or kind == "doubled" else await next_msg(self, patience)
+
+    monkeypatch.setattr(PushSubscription, "next_msg", next_msg)
+    numbers = [worker.publish("evt", f"job-{kind}", f"{number}", b"x") for number in range(8)]
+    assert [each.sequence for each in islice(hub.follow(f"evt.w1.job-{kind}", patience=5), len(numbers))] == numbers
 
 
 def test_what_is_kept_elsewhere_can_be_forgotten(hub: Link, worker: Link) -> None:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from commands import SOURCE
 from hubs import offer
+from machines import Machine
 from overnight.app import hub as hubs
 from overnight.app import joining, serving, watching
 from overnight.errors import NotAllowedError, NotFoundError, OvernightError
 from overnight.models import JobState
 from overnight.queue.words import HubJob, Query, Stream, Submission
 from overnight.testing import repository
-from relays import free_port, until
+from ports import free_port
+from relays import until
+from worlds import World
 
 TRAIN = """
 import pathlib
@@ -32,56 +30,6 @@ pathlib.Path("weights.bin").write_bytes(b"w" * 700_000)
 """
 
 
-class Machine:
-    """A machine: a home, and the command in it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        home.mkdir()
-        self.env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": SOURCE, "OVERNIGHT_WORKER_ROOM": "1000000"}
-        self.running = contextlib.ExitStack()
-
-    def run(self, *words: str, code: int = 0, cwd: Path | None = None) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "overnight", *words],
-            env=self.env,
-            cwd=cwd or self.home,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
-        return done.stdout if code == 0 else done.stderr
-
-    def json(self, *words: str, **more: Any) -> Any:
-        cut = words.index("--") if "--" in words else len(words)
-        return json.loads(self.run(*words[:cut], "--json", *words[cut:], **more))
-
-    def behind(self, *words: str) -> subprocess.Popen[bytes]:
-        log = (self.home / f"{words[0]}.log").open("wb")
-        process = subprocess.Popen([sys.executable, "-m", "overnight", *words], env=self.env, cwd=self.home, stdout=log, stderr=log)
-        log.close()
-        self.running.callback(_end, process)
-        return process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
-
-
-class World:
-    """A relay with its hub, a worker and a laptop."""
-
-    def __init__(self, path: Path) -> None:
-        self.server, self.worker, self.laptop = Machine(path / "server"), Machine(path / "worker"), Machine(path / "laptop")
-
-    def line(self, kind: str, name: str) -> str:
-        line: str = self.server.json("relay", "invite", kind, name)["line"]
-        return line
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     found = World(tmp_path_factory.mktemp("world"))
@@ -89,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         found.server.run("relay", "init", "--host", "localhost", "--port", str(free_port()))
         found.server.run("relay", "start", "--background")
         found.server.running.callback(found.server.run, "relay", "stop")
-        found.server.behind("hub", "start")
+        found.hub = found.server.behind("hub", "start")
         found.worker.run("worker", "join", found.line("worker", "gpu-1"))
         found.worker.behind("worker", "start", "--gpus", "2")
         found.laptop.run("join", found.line("client", "laptop"))
@@ -116,6 +64,52 @@ def test_a_job_of_the_laptop_runs_on_the_worker_with_the_laptops_code(world: Wor
     assert (told["state"], told["worker"], told["metrics"], (project / "brought" / "weights.bin").read_bytes() == b"w" * 700_000) == (
         "SUCCEEDED", "gpu-1", {"loss": 0.3}, True,
     )  # fmt: skip
+
+
+PIPELINE = f"""
+nodes:
+  - {{name: a, command: "{sys.executable} -I -S train.py", gpu_count: 1, outputs: weights.bin}}
+  - {{name: b, command: "mkdir out; wc -c < weights.bin > out/n; ln -s n out/latest; rm weights.bin; yes | head -c 9000000 > out/big", needs: a}}
+  - {{name: c, command: "test $(wc -c < out/big) = 9000000; echo @big=$?; echo @n=$(cat out/latest) @need={{{{ a.loss }}}}", needs: [a, b]}}
+"""
+
+
+def test_a_pipeline_of_the_laptop_runs_on_the_worker_and_its_files_travel_from_stage_to_stage(world: World, project: Path) -> None:
+    (project / "pipeline.yaml").write_text(PIPELINE)
+    said = world.laptop.run("dag", "run", "pipeline.yaml", "--executor", "hub", cwd=project)
+    again = world.laptop.run("dag", "run", "pipeline.yaml", "--executor", "hub", cwd=project)
+    told = world.laptop.json("dag", "status", "dag-1")["nodes"]
+    assert ([row["metrics"] for row in told][2], "dag-1 SUCCEEDED: 3 succeeded" in said, "dag-2 SUCCEEDED: 3 cached" in again) == (
+        {"n": 700_000.0, "need": 0.3, "big": 0.0},
+        True,
+        True,
+    )
+
+
+@pytest.mark.slow
+def test_a_pipeline_outlives_the_end_of_the_hub_behind_the_relay(world: World, project: Path) -> None:
+    (project / "pipeline.yaml").write_text(
+        "nodes: [{name: slow, command: sleep 20; echo 1 > x}, {name: after, command: cat x, needs: slow}]"
+    )
+    conductor = world.laptop.behind("dag", "run", str(project / "pipeline.yaml"), "--executor", "hub")
+    assert until(lambda: any(job["state"] == "RUNNING" for job in world.laptop.json("hub", "list")["jobs"]))
+    assert world.hub is not None
+    world.hub.kill()
+    world.hub.wait()
+    world.hub = world.server.behind("hub", "start")
+    attempts = [job["attempt"] for job in world.laptop.json("hub", "list", "--all")["jobs"] if job["name"].endswith("-slow.1")]
+    assert (conductor.wait(60), attempts) == (0, [1])
+
+
+@pytest.mark.slow
+def test_a_study_of_the_laptop_over_a_pipeline_runs_it_with_the_workers_own_program(world: World, tmp_path: Path) -> None:
+    text = "nodes: [{name: prepare, command: echo 4 > width}, {name: train, command: python3 -I -S train.py, needs: prepare}]"
+    train = "lr = 0.1\nprint(f'@loss={(lr - 0.03) ** 2 + 1 / int(open(\"width\").read()):.6f}')\n"
+    project = repository(tmp_path / "repository", {"train.py": train, "pipeline.yaml": text})
+    words = ("--metric", "loss", "--direction", "minimize", "--budget", "1", "--baseline-runs", "1", "--pipeline", "pipeline.yaml")
+    world.laptop.run("run", "--executor", "hub", "--unsafe-no-sandbox", *words, cwd=project)
+    rows = json.loads(world.laptop.run("ls", "--json", cwd=project))
+    assert [row["value"] is not None for row in rows] == [True, True]
 
 
 def test_a_study_of_the_laptop_runs_on_the_worker_and_its_artefact_is_measured_on_the_laptop(world: World, tmp_path: Path) -> None:
@@ -190,8 +184,22 @@ def test_code_is_given_to_who_has_the_attempt_alone(world: World, laptop: hubs.R
             link.request("code-wanted", row)
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"job": 1}', b'{"job": "x", "attempt": "1", "known": 3}', b"\xff", b"[" * 5000])
-@pytest.mark.parametrize("verb", ["code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"job": 1}',
+        b'{"job": "x", "attempt": "1", "known": 3, "files": 3}',
+        b'{"files": [{"path": "x", "size": "y", "sha256": "../../x"}]}',
+        b"\xff",
+        b"[" * 5000,
+    ],
+)
+@pytest.mark.parametrize(
+    "verb", ["code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted", "handed-known", "handed-sent", "handed-wanted"]
+)
 def test_nonsense_about_code_and_outputs_is_an_error_of_who_says_it(world: World, verb: str, data: bytes) -> None:
     with joining.linked(world.worker.env, "worker") as link, pytest.raises(OvernightError) as found:
         link.request(verb, data)
@@ -207,10 +215,44 @@ def test_the_owner_sees_everybodys_jobs_on_the_relays_machine(world: World, lapt
 def test_a_client_that_the_worker_does_not_allow_is_not_served_there(world: World, laptop: hubs.Reached) -> None:
     joining.allow(world.worker.env, ["somebody-else"])
     try:
-        found = over(laptop, hubs.submit(laptop, Submission(("true",)), None).id)
+        assert until(lambda: laptop.desk.workers()[0].machine.clients == ())
+        with pytest.raises(NotAllowedError, match="no worker runs jobs of 'laptop'"):
+            hubs.submit(laptop, Submission(("true",)), None)
+        waiting = hubs.submit(laptop, Submission(("true",), wait=True), None)
     finally:
         joining.allow(world.worker.env, [joining.ALL])
-    assert (found.state, "jobs of 'laptop' may not run here" in found.cause) == (JobState.FAILED, True)
+    assert (waiting.state, waiting.cause, over(laptop, waiting.id).state) == (
+        JobState.QUEUED, "no worker runs jobs of 'laptop'", JobState.SUCCEEDED,
+    )  # fmt: skip
+
+
+def test_a_job_of_the_laptop_reads_nothing_of_the_worker_that_its_owner_does_not_share(world: World, laptop: hubs.Reached) -> None:
+    secret = world.worker.home / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("TOPSECRET")
+    with pytest.raises(NotAllowedError, match="E-NOT-SHARED"):
+        hubs.submit(laptop, Submission(("true",), inputs=(str(secret),)), None)
+    ways = (
+        {"extras": (str(secret),)}, {"env": {"VIRTUAL_ENV": str(secret)}}, {"env": {"HF_HOME": str(secret)}}, {"env": {"PATH": f"{secret}:/usr/bin:/bin"}},
+        {"env": {"PYTHONPATH": str(secret)}},
+    )  # fmt: skip
+    found = [hubs.submit(laptop, Submission((f"cat {secret}/key",), **way), None).id for way in ways]
+    ended = [over(laptop, job) for job in found]
+    told = [b"".join(watching.raw(laptop, job, 0, 0)) for job in ended]
+    assert ([job.state for job in ended], [b"TOPSECRET" in text for text in told]) == ([JobState.FAILED] * len(ways), [False] * len(ways))
+
+
+def test_a_worker_that_is_cut_off_is_shown_as_revoked_at_once(world: World, laptop: hubs.Reached, tmp_path: Path) -> None:
+    gone = Machine(tmp_path / "gone")
+    with gone.running:
+        gone.run("worker", "join", world.line("worker", "gone"))
+        gone.behind("worker", "start", "--gpus", "0")
+        assert until(lambda: any(each.machine.name == "gone" and each.alive for each in laptop.desk.workers()))
+        world.server.run("relay", "revoke", "gone")
+        far = {each.machine.name: (each.revoked, each.alive) for each in laptop.desk.workers()}
+        near = {each["name"]: each["revoked"] for each in world.server.json("hub", "workers")["workers"]}
+        shown = next(line for line in world.server.run("hub", "workers").splitlines() if line.startswith("gone"))
+    assert (far["gone"], far["gpu-1"], near, shown.split()[1]) == ((True, False), (False, True), {"gone": True, "gpu-1": False}, "revoked")
 
 
 def test_a_worker_cannot_call_itself_otherwise_than_it_has_joined(world: World) -> None:
@@ -225,3 +267,22 @@ def test_the_status_of_the_relay_names_who_is_there(world: World) -> None:
     found = world.server.json("relay", "status")
     connected = {row["name"]: row["connected"] for row in found["members"]}
     assert (found["up"], found["hub"], connected["gpu-1"]) == (True, True, True)
+
+
+class Heard:
+    """A link that notes what it is to answer, each time that it is told."""
+
+    def __init__(self) -> None:
+        self.verbs: list[set[str]] = []
+
+    def serve_all(self, handlers: Mapping[str, object]) -> None:
+        self.verbs.append(set(handlers))
+
+
+def test_who_asks_a_hub_that_is_just_starting_finds_all_verbs_or_nobody(tmp_path: Path) -> None:
+    link: Any = Heard()
+    unused: Any = None
+    serving.serve_hub(link, unused, unused, hubs.HubPlace(tmp_path))
+    assert link.verbs == [
+        {"ask", "code-known", "code-sent", "code-wanted", "outputs-sent", "output-wanted", "handed-known", "handed-sent", "handed-wanted"}
+    ]

@@ -171,7 +171,7 @@ A = 1.0
 B = 1.0
 if A + B < 2:
     open({out!r} + "/at." + os.environ["OVERNIGHT_EXPERIMENT_ID"], "w").close()
-until = time.monotonic() + 30
+until = time.monotonic() + 150
 while 1 < A + B < 2 and len([x for x in os.listdir({out!r}) if x.startswith("at.")]) < 2 and time.monotonic() < until:
     time.sleep(0.01)
 print("@loss=" + str(A + B))

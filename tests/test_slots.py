@@ -12,7 +12,7 @@ import os, time
 out = {out!r}
 name = os.environ["OVERNIGHT_EXPERIMENT_ID"]
 open(out + "/at." + name, "w").write(os.getcwd() + " " + os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
-until = time.monotonic() + 30
+until = time.monotonic() + 150
 while name != "exp-001" and len([x for x in os.listdir(out) if x.startswith("at.exp") and x != "at.exp-001"]) < 3:
     time.sleep(0.01)
     if time.monotonic() > until:
@@ -46,7 +46,7 @@ A = 1.0
 B = 1.0
 if A + B < 2:
     open({out!r} + "/at." + os.environ["OVERNIGHT_EXPERIMENT_ID"], "w").close()
-until = time.monotonic() + 30
+until = time.monotonic() + 150
 while A + B < 2 and len([x for x in os.listdir({out!r}) if x.startswith("at.")]) < 2 and time.monotonic() < until:
     time.sleep(0.01)
 print("@loss=" + str(A + B))
@@ -77,7 +77,7 @@ def test_a_loop_with_slots_that_is_killed_adopts_all_that_was_running(tmp_path: 
     gate = "cat {out}/gate >> train.py; "
     (found.out / "gate").write_text(
         "import os, time\nopen(os.environ['GATE'] + '/pids', 'a').write(f'{os.getpid()}\\n')\n"
-        "until = time.monotonic() + 30\nwhile not os.path.exists(os.environ['GATE'] + '/go') and time.monotonic() < until:\n    time.sleep(0.01)\n"
+        "until = time.monotonic() + 150\nwhile not os.path.exists(os.environ['GATE'] + '/go') and time.monotonic() < until:\n    time.sleep(0.01)\n"
     )
     script = found.out / "agent.sh"
     script.write_text(script.read_text().replace("echo ", gate.format(out=found.out) + "echo "))

@@ -29,10 +29,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def executor(slurm: Slurm, root: Path) -> Iterator[SlurmExecutor]:  # noqa: ARG001 - the cluster has to be there
+def executor(slurm: Slurm, root: Path) -> Iterator[SlurmExecutor]:
     yield SlurmExecutor(root)
-    for folder in root.glob("*/"):
-        SlurmExecutor(root).cancel(folder.name, "the test is over")
+    slurm.start()
+    slurm.empty()
 
 
 def number(root: Path, job: str = "job.1") -> str:
@@ -96,7 +96,9 @@ def test_the_class_of_the_machine_is_in_the_status(executor: SlurmExecutor) -> N
     assert run(executor, shell("exit 0")).worker == gpus.processor()
 
 
-def test_submits_at_the_same_moment_are_one_array(executor: SlurmExecutor, root: Path) -> None:
+def test_submits_at_the_same_moment_are_one_array(executor: SlurmExecutor, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overnight.executors.slurm._TOGETHER", 1.0)  # how long a moment is: this machine may be slow
+    executor = SlurmExecutor(root)
     specs = [shell("echo done", id=f"wave-{number}.1") for number in range(5)]
     threads = [threading.Thread(target=executor.submit, args=(spec,)) for spec in specs]
     for thread in threads:
@@ -180,7 +182,7 @@ def test_what_slurm_would_never_run_is_one_error_with_its_own_words(
 ) -> None:
     refusing = SlurmExecutor(executor._root, options)
     with pytest.raises(UsageError) as checked:
-        refusing.check(seconds, 0)
+        refusing.check(shell("true", time_limit=seconds))
     with pytest.raises(JobError) as submitted:
         refusing.submit(shell("exit 0", time_limit=seconds))
     assert (checked.value.code, submitted.value.code, words in checked.value.message, words in submitted.value.message) == (
@@ -195,7 +197,7 @@ def test_what_slurm_would_never_run_is_one_error_with_its_own_words(
 def test_without_slurm_the_error_names_what_is_missing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UsageError) as checked:
-        SlurmExecutor(root).check(60, 0)
+        SlurmExecutor(root).check(shell("true", time_limit=60))
     with pytest.raises(JobError) as submitted:
         SlurmExecutor(root).submit(shell("exit 0"))
     assert [(error.value.code, error.value.message) for error in (checked, submitted)] == [("E-NO-SLURM", "sbatch is not on PATH")] * 2
@@ -205,7 +207,7 @@ def test_a_controller_that_does_not_answer_is_told_before_anything_is_spent(slur
     slurm.end("slurmctld", signal.SIGTERM)
     try:
         with pytest.raises(UnreachableError) as caught:
-            SlurmExecutor(root).check(60, 0)
+            SlurmExecutor(root).check(shell("true", time_limit=60))
     finally:
         slurm.start()
     assert (caught.value.code, caught.value.exit_code) == ("E-SLURM-DOWN", 7)

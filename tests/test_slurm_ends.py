@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from clusters import Slurm
-from commands import PATIENCE, processes, run, shell, until
+from commands import PATIENCE, processes, run, shell, supervise, until
+from overnight import jobs
 from overnight.executors.slurm import SlurmExecutor
 from overnight.executors.slurm_batch import ORDER
 from overnight.models import JobSpec, JobState
@@ -24,10 +25,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def executor(slurm: Slurm, root: Path) -> Iterator[SlurmExecutor]:  # noqa: ARG001 - the cluster has to be there
+def executor(slurm: Slurm, root: Path) -> Iterator[SlurmExecutor]:
     yield SlurmExecutor(root)
-    for folder in root.glob("*/"):
-        SlurmExecutor(root).cancel(folder.name, "the test is over")
+    slurm.start()
+    slurm.empty()
 
 
 def number(root: Path, job: str = "job.1") -> str:
@@ -57,19 +58,17 @@ def test_a_scancel_by_a_person_is_told_as_that(executor: SlurmExecutor, slurm: S
     assert (status.state, status.cause, status.taken, processes(mark)) == (JobState.CANCELLED, "cancelled: scancel", False, [])
 
 
-@pytest.mark.slow  # depends on the pace of the machine
 def test_a_job_that_is_requeued_is_lost_without_fault_and_not_run_again_in_its_folder(
     executor: SlurmExecutor, slurm: Slurm, root: Path, tmp_path: Path
 ) -> None:
     started(executor, shell(f"echo ran >> {tmp_path}/runs; echo @up=1; sleep 60"))
-    slurm.says("scontrol", "requeue", number(root))
+    slurm.put_back(number(root))
     status = executor.poll("job.1", PATIENCE)
     assert until(lambda: state(slurm, number(root)) in ("CANCELLED", ""))
     told = (status.state, status.taken, status.cause, (tmp_path / "runs").read_text())
     assert told == (JobState.LOST, True, "Slurm put it back into its queue after it had begun", "ran\n")
 
 
-@pytest.mark.slow  # depends on the pace of the machine
 def test_a_preempted_job_has_its_grace_and_is_lost_without_fault_even_if_it_ends_well(
     executor: SlurmExecutor, slurm: Slurm, tmp_path: Path
 ) -> None:
@@ -78,9 +77,32 @@ def test_a_preempted_job_has_its_grace_and_is_lost_without_fault_even_if_it_ends
     high = SlurmExecutor(executor._root, ("--exclusive", "--partition=high"))
     high.submit(shell("exit 0", id="high.1"))
     status, winner = low.poll("job.1", PATIENCE), high.poll("high.1", PATIENCE)
-    assert until(lambda: slurm.says("squeue", "-h", "--me", "-t", "PD,R").strip() == "")
+    assert until(lambda: not slurm.says("squeue", "-h", "--me"))
     told = (status.state, status.taken, winner.state, (tmp_path / "saved").exists())
     assert told == (JobState.LOST, True, JobState.SUCCEEDED, True)
+
+
+@pytest.mark.parametrize("first", ["command", "supervisor"])
+def test_a_requeued_job_is_lost_without_fault_whoever_of_its_tree_the_signal_reaches_first(
+    executor: SlurmExecutor, slurm: Slurm, root: Path, first: str
+) -> None:
+    started(executor, shell("echo @up=$$; exec sleep 60"))
+    folder = root / "job.1"
+    os.kill(int(json.loads((folder / jobs.NODE).read_text())["launch"]), signal.SIGSTOP)  # the batch script, with which the job would end
+    if first == "command":
+        os.kill(int(executor.tail("job.1", 0)[0][0].value), signal.SIGTERM)
+    else:
+        os.kill(executor.poll("job.1").pid, signal.SIGKILL)
+        supervise(folder)  # as the batch script does
+    assert until(lambda: jobs.status_from_json((folder / jobs.STATUS).read_bytes()).state.over)
+    slurm.put_back(number(root))
+    status = executor.poll("job.1", PATIENCE)
+    assert (status.state, status.taken, status.cause) == (JobState.LOST, True, "Slurm put it back into its queue after it had begun")
+
+
+def test_a_command_that_ends_itself_by_sigterm_has_failed(executor: SlurmExecutor) -> None:
+    status = run(executor, shell("kill -TERM $$"))
+    assert (status.state, status.cause, status.taken) == (JobState.FAILED, "killed by SIGTERM", False)
 
 
 def test_a_supervisor_that_is_killed_on_its_node_makes_the_job_lost(executor: SlurmExecutor, mark: str) -> None:

@@ -22,8 +22,10 @@ def on_slurm(folder: Path, steps: dict[int, str], *words: str, files: dict[str, 
     return made
 
 
-def in_queue(slurm: Slurm) -> str:
-    return slurm.says("squeue", "-h", "--me", "-o", "%A").split()[0]
+def running(slurm: Slurm) -> str:
+    """What Slurm calls the one job that runs."""
+    [found] = studies.until(lambda: slurm.says("squeue", "-h", "--me", "--states=RUNNING", "-o", "%A").split())
+    return str(found)
 
 
 def test_a_study_on_slurm_with_two_slots_keeps_what_is_better_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_a_run_that_is_put_back_into_the_queue_four_times_is_run_from_clean_file
     loop = found.spawn(found.command("run"))
     for times in range(1, 5):
         until(lambda times=times: (found.out / "pids").exists() and len((found.out / "pids").read_text().split()) == times)  # type: ignore[misc]
-        slurm.says("scontrol", "requeue", in_queue(slurm))
+        slurm.put_back(running(slurm))
     until(lambda: len((found.out / "pids").read_text().split()) == 5)
     found.open_gate()
     assert loop.wait(studies.PATIENCE) == 0

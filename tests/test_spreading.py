@@ -18,10 +18,10 @@ from commands import shell
 from overnight.app.spreading import executor_over_hub
 from overnight.errors import UnreachableError, UsageError
 from overnight.executors.hub import JOB, HubExecutor, wishes_of
-from overnight.models import JobState
+from overnight.models import NO_SECOND, JobState
 from overnight.settings import Settings
 from overnight.store import Store
-from studies import AGENT, PYTHON, Study, ended, study  # noqa: F401 - a fixture
+from studies import PYTHON, Study, ended, study  # noqa: F401 - a fixture
 from yards import LEASE, Yard, end, until
 
 SLOTS = ("--executor", "hub", "--slots", "2")
@@ -85,11 +85,10 @@ def without_walls_of_its_own(night: Study) -> Study:
 
 
 def test_a_study_runs_on_all_workers_and_ends_as_one_on_this_machine_does(two: Yard) -> None:
-    night = spread(
-        two,
-        files={"train.py": "import time\ntime.sleep(0.3)\nprint('@loss=1.0')\n"},
-        agent=AGENT.replace('echo "print', 'echo "import time; time.sleep(0.3); print'),
-    )
+    seen = two.root / "study" / "out" / "runs"
+    wait = f"until [ $(sort -u {seen} | wc -l) -ge 3 ]; do sleep 0.02; done"  # the second experiment waits for the third
+    script = f'echo "$OVERNIGHT_EXPERIMENT_ID" >> {seen}\n[ "$OVERNIGHT_EXPERIMENT_ID" = exp-001 ] || {wait}\nexec {PYTHON} train.py\n'
+    night = spread(two, files={"run.sh": script})
     rows = run(night, "--budget", "4")
     assert (len(rows), set(workers_of(two)), [row["decision"] for row in rows].count("crash"), night.faults(rows)) == (
         5,
@@ -262,6 +261,20 @@ def test_a_run_that_is_wanted_on_a_class_of_machine_goes_there_and_elsewhere_onc
     assert (first, [(each.state, each.worker) for each in states]) == (JobState.QUEUED, [(JobState.SUCCEEDED, "H100")] * 2)
 
 
-def made(folder: Path) -> HubExecutor:
+def test_a_run_goes_to_a_worker_that_it_is_not_kept_away_from_and_nowhere_if_there_is_none(
+    two: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERNIGHT_HUB", str(two.hub))
+    with made(tmp_path, verify_wait=0.2) as executor:
+        executor.submit(shell("true", away=("left",)))
+        executor.submit(shell("true", id="job.2", away=("left", "right")))
+        found = [executor.poll(job, 60) for job in ("job.1", "job.2")]
+    assert [(each.state, each.host, each.cause.endswith(NO_SECOND)) for each in found] == [
+        (JobState.SUCCEEDED, "right", False),
+        (JobState.CANCELLED, "", True),
+    ]
+
+
+def made(folder: Path, **given: Any) -> HubExecutor:
     """The executor over the hub of the environment."""
-    return executor_over_hub(folder / "jobs", (), Settings(), os.environ)
+    return executor_over_hub(folder / "jobs", (), Settings(**given), os.environ)

@@ -21,6 +21,7 @@ from overnight import jobs
 from overnight.errors import JobError
 from overnight.executors.local import LocalExecutor
 from overnight.models import JobState, JobStatus, MetricSummary
+from overnight.supervisor import tree
 
 
 @pytest.fixture
@@ -165,6 +166,24 @@ def folder_with(root: Path, script: str, status: JobStatus | None = None) -> Pat
     if status is not None:
         (folder / jobs.STATUS).write_text(jobs.status_to_json(status))
     return folder
+
+
+def test_a_sigterm_while_the_last_status_is_written_does_not_keep_it_from_being_written(
+    executor: LocalExecutor, root: Path, tmp_path: Path
+) -> None:
+    pid = running(executor, shell(f"echo @up=1; until [ -e {tmp_path}/go ]; do sleep 0.01; done")).pid
+    held = root / "job.1" / "status.next"  # what the last status is written into: as a pipe, nobody can until it has a reader
+    held.unlink()
+    os.mkfifo(held)
+    (tmp_path / "go").touch()
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    assert until(lambda: not children.read_text() and getattr(tree.read(pid), "state", "") == "S")
+    os.kill(pid, signal.SIGTERM)
+    reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    held.unlink()
+    status = executor.poll("job.1", PATIENCE)
+    os.close(reader)
+    assert (status.state, status.cause) == (JobState.SUCCEEDED, "")
 
 
 def test_the_supervisor_runs_a_job_folder_as_a_program_of_its_own(root: Path) -> None:

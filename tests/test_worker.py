@@ -46,7 +46,10 @@ def test_a_job_has_its_own_gpus_and_names(yard: Yard) -> None:
 
 def test_slots_bound_how_many_run_at_once(yard: Yard) -> None:
     yard.worker("--slots", "2")
-    script = f"touch {yard.told}/a$OVERNIGHT_JOB_ID; ls {yard.told} | grep -c ^a; sleep .1; rm {yard.told}/a$OVERNIGHT_JOB_ID"
+    script = (  # the first waits for a second
+        f"cd {yard.told}; touch a$OVERNIGHT_JOB_ID; until n=$(ls | grep -c ^a); [ $n -ge 2 ] || [ -e both ]; do sleep .02; done; touch both;"
+        " echo $n; sleep .1; rm a$OVERNIGHT_JOB_ID"
+    )
     jobs = [yard.submit(script) for _ in range(6)]
     assert [job.wait(PATIENCE) for job in jobs] == [DONE] * 6
     assert max(int(job.logs()) for job in jobs) == 2
@@ -174,7 +177,8 @@ def test_a_worker_that_is_told_to_end_gives_its_jobs_back(yard: Yard) -> None:
 # --- killed, frozen --------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_is_killed_and_started_again_goes_on_with_its_jobs(yard: Yard) -> None:
+def test_a_worker_that_is_killed_and_started_again_goes_on_with_its_jobs(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERNIGHT_HUB_LEASE", "60")  # a machine that is busy may need seconds to start a worker
     worker, job = _running(
         yard, f"for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep .05; done; while [ ! -e {yard.told}/go ]; do sleep .02; done; echo end"
     )
@@ -185,7 +189,8 @@ def test_a_worker_that_is_killed_and_started_again_goes_on_with_its_jobs(yard: Y
     assert (job.wait(PATIENCE), job.told().attempt, job.logs().split("\n")) == (DONE, 1, [*(f"line {i}" for i in range(1, 9)), "end", ""])
 
 
-def test_the_end_of_a_job_whose_worker_was_dead_is_told_by_the_next_one(yard: Yard) -> None:
+def test_the_end_of_a_job_whose_worker_was_dead_is_told_by_the_next_one(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERNIGHT_HUB_LEASE", "60")
     worker, job = _running(yard, f"while [ ! -e {yard.told}/go ]; do sleep .02; done; echo end")
     end(worker, signal.SIGKILL)
     (yard.told / "go").touch()

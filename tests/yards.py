@@ -100,7 +100,7 @@ def until(found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     return got
 
 
-def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:
+def end(process: subprocess.Popen[Any], number: int = signal.SIGTERM) -> int:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGCONT)
         process.send_signal(number)

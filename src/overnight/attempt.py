@@ -10,18 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import jobs
-from overnight.errors import OvernightError, StorageError, UnreachableError
+from overnight.errors import NotAllowedError, OvernightError, StorageError, UnreachableError
 from overnight.folders import remove
 from overnight.models import JobSpec, JobState, JobStatus
 from overnight.protocols import Executor, Hub
 from overnight.queue import coding
-from overnight.queue.words import CHUNK, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream, input_of
+from overnight.queue.words import CHUNK, OURS, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream, input_of
 
 _SOON, _LATE = 0.002, 0.05  # seconds between two looks at what a job prints
 _PAUSES = (0.2, 30.0)  # seconds before the hub is told again: at first, and at most
@@ -36,8 +38,9 @@ class Hands:
     executor: Executor
     lay_out: Callable[[HubJob, Path], None]  # code and inputs of a job into a new folder; raises ``OvernightError``
     bring_back: Callable[[HubJob, Path], tuple[Output, ...]]  # what a job has left; raises ``OvernightError``
-    wrap: Callable[[JobSpec], JobSpec]
+    wrap: Callable[[HubJob, JobSpec], JobSpec]
     env: Mapping[str, str]
+    may_read: Callable[[HubJob, str], bool] = lambda _job, path: os.path.exists(path)  # whether an input is there and open to the job
     kind: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a job on these GPUs
     confined: str = ""  # what ``wrap`` puts around jobs
 
@@ -71,6 +74,7 @@ class Attempt:
         self._told = dict.fromkeys(Stream, 0) | dict(told or {})
         self._wanted = ""  # why the command is to end
         self._fenced = False
+        self._starting = threading.RLock()  # a signal handler may come in between
         self._abandoned = False
         self._files: dict[Stream, int] = {}
 
@@ -80,8 +84,9 @@ class Attempt:
 
     def stop(self, reason: str, *, fenced: bool = False) -> None:
         """Have the command ended. ``fenced``: it is not ours any more, and nothing more is told of it."""
-        self._fenced, self._wanted = self._fenced or fenced, self._wanted or reason
-        self._hands.executor.cancel(self.name, reason)
+        with self._starting:  # either it is not started any more, or there is something to end
+            self._fenced, self._wanted = self._fenced or fenced, self._wanted or reason
+            self._hands.executor.cancel(self.name, reason)
 
     def abandon(self) -> None:
         """Leave the attempt as it is, for the next worker of this name to go on with."""
@@ -121,16 +126,16 @@ class Attempt:
             raise FencedError
         try:
             if not (self._place.jobs / self.name).exists():
-                if self._wanted:
+                if not self._start():
                     return self._concluded(JobStatus(JobState.CANCELLED, f"cancelled: {self._wanted}"))
-                self._start()
             else:  # harmless if it was started; needed if we were killed just before
                 self._hands.executor.submit(self._spec())
             status = self._follow()
         except OvernightError as exc:
             # What is wrong with this machine is not the job's fault: it is given back, and may be run elsewhere.
+            # So is a job of somebody whose jobs may not run here: the hub was told who may, but a list may have changed since.
             self.trouble = exc if isinstance(exc, StorageError | UnreachableError) else None
-            state = JobState.CANCELLED if self.trouble else JobState.FAILED
+            state = JobState.CANCELLED if self.trouble or isinstance(exc, NotAllowedError) else JobState.FAILED
             status = JobStatus(state, f"{self._worker}: {exc.message}" + (f" ({exc.why})" if exc.why else ""))
         if status is None:
             return None
@@ -138,17 +143,24 @@ class Attempt:
             raise FencedError
         return self._concluded(status)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Lay the folder out and have the command started; whether it was, for its end may be wanted meanwhile. Raises ``FencedError``."""
         folder = self._place.runs / self.name
-        remove(folder)
-        self._hands.lay_out(self.job, folder)
-        self._hands.executor.submit(self._hands.wrap(self._spec()))
-        if self._wanted:  # it came too early for the executor
-            self._hands.executor.cancel(self.name, self._wanted)
+        if not self._wanted:
+            remove(folder)
+            self._hands.lay_out(self.job, folder)
+        with self._starting:
+            if self._fenced:
+                raise FencedError
+            if not self._wanted:
+                self._hands.executor.submit(self._hands.wrap(self.job, self._spec()))
+            return not self._wanted
 
     def _spec(self) -> JobSpec:
         asked, folder = self.job.submission, self._place.runs / self.name
         argv = asked.command if len(asked.command) > 1 else ("/bin/sh", "-c", asked.command[0])
+        if argv[0] == OURS:
+            argv = (sys.executable, "-P", "-m", *argv)
         own = {"OVERNIGHT_JOB_ID": self.job.id, "OVERNIGHT_ATTEMPT": str(self.job.attempt), "OVERNIGHT_EXPERIMENT_ID": asked.exp_id}
         cards = {"CUDA_VISIBLE_DEVICES": ",".join(self.job.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         if self.job.gpus:
@@ -157,7 +169,7 @@ class Attempt:
         return JobSpec(
             id=self.name, argv=argv, cwd=inside, env={**self._hands.env, **asked.env, **own, **cards},
             writable=(str(folder),) if inside != str(folder) else (),
-            readable=tuple(path for _, path in map(input_of, (*asked.inputs, *asked.extras)) if os.path.exists(path)),
+            readable=tuple(path for _, path in map(input_of, (*asked.inputs, *asked.extras)) if self._hands.may_read(self.job, path)),
             time_limit=asked.time_limit, grace=asked.grace, memory_limit=int(asked.memory_gb * 1e9), process_limit=asked.process_limit,
             disk_limit=asked.disk_limit, log_head=asked.log_limit, gpus=self.job.gpus, metric=asked.metric,
             lease=str(self._place.lease) if asked.on_lost is OnLost.STOP else "",

@@ -38,6 +38,7 @@ class Occasion:
     in_flight: tuple[str, ...] = ()
     budget_left: str = ""
     output: str = ""  # end of the crashed run's output
+    answer: str = ""  # how to hand in; empty = by a last line
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Briefer:
             others=[(item, self._patch(study, item)) for item in others], sampler=self._sampler(files) if self._sampler else "",
             recalled=self._recalled(study, _words(study, idea, crashed or next(iter(others[::-1]), None), best, recent), recent), asked=idea,
             ideas=[item for item in store.ideas(study.id, "open") if idea is None or item.id != idea.id], vetoed=store.ideas(study.id, "vetoed"),
+            answer=occasion.answer,
         )  # fmt: skip
 
     def _recalled(self, study: Study, words: str, recent: list[Experiment]) -> Recalled:

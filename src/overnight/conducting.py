@@ -28,7 +28,7 @@ from overnight.store.pipelines import Pipelines
 _LOST_LIMIT = 3  # a task whose supervisor was killed this often has failed
 _LONGEST_PAUSE = 300.0  # seconds between two attempts
 _LOOK = 0.5  # seconds between two looks at the numbers of a task
-_WAITS = (0.5, 0.03)  # seconds that one look at a job may wait for its end: of a single one, of one among several
+_WAITS = (0.25, 0.03)  # seconds that one look at a job may wait for its end: of a single one, of one among several
 _STATES = {JobState.SUCCEEDED: TaskState.SUCCEEDED, JobState.TIMED_OUT: TaskState.TIMED_OUT, JobState.CANCELLED: TaskState.CANCELLED}
 _TELLS = 8  # numbers on one line
 
@@ -45,6 +45,7 @@ class Place:
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
     cached: bool = True  # what succeeded before need not run again
     redact: Callable[[str], str] = str  # takes known secrets out of what is said
+    apart: bool = False  # tasks run in copies of their folders, elsewhere: what they are told of it is relative
 
 
 @dataclass(slots=True)
@@ -130,11 +131,8 @@ class Conductor:
 
     def _finish(self) -> DagState:
         states = {row.state for row in self._rows}
-        state = DagState.SUCCEEDED
-        if any(each.failed for each in states):
-            state = DagState.FAILED
-        elif TaskState.CANCELLED in states:
-            state = DagState.CANCELLED
+        ended = DagState.CANCELLED if TaskState.CANCELLED in states else DagState.SUCCEEDED
+        state = DagState.FAILED if any(each.failed for each in states) else ended
         self._record.finish(self._dag.number, state, time.time())
         return state
 
@@ -196,8 +194,7 @@ class Conductor:
         hit = self._record.cached(parts.key)
         if hit is not None and not self._handing.is_there(hit):
             self._note(row, "not cached: what it left then is not kept any more")
-        elif hit is not None:
-            self._record.take_cached(self._dag, replace(row, parts=parts.to_json()), hit, time.time())
+        elif hit is not None and self._record.take_cached(self._dag, replace(row, parts=parts.to_json()), hit, time.time()):
             self._refresh(task.position)
             self._tell(task, f"cached: nothing changed since dag-{self._rows[task.position].cached_from}")
             self._progress.settle(task.position, TaskState.SUCCEEDED)
@@ -230,23 +227,25 @@ class Conductor:
         self._record.submitted(self._dag.number, task.position)
         self._running[task.position] = _Running(task, row.job)
         tries = f"attempt {row.failures + 1} of {task.node.retries + 1}" if row.failures else ""
-        said = ", ".join(filter(None, (tries, f"GPU {', '.join(gpus)}" if gpus else "")))
+        cards = f"GPU {', '.join(gpus)}" if self._place.machine.cards is not None else f"{len(gpus)} GPU"
+        said = ", ".join(filter(None, (tries, cards if gpus else "")))
         self._tell(task, f"started{f' ({said})' if said else ''}")
 
     def _spec(self, task: Task, found: Filled, row: Row, at: tuple[Path, Path]) -> JobSpec:
         folder, base = at
+        inside = "" if base == folder else str(base.relative_to(folder))
         env = {
             **self._place.env, **found.env, "OVERNIGHT_DAG": self._dag.id, "OVERNIGHT_NODE": task.node.name, "OVERNIGHT_TASK": task.id,
             "OVERNIGHT_INPUTS": str(base / INPUTS), **{f"OVERNIGHT_MATRIX_{key.upper()}": value for key, value in task.matrix},
         }  # fmt: skip
         if row.gpus and self._place.machine.cards is not None:
             env |= {"CUDA_VISIBLE_DEVICES": ",".join(row.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        argv = shell(task.node, found)
-        if base != folder:
-            argv = ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', str(base), *argv)
+        node, argv = task.node, shell(task.node, found, inside, apart=self._place.apart)
+        left = [f"{inside}/{path}" if inside else path for path in found.outputs] if found.outputs is not None else ["**"]
         return JobSpec(
-            id=row.job, argv=argv, cwd=str(folder), env=env, time_limit=task.node.time_limit, gpus=row.gpus,
-            memory_limit=int(task.node.memory_gb * 2**30), readable=tuple(map(str, self._handing.outside(found.sources).values())),
+            id=row.job, argv=argv, cwd=str(folder), env=env, time_limit=node.time_limit, gpus=row.gpus,
+            memory_limit=int(node.memory_gb * 2**30), readable=tuple(map(str, self._handing.outside(found.sources).values())),
+            cpus=node.cpus, gpu_type=node.gpu_type, vram_gb=node.vram_gb, outputs=tuple(left), hands_on=bool(left),
         )  # fmt: skip
 
     # --- watching and ending -----------------------------------------------------------------------------------------
@@ -283,12 +282,11 @@ class Conductor:
         if again is not None:
             self._put_back(again, end)
             if end.state.failed:
-                pause = max(0.0, again.not_before - time.time())
                 self._tell(
                     task,
                     f"{end.state} ({end.cause}); "
                     + (
-                        f"attempt {again.failures + 1} of {task.node.retries + 1} in {duration(pause)}"
+                        f"attempt {again.failures + 1} of {task.node.retries + 1} in {duration(_pause(task.node, row))}"
                         if again.failures > row.failures
                         else "again"
                     ),
@@ -316,8 +314,7 @@ class Conductor:
         if end.state is TaskState.CANCELLED and self._stop() == "now" and self._record.wanted(self._dag.number) != "cancel":
             return row
         if end.state.failed and row.failures < node.retries:
-            pause = min(node.retry_delay * 2.0**row.failures, max(_LONGEST_PAUSE, node.retry_delay))
-            return replace(row, failures=row.failures + 1, not_before=time.time() + pause)
+            return replace(row, failures=row.failures + 1, not_before=time.time() + _pause(node, row))
         return None
 
     def _put_back(self, row: Row, end: End) -> None:
@@ -394,3 +391,8 @@ class Conductor:
         rest = [f"@{name}={number(value)}" for name, value in end.values.items() if name not in each.told]
         if rest:
             self._tell(each.task, "  ".join(rest[:_TELLS]))
+
+
+def _pause(node: Node, row: Row) -> float:
+    """Seconds before the attempt after this one."""
+    return min(node.retry_delay * 2.0**row.failures, max(_LONGEST_PAUSE, node.retry_delay))

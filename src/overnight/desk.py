@@ -7,11 +7,12 @@ runs on while the machine sleeps, and is never compared with that of another mac
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from overnight.errors import NotFoundError, UsageError
+from overnight.errors import NotAllowedError, NotFoundError, OvernightError, UsageError
 from overnight.models import JobState
 from overnight.queue import fit
 from overnight.queue.words import (
@@ -29,14 +30,16 @@ from overnight.queue.words import (
     Report,
     Stream,
     Submission,
-    Wish,
     WorkerState,
     is_worker_name,
+    wish_of,
 )  # fmt: skip
 from overnight.store.queue import Queue
 
 _LOOK = 1.0  # seconds after which one who waits looks by himself
+_CUT = 1.0  # seconds: a worker that is heard of later than this after its revocation is another one of that name
 _AHEAD = 500  # queued jobs whose waits are told
+_PARKED = 64  # claims that wait at once, each in a thread; whoever comes beyond them has his answer now, and asks again later
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +51,21 @@ class Bell:
 
 
 class Desk:
-    """Fulfils ``protocols.Hub``, ``Orders`` and ``Views``. ``restarted``: the hub was down, so every running lease is extended once."""
+    """Fulfils ``protocols.Hub``, ``Orders``, ``Trusts`` and ``Views``. ``restarted``: the hub was down, so every running lease is extended once.
+
+    ``revoked``: who was cut off from the relay, and when (wall time).
+    """
 
     def __init__(
-        self, queue: Queue, clock: Callable[[], Now], bell: Bell, *, lease: float = LEASE, era: str = "", restarted: bool = False
-    ) -> None:
+        self, queue: Queue, clock: Callable[[], Now], bell: Bell, *, lease: float = LEASE, era: str = "", restarted: bool = False,
+        revoked: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:  # fmt: skip
         self._queue = queue
         self._clock = clock
         self._bell = bell
         self._lease = lease
+        self._parked = threading.BoundedSemaphore(_PARKED)
+        self._revoked = revoked
         queue.begin(era, clock().clock + lease, restarted=restarted)
 
     # --- for workers -----------------------------------------------------------------------------------------------
@@ -69,14 +78,22 @@ class Desk:
                 fix="overnight worker start --name gpu-box",
             )  # fmt: skip
         until = self._clock().clock + wait
-        while True:
-            now = self._clock()
-            self._expire(now)
-            grant = self._queue.grant(offer, now, self._lease, partial(fit.choose, offer, now.clock))
-            left = until - now.clock
-            if grant is not None or left <= 0:
-                return grant
-            self._bell.wait(min(left, _LOOK))
+        grant, left = self._granted(offer, until)
+        if grant is not None or left <= 0 or not self._parked.acquire(blocking=False):
+            return grant
+        try:
+            while grant is None and left > 0:
+                self._bell.wait(min(left, _LOOK))
+                grant, left = self._granted(offer, until)
+        finally:
+            self._parked.release()
+        return grant
+
+    def _granted(self, offer: Offer, until: float) -> tuple[Grant | None, float]:
+        """What there is for the worker now, and how long it would wait."""
+        now = self._clock()
+        self._expire(now)
+        return self._queue.grant(offer, now, self._lease, partial(fit.choose, offer, now.clock)), until - now.clock
 
     def renew(self, worker: str, held: Sequence[Held], *, fresh: bool = False, leaving: bool = False) -> Renewal:
         """See ``protocols.Hub``."""
@@ -114,17 +131,38 @@ class Desk:
         if trouble := submission.trouble():
             raise UsageError("E-SUBMIT", trouble, fix="overnight hub submit --help")
         now = self._clock()
-        if not submission.wait:
-            machines = [each.machine for each in self._queue.standings(now)]
-            if has := fit.lacking(_wish(submission), machines):
-                raise UsageError(
-                    "E-NO-FIT", f"no worker could run this: it asks for {_asked(submission)}", why=has,
-                    fix="ask for less, or let it wait for another worker:  overnight hub submit --wait …",
-                )  # fmt: skip
-        job, new = self._queue.submit(submission, owner, _name, now)
+        refusal = self._refusal(submission, owner)
+        if refusal is not None and (not submission.wait or refusal.code == "E-NOT-SHARED"):
+            raise refusal
+        job, new = self._queue.submit(submission, owner, _name, now, refusal.message if refusal else "")
         if new:
             self._bell.ring("claim")
         return job
+
+    def _refusal(self, asked: Submission, owner: str) -> OvernightError | None:
+        """Why no worker of now could ever run it; None if one could, or if there is none at all. Raises ``NotFoundError`` for unknown names."""
+        if not asked.wait:
+            for name in (*asked.workers, *asked.not_workers):
+                self._queue.known(name)
+        here = [each for each in self.workers() if each.alive and not each.draining]
+        doubted = [each.machine.name for each in here if each.doubted_by(owner)]
+        wish, machines = wish_of(asked, owner, doubted=doubted), [each.machine for each in here]
+        if fit.unwelcome(wish, machines):
+            return NotAllowedError(
+                "E-NOT-ALLOWED", f"no worker runs jobs of '{owner}'", why="their owners let the jobs of others alone run there",
+                fix=f"overnight worker allow {owner}   # on the worker's machine, by its owner",
+            )  # fmt: skip
+        if path := fit.unshared(wish, machines):
+            return NotAllowedError(
+                "E-NOT-SHARED", f"no worker lets jobs of '{owner}' read {path}", why="inputs of clients lie in folders that a worker's owner shares",
+                fix=f"overnight worker start --share {path}   # on the worker's machine, by its owner",
+            )  # fmt: skip
+        if has := fit.lacking(wish, machines):
+            return UsageError(
+                "E-NO-FIT", f"no worker could run this: it asks for {_asked(asked, doubted)}", why=has,
+                fix="ask for less, or let it wait for another worker:  overnight hub submit --wait …",
+            )  # fmt: skip
+        return None
 
     def cancel(self, job: str, reason: str = "") -> HubJob:
         """See ``protocols.Orders``."""
@@ -133,9 +171,18 @@ class Desk:
         self._bell.ring("log")
         return found
 
-    def retry(self, job: str) -> HubJob:
-        """See ``protocols.Orders``."""
-        found = self._queue.retry(job, self._clock())
+    def retry(self, job: str, env: Mapping[str, str] | None = None) -> HubJob:
+        """See ``protocols.Orders``; raises ``UsageError`` (E-ENV) unless the value of every variable is told again."""
+        before, given = self._queue.job(job), dict(env or {})
+        if before.state.over:
+            if trouble := replace(before.submission, env={**before.submission.env, **given}, inputs=()).trouble():
+                raise UsageError("E-SUBMIT", trouble, fix="overnight hub retry --help")
+            if lacking := [name for name in before.submission.env if name not in given]:
+                raise UsageError(
+                    "E-ENV", f"{before.id} needs {' '.join(lacking[:20])} again", why="the values of variables are forgotten when a job is over",
+                    fix=f"overnight hub retry {before.id} {' '.join(f'--env {name}' for name in lacking[:20])}   # with the values of here",
+                )  # fmt: skip
+        found = self._queue.retry(job, given, self._clock())
         self._bell.ring("claim")
         return found
 
@@ -143,6 +190,18 @@ class Desk:
         """See ``protocols.Orders``."""
         self._queue.drain(worker, on)
         self._bell.ring("stop" if on else "claim")
+
+    def quarantine(self, worker: str, reason: str, owner: str = "") -> None:
+        """See ``protocols.Trusts``."""
+        self._queue.doubt(worker, owner, reason[:500], self._clock())
+        for kind in ("claim", "stop", "log"):
+            self._bell.ring(kind)
+
+    def trust(self, worker: str, owner: str = "") -> bool:
+        """See ``protocols.Trusts``."""
+        was = self._queue.trust(worker, owner)
+        self._bell.ring("claim")
+        return was
 
     # --- for who looks -------------------------------------------------------------------------------------------
 
@@ -162,7 +221,11 @@ class Desk:
 
     def workers(self) -> list[WorkerState]:
         """See ``protocols.Views``."""
-        return self._queue.workers(self._clock().clock)
+        cut = self._revoked()
+        return [
+            replace(each, alive=False, revoked=True) if each.machine.name in cut and each.seen <= cut[each.machine.name] + _CUT else each
+            for each in self._queue.workers(self._clock().clock)
+        ]
 
     def waits(self) -> dict[str, float]:
         """See ``protocols.Views``."""
@@ -177,13 +240,7 @@ def _name(tries: int) -> str:
     return f"job-{secrets.token_hex(3 + tries // 4)}"
 
 
-def _wish(asked: Submission) -> Wish:
-    return Wish(
-        0, "", asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus, asked.memory_gb, asked.tags, asked.time_limit
-    )  # fmt: skip
-
-
-def _asked(asked: Submission) -> str:
+def _asked(asked: Submission, doubted: Sequence[str]) -> str:
     """What a job asks for, in words."""
     gpus = (
         f"{asked.gpu_count} {asked.gpu_type or 'GPU'}{'s' if asked.gpu_count > 1 and not asked.gpu_type else ''}" if asked.gpu_count else ""
@@ -193,5 +250,8 @@ def _asked(asked: Submission) -> str:
         f"{asked.cpus} CPUs" if asked.cpus else "",
         f"{asked.memory_gb:g} GB of memory" if asked.memory_gb else "",
         f"the tags {' '.join(asked.tags)}" if asked.tags else "",
+        f"worker {' or '.join(asked.workers)}" if asked.workers else "",
+        f"any worker but {', '.join(asked.not_workers)}" if asked.not_workers else "",
+        f"one that is not in quarantine ({', '.join(doubted)})" if doubted else "",
     ]
     return ", ".join(filter(None, parts))

@@ -26,6 +26,8 @@ from overnight.workspace import Parcels
 # As Python says it, and as shells and libc do.
 _MISSED = re.compile(r"""No such file or directory: ['"]([^'"\n]+)['"]|([^\s:'"]+)['"]?: (?:No such file or directory|Permission denied)""")
 INPUTS = ".overnight/inputs.json"
+_ENTER = 'cd -- "$0" && exec "$@"'
+_ENTER_APART = 'cd -- "$0" && OVERNIGHT_INPUTS="$PWD/$1" && export OVERNIGHT_INPUTS && shift && exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +230,17 @@ class Handing:
         return sorted(path for path in paths if old.get(path) != new.get(path))
 
 
-def shell(node: Node, found: Filled) -> tuple[str, ...]:
-    """The words that run a task, in ``working_dir``."""
+def shell(node: Node, found: Filled, inside: str, *, apart: bool) -> tuple[str, ...]:
+    """The words that run a task, in ``working_dir`` of the pipeline's folder, which is ``inside`` of what was laid out.
+
+    ``apart``: that is a copy somewhere else, where $OVERNIGHT_INPUTS is known only once the task begins.
+    """
     words = found.argv if not isinstance(node.command, str) else ("/bin/sh", "-c", found.argv[0])
-    return words if not node.working_dir else ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', node.working_dir, *words)
+    if node.working_dir:
+        words = ("/bin/sh", "-c", _ENTER, node.working_dir, *words)
+    if apart:
+        return ("/bin/sh", "-c", _ENTER_APART, inside or ".", INPUTS, *words)
+    return ("/bin/sh", "-c", _ENTER, inside, *words) if inside else words
 
 
 def job_name(dag: Dag, task: Task) -> str:

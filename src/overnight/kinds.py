@@ -200,6 +200,12 @@ def _stopper(value: object) -> str:
     raise ValueError("'off', 'health', 'envelope' or 'asha' is wanted")
 
 
+def _verifying(value: object) -> str:
+    if value in ("off", "none", "keeps", "all"):
+        return "off" if value == "none" else str(value)
+    raise ValueError("'off', 'keeps' or 'all' is wanted")
+
+
 def _policy(value: object) -> str:
     if value in POLICIES:
         return str(value)
@@ -220,6 +226,6 @@ def _mix(value: object) -> str:
 
 KINDS: dict[str, Callable[[object], Any]] = {
     "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
-    "duration": _duration, "limit": _limit, "size": _size, "memory": _memory, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "policy": _policy, "pick": _pick,
+    "duration": _duration, "limit": _limit, "size": _size, "memory": _memory, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "verifying": _verifying, "policy": _policy, "pick": _pick,
     "keeping": _keeping, "mix": _mix,
 }  # fmt: skip

@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,11 +63,12 @@ class Outputs:
             return Taken(tuple(replace(file, own=given.get(file.path) != file.sha) for file in kept), missing)
 
     def has(self, files: Iterable[Kept]) -> bool:
-        """Whether all these are still kept."""
+        """Whether all these are still kept; if so, they count as used now."""
         for file in files:
             try:
                 if os.stat(self._place(file.sha)).st_size != file.size:
                     return False
+                os.utime(self._place(file.sha))
             except OSError:
                 return False
         return True
@@ -88,6 +89,18 @@ class Outputs:
         """The bytes of a kept file. Raises ``StorageError``."""
         with _mapped(self._folder):
             return self._place(file.sha).read_bytes()
+
+    def drop(self, kept: Collection[str], before: float, *, dry: bool = False) -> int:
+        """Remove files that are not among ``kept`` (hashes) and were last used before that time; returns their bytes. ``dry``: only count."""
+        freed = 0
+        for place in self._folder.glob("*/*") if self._folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                found = place.stat()
+                if place.name not in kept and found.st_mtime < before:
+                    freed += found.st_size
+                    if not dry:
+                        place.unlink()
+        return freed
 
     def _place(self, sha: str) -> Path:
         return self._folder / sha[:2] / sha

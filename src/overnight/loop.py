@@ -24,8 +24,8 @@ from overnight.store import Store
 from overnight.thinking import ASKS_AN_AGENT, Talk, Wish
 
 
-def run_cycle(steps: Steps, experiment: Experiment, slot: int) -> Experiment | None:
-    """Take one experiment from its number to its place in the branch.
+def run_cycle(steps: Steps, experiment: Experiment, slot: int, *, settle: bool = True) -> Experiment | None:
+    """Take one experiment from its number to its place in the branch; without ``settle`` to where it can be decided.
 
     Each step is in the store before the next begins; steps taken by an earlier loop are passed over. None = put back.
     """
@@ -40,13 +40,14 @@ def run_cycle(steps: Steps, experiment: Experiment, slot: int) -> Experiment | N
             experiment = measured
         with steps.deciding:
             if experiment.stage is not Stage.DECIDED:
-                experiment, wanted = steps.decide(experiment)
+                experiment, wanted = steps.decide(experiment) if settle else (experiment, steps.wanted(experiment))
             if wanted is not None and not wanted.number:  # a row of a wave waits for the others
                 return None
             if wanted is None:
-                experiment = steps.apply(experiment)
+                experiment = steps.apply(experiment) if settle else experiment
                 break
-    steps.look_once(experiment)
+    if settle:
+        steps.look_once(experiment)
     return experiment
 
 
@@ -136,6 +137,7 @@ class Loop:
         told, beat = "", 0.0
         self._end = self._steps.goal_reached()
         self._steps.doubt_best()
+        self._steps.verifier.unsupported(self.study)
         for number in self._parts.runner.unlooked(self.study):
             if (left := self._store.experiment(self.study.id, number)).stage is Stage.APPLIED:
                 self._steps.look_once(left)
@@ -145,7 +147,11 @@ class Loop:
             paused = self._heed()  # after what has ended, before what begins: a stop that was asked for in between is followed
             self._end = self._end or self._used_up()
             ending = bool(self._end or self._stop)
-            if ending and not self._running and (self._stop or not (self._resume or self._checks or self._steps.undoing)):
+            if (
+                ending
+                and not self._running
+                and (self._stop or not (self._resume or self._checks or self._steps.undoing or self._steps.verifier.checks))
+            ):
                 self._end = self._steps.goal_reached() or self._end
                 if self._stop or self._end.startswith("goal reached") or not self._last_look():
                     return
@@ -178,7 +184,7 @@ class Loop:
         self._undo()
         while slots and self._resume:
             self._submit(cycles, self._resume.popleft(), slots.popleft())
-        if slots and not self._end:
+        if slots and (not self._end or self._steps.verifier.checks):
             self._checks.extend(self._steps.look_back(self._runs_left()))
         while slots and self._checks:
             self._submit_check(cycles, self._checks.popleft(), slots.popleft())

@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 
 from overnight.settings import Settings
 
+NO_SECOND = "no second worker"  # why a run that must not go to some workers was not made
 FIRST_FILE = 100  # far above what a supervisor has open itself
 
 
@@ -145,6 +146,13 @@ class JobSpec:
     durable: bool = True  # its end is on the disk before it is told; a proposer's is not, for it can be asked again
     metric: str = ""  # the goal metric: exempt from the cap on metric names
     worker: str = ""  # class of machine that it is to run on, where one can be chosen; empty = any
+    cpus: float = 0.0  # processors that it takes up, where a place is sought for it
+    gpu_type: str = ""  # part of the name of its GPUs, where they are chosen
+    vram_gb: float = 0.0  # of each of them
+    outputs: tuple[str, ...] = ()  # paths and patterns below ``cwd`` that a machine with files of its own must bring back
+    hands_on: bool = False  # as one task hands on to the next: ``**`` alone is all that was not laid out for it, what it removed counts
+    parked: str = ""  # walls that stand already, as ``wrap`` would make them; where they are gone, ``wrap`` is taken
+    away: tuple[str, ...] = ()  # names of workers that it must not go to; where no other comes in time it is CANCELLED with NO_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +174,7 @@ class JobStatus:
     end: str = ""  # the last 16 kB of its output, once it is over
     taken: bool = False  # LOST because its place was given to somebody else: no fault of the job, which may be run again and again
     worker: str = ""  # class of the machine, where the executor knows it better than the loop
+    host: str = ""  # name of the worker that ran it, where there are several, as the hub knows it
     confined: str = ""  # what stood around it (``Confined.word``), where the executor knows it better than the loop
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
 
@@ -214,6 +223,22 @@ class Proposal:
     notes: tuple[str, ...] = ()  # what the scope check wants to be known, e.g. files not carried
     told: tuple[int, ...] = ()  # ids of the notes that stood in its brief
     takes: tuple[int, ...] = ()  # ids of the queued ideas that its brief asked for
+    trial: int = 0  # the trial in whose copy it was made; 0 = none
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A copy of a version in which somebody outside the loop edits, until what came of it is decided."""
+
+    number: int
+    operator: Operator
+    parent: int
+    crashed: int  # the experiment that it mends; 0 = none
+    begun: float
+    told: tuple[int, ...]  # as in its proposal
+    takes: tuple[int, ...]
+    experiment: int = 0  # that tried what was in the copy; 0 = none yet
+    ended: float | None = None  # when it was settled or given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +269,7 @@ class Experiment:
     spared: str = ""  # why it would have been ended early, had it not been let go on to count wrong kills
     value: float | None = None
     decided_value: float | None = None  # at the decision, where re-tests have changed the mean; its commit says this one
+    verified: str = ""  # which further workers have measured it, or that none has
     believed: float | None = None  # of its true level, after shrinkage
     believed_sd: float | None = None
     trust: Trust = Trust.SELF_REPORTED
@@ -280,6 +306,7 @@ class Run:
     throughput: float = 0.0  # what it said of its own speed; 0 = nothing
     looks_again: bool = False  # made after the decision, not to select
     confined: str = ""  # what stood around it (``Confined.word``); empty = what stands around the study's runs
+    host: str = ""  # name of the worker, where there are several
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,4 +340,6 @@ class Summary:
     wrong_kills: int = 0  # of those, how many were kept in the end
     told_gain: tuple[float, float, float] | None = None  # of the best over the baseline, and its 90 % interval
     fresh: int = 0  # runs in it that no decision was made on; 0 = the figure is the judgement's own
+    unverified: int = 0  # keeps that a second worker was to measure, and none did
+    quarantined: tuple[tuple[str, str], ...] = ()  # workers that were put in quarantine, and why
     holder: str = ""  # who runs the loop now

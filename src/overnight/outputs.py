@@ -86,6 +86,7 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
 def _copied(path: str, handle: int, dest: Path, room: int) -> Output:
     dest.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
+    executable = bool(os.fstat(handle).st_mode & 0o111)
     with dest.open("xb") as file:
         while piece := os.read(handle, _PIECE):
             size += len(piece)
@@ -97,7 +98,8 @@ def _copied(path: str, handle: int, dest: Path, room: int) -> Output:
                 )
             digest.update(piece)
             file.write(piece)
-    return Output(path, size, digest.hexdigest())
+        os.fchmod(file.fileno(), 0o755 if executable else 0o644)
+    return Output(path, size, digest.hexdigest(), executable)
 
 
 def _pattern(glob: str) -> str:

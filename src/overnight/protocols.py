@@ -71,8 +71,17 @@ class Searcher(Protocol):
 class Cluster(Protocol):
     """What an executor may also be: one that asks others for room."""
 
-    def check(self, seconds: float, gpus: int) -> None:
-        """Refuse what would never be given to a job of so many seconds with so many GPUs. Raises ``UsageError``, ``UnreachableError``."""
+    def check(self, spec: JobSpec) -> None:
+        """Refuse what would never be given to such a job: time, GPUs, processors, memory. Raises ``UsageError``, ``UnreachableError``."""
+        ...
+
+
+@runtime_checkable
+class Crowd(Protocol):
+    """What an executor may also be: one whose workers have names and owners of their own. Its statuses tell the ``host``."""
+
+    def quarantine(self, worker: str, reason: str) -> None:
+        """Have the worker get no runs any more, and take back those that it has. Raises ``UnreachableError``, ``NotFoundError``."""
         ...
 
 
@@ -129,12 +138,27 @@ class Orders(Protocol):
         """Take the job out of the queue, or have it ended; what is over stays as it is. Raises ``NotFoundError``."""
         ...
 
-    def retry(self, job: str) -> HubJob:
-        """Queue a job again that is over. Raises ``NotFoundError``."""
+    def retry(self, job: str, env: Mapping[str, str] | None = None) -> HubJob:
+        """Queue a job again that is over, with the values of its variables, which were forgotten. Raises ``NotFoundError``, ``UsageError``."""
         ...
 
     def drain(self, worker: str, *, on: bool = True) -> None:
         """Give the worker nothing more, or again something. Raises ``NotFoundError``."""
+        ...
+
+
+class Trusts(Protocol):
+    """The hub as whoever doubts a worker sees it."""
+
+    def quarantine(self, worker: str, reason: str, owner: str = "") -> None:
+        """Give the worker no jobs of this owner any more, and take those back that it has; of the hub's owner (empty), nobody's.
+
+        Raises ``NotFoundError``.
+        """
+        ...
+
+    def trust(self, worker: str, owner: str = "") -> bool:
+        """Take the worker out of quarantine again, the hub's owner out of everybody's; whether it was in it. Raises ``NotFoundError``."""
         ...
 
 

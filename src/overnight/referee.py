@@ -7,7 +7,7 @@ had happened. Not safe for several threads by itself: it is called under the loc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from overnight.constants import same_but_for_literals
@@ -21,13 +21,15 @@ from overnight.judge import (
     Verdict,
     estimate,
     judge,
+    learn_anew,
     learn_audit,
     learn_result,
     learn_run,
     learn_taken_back,
     next_seed,
 )
-from overnight.judge.audit import Report, report
+from overnight.judge.agreement import BASELINE, Known, known
+from overnight.judge.audit import Report, audit_seed, report
 from overnight.judge.records import Kind, Profile
 from overnight.judge.waves import with_wave
 from overnight.models import Decision, Experiment, Operator, Study
@@ -82,7 +84,7 @@ class Referee:
             settings.memory_soft / 2**30,
             settings.memory_hard / 2**30,
             profile,
-            settings.baseline_runs,
+            settings.baseline_runs if settings.verify == "off" else max(settings.baseline_runs, BASELINE),
             target=settings.target,
             seed=settings.seed,
         )
@@ -100,6 +102,26 @@ class Referee:
             bar=best[1] if best and best[0] == experiment.number and not self._noisy else None,
             failure=experiment.cause,
         )
+
+    def by_host(self, study: Study, number: int) -> dict[str, list[Run]]:
+        """The runs with a value that count, by the name of the worker, in the order of its first one."""
+        counted = [run for run in self._counted(study, number) if run.host and run.value is not None]
+        found: dict[str, list[Run]] = {}
+        for ran, run in zip(counted, self._runs(study, counted), strict=True):
+            if math.isfinite(run.value):
+                found.setdefault(ran.host, []).append(run)
+        return found
+
+    def spread(self, study: Study, but: int) -> Known:
+        """By what is told whether workers agree on experiment ``but``: what the runs of the baseline and of the latest others show."""
+        versions = [self._runs(study, runs) for runs in self._store.repeated(study.id, but)]
+        return known([[run for run in runs if math.isfinite(run.value)] for runs in versions], self._known, self.rules(study))
+
+    def forget(self, study: Study, numbers: Iterable[int]) -> None:
+        """Runs of these experiments do not count any more: what was learned from them is learned anew from those that do."""
+        nodes = [self.node(study, item) for item in self._store.experiments(study.id) if item.decision is not None]
+        self._known = learn_anew(self._known, [node for node in nodes if len(node.runs) > 1], numbers)
+        self._store.learned(study.id, 0, (), self._known.to_json())
 
     def _counted(self, study: Study, number: int) -> list[Ran]:
         """The runs that say something of the level: one that failed when it was only to look again does not."""
@@ -178,12 +200,22 @@ class Referee:
             return
         whole = self.node(study, self._store.experiment(study.id, number))
         order = [run.attempt for run in self._counted(study, number)]
-        for attempt in (attempt for attempt in fresh if attempt in order):
+        only_confirm = self._only_confirm(study, number)
+        for attempt in (attempt for attempt in fresh if attempt in order and attempt not in only_confirm):
             part = Node(
                 whole.number, whole.runs[: order.index(attempt) + 1], whole.lines, whole.memory_gb, whole.kind, whole.parent, whole.bar
             )
             self._known = learn_run(self._known, part, self.rules(study))
         self._store.learned(study.id, number, fresh, self._known.to_json())
+
+    def _only_confirm(self, study: Study, number: int) -> set[int]:
+        """Runs of other workers in a study that repeats exactly: what these differ by in the last digits is no noise between seeds."""
+        runs = self._counted(study, number) if self._known.deterministic else []
+        return {run.attempt for run in runs if run.host != runs[0].host and run.seed == runs[0].seed}
+
+    def check_seed(self, study: Study, experiment: Experiment) -> int:
+        """A seed that no decision has seen."""
+        return audit_seed(self.node(study, experiment), self.rules(study))
 
     def ruling(self, study: Study, experiment: Experiment) -> Ruling:
         """The verdict, or the run that is wanted first."""

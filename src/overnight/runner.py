@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from overnight.early import EarlyStop
 from overnight.errors import JobError
 from overnight.evaluation import Examiner
 from overnight.folders import remove
-from overnight.models import Direction, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Study
+from overnight.models import NO_SECOND, Direction, JobSpec, JobState, JobStatus, MetricPoint, MetricSummary, Study
 from overnight.protocols import Executor
 from overnight.store import Store
 from overnight.store.rows import thin
@@ -40,6 +40,12 @@ class Place:
     wrap: Callable[[JobSpec], JobSpec]  # puts a job behind walls
     worker: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a run on these GPUs
     asks: str = ""  # the class of machine that runs are to go to, where one can be chosen; empty = any
+    heard: Callable[[int, Sequence[MetricPoint]], None] = lambda _number, _points: None  # what an experiment says while it is waited for
+    away: tuple[str, ...] = ()  # names of workers that they must not go to; such a run is a second opinion, and never ended early
+
+
+class NoSecondError(Exception):
+    """No worker has come that the run could go to."""
 
 
 class Runner:
@@ -58,10 +64,16 @@ class Runner:
         """The job's id, by which it is found again after a restart."""
         return f"{study.tag}-{number}.{attempt}"
 
-    def on(self, worker: str) -> Runner:
-        """The same, whose runs go to this class of machine where one can be chosen."""
-        doors = (self._executor, self._workspace, self._store)
-        return Runner(doors, replace(self._place, asks=worker), self._examiner, self._clock)
+    def on(self, worker: str, away: tuple[str, ...] = ()) -> Runner:
+        """The same, whose runs go to this class of machine where one can be chosen, and never to the workers ``away``."""
+        return self._in(replace(self._place, asks=worker, away=away))
+
+    def hearing(self, heard: Callable[[int, Sequence[MetricPoint]], None]) -> Runner:
+        """The same, who passes on what experiments say while they are waited for."""
+        return self._in(replace(self._place, heard=heard))
+
+    def _in(self, place: Place) -> Runner:
+        return Runner((self._executor, self._workspace, self._store), place, self._examiner, self._clock)
 
     def worker(self, gpus: tuple[str, ...]) -> str:
         """The class of machine that a run on these GPUs belongs to."""
@@ -71,7 +83,7 @@ class Runner:
         """Run the experiment once with ``seed``, or adopt such a run that is under way, and write down its end.
 
         ``again``: the run is made to look again at a decided experiment; it is never ended early.
-        False if ``stop`` gave a reason: then the run is put back. Raises ``JobError``, ``StorageError``, ``GitError``.
+        False if ``stop`` gave a reason: then the run is put back. Raises ``NoSecondError``, ``JobError``, ``StorageError``, ``GitError``.
         """
         while True:
             left = self._store.open_attempt(study.id, number, seed)
@@ -81,6 +93,9 @@ class Runner:
             if (status.state is JobState.CANCELLED or status.taken) and reason and not reason.startswith(EARLY):
                 self._put_back(study, number, attempt, f"put back: {reason}")
                 return False
+            if status.state is JobState.CANCELLED and status.cause.endswith(NO_SECOND):
+                self._put_back(study, number, attempt, f"put back: {NO_SECOND}")
+                raise NoSecondError
             if status.state is JobState.CANCELLED and reason:
                 status = replace(status, state=JobState.FAILED, cause=reason)
             if left and status.state is JobState.LOST and not status.started:  # no fault of the experiment: it is not counted as an attempt
@@ -89,12 +104,12 @@ class Runner:
                 self._put_back(study, number, attempt, f"put back: {status.cause}")
             elif status.state is JobState.LOST and self._store.attempts(study.id, number, seed) < _LOST_LIMIT:
                 self._put_back(study, number, attempt, status.cause or "its supervisor died")
-            elif (recorded := self._record((study, number, attempt), status, gpus, stop)) is not None:
+            elif (recorded := self._record((study, number, attempt), status, stop)) is not None:
                 return recorded
 
     def _start(self, study: Study, number: int, seed: int, gpus: tuple[str, ...], *, again: bool) -> int:
         settings = study.settings
-        attempt = self._store.attempt(study.id, number, seed, self._clock(), again=again)
+        attempt = self._store.attempt(study.id, number, seed, self._clock(), again=again, worker=self.worker(gpus))
         job = self.job(study, number, attempt)
         folder = self._place.folder / job
         remove(folder)
@@ -118,6 +133,7 @@ class Runner:
             gpus=gpus,
             metric=study.metric,
             worker=self._place.asks,
+            away=self._place.away,
         )
         try:
             self._executor.submit(self._place.wrap(spec))
@@ -132,15 +148,25 @@ class Runner:
         curve: list[tuple[float, float]] = []
         while not (status := self._executor.poll(job, 0.5)).state.over:
             points, offset = self._executor.tail(job, offset)
+            self._place.heard(number, points)
             fresh = [(point.step, point.value) for point in points if point.name == study.metric]
             curve += fresh
-            early = self._early.verdict(study, number, curve) if fresh and not again else None
+            early = self._early.verdict(study, number, curve) if fresh and not again and not self._place.away else None
             if early is not None and early.spared:
                 self._early.spare(study, number, early)
                 early = None
             if not reason and (reason := stop() or (f"{EARLY}{early.reason}" if early else "")):
                 self._executor.cancel(job, reason)
         return status, reason
+
+    def break_off(self, study: Study, number: int, reason: str) -> None:
+        """End the runs of an experiment that are under way; nothing of them counts."""
+        for attempt in [attempt for item, attempt in self._store.open_jobs(study.id) if item == number]:
+            job = self.job(study, number, attempt)
+            self._executor.cancel(job, reason)
+            while not self._executor.poll(job, 0.5).state.over:
+                pass
+            self._put_back(study, number, attempt, f"put back: {reason}")
 
     def _put_back(self, study: Study, number: int, attempt: int, cause: str) -> None:
         self._store.lost(study.id, number, attempt, cause, self._clock())
@@ -149,7 +175,7 @@ class Runner:
     def _forget(self, study: Study, number: int, attempt: int) -> None:
         remove(self._place.folder / self.job(study, number, attempt))
 
-    def _record(self, run: tuple[Study, int, int], status: JobStatus, gpus: tuple[str, ...], stop: Callable[[], str]) -> bool | None:
+    def _record(self, run: tuple[Study, int, int], status: JobStatus, stop: Callable[[], str]) -> bool | None:
         """Whether the run's end is written down; None if it has to be run again."""
         study, number, attempt = run
         job = self.job(study, number, attempt)
@@ -181,11 +207,12 @@ class Runner:
             value=value,
             reported=reported,
             memory_gb=memory_gb(status),
-            worker=status.worker or self.worker(gpus),
             throughput=throughput(status),
             confined=status.confined,
+            host=status.host,
             crash_kind=crash.kind if crash else "",
             cause=crash.cause if crash else status.cause,
+            **({"worker": status.worker} if status.worker else {}),  # else it stays where it was started, which may have been another slot
             metrics=json.dumps({name: item.last if math.isfinite(item.last) else None for name, item in status.metrics.items()}),
         )
         self._forget(study, number, attempt)

@@ -191,6 +191,18 @@ class Settings:
         "Which runs are ended before their time: off, health (not finite, three times the first loss), envelope (also far below the best run's curve) or asha (for broad search).",
         '"envelope"',
     )
+    verify: str = _setting(
+        "verifying",
+        "off",
+        "Which results a second worker measures too before they are decided (executor hub): off, keeps (what would be kept, and a tenth of the rest) or all. The baseline then runs five times at least.",
+        '"keeps"',
+    )
+    verify_wait: float = _setting(
+        "limit",
+        120.0,
+        "How long such a result waits for a second worker while there is none; then it says that it is not verified.",
+        '"10m"',
+    )
     policy: str = _setting(
         "policy",
         "greedy",

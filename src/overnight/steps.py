@@ -5,12 +5,10 @@ Every step reads the store, acts, and writes the store; each may be repeated aft
 
 from __future__ import annotations
 
-import json
 import math
-import statistics
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,14 +16,16 @@ from overnight.auditing import Auditor, Check, look_again, restores, takes_back
 from overnight.choosing import FOLLOWS
 from overnight.errors import JobError
 from overnight.judge import Action, Verdict
-from overnight.judge.noise import outliers
 from overnight.knowledge import Knowledge
 from overnight.ledger import Ledger
-from overnight.models import Confined, Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study, Trust
+from overnight.models import Decision, Direction, Experiment, Operator, Proposal, Run, Stage, Study
+from overnight.protocols import Crowd
 from overnight.referee import Referee, Ruling
-from overnight.runner import Runner
+from overnight.runner import NoSecondError, Runner
 from overnight.store import Store
+from overnight.summing import summed
 from overnight.thinking import Thinker, Wish
+from overnight.verifying import Verifier, Wanted
 from overnight.waving import Waves
 
 
@@ -43,6 +43,7 @@ class Parts:
     name_goal: Callable[[Mapping[str, float]], tuple[str, Direction]]  # which metric is the goal, once the baseline has shown them all
     clock: Callable[[], float]
     gpus: tuple[tuple[str, ...], ...]  # of each slot
+    crowd: Crowd | None = None  # where runs go, if its workers have owners of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,55 +55,12 @@ class After:
     wishes: tuple[Wish, ...] = ()  # what somebody has to think about: a repair, two wins that conflict; without an id
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One more run: of which experiment, with which seed. Number 0 = none now: the experiment waits for others."""
-
-    number: int
-    seed: int
-    worker: str = ""  # class of machine; empty = any
-
-
-def summed(runs: Sequence[Run], study: Study, *, baseline: bool = False) -> dict[str, object]:
-    """The columns of an experiment that follow from its runs: the mean of the values, unless one of them crashed.
-
-    Runs of a baseline that diverged are left out of it; the cause of its row says so.
-    """
-    crashed = next((run for run in runs if run.value is None), None)
-    values = [run.value for run in runs if run.value is not None]
-    same = len(set(values)) == 1  # their mean must be that very number, to the last bit
-    strange = outliers(values) if baseline else ()
-    values = [number for at, number in enumerate(values) if at not in strange]
-    value = None if crashed or not runs else values[0] if same else statistics.fmean(values)
-    return {
-        "value": value,
-        "trust": _trust(study),
-        "confined": int(_walls(study, runs)),
-        "seconds": sum(run.seconds for run in runs),
-        "memory_gb": max((run.memory_gb for run in runs), default=0.0),
-        "crash_kind": crashed.crash_kind if crashed else "",
-        "cause": crashed.cause if crashed else "",
-        "metrics": json.dumps(dict(runs[-1].metrics)) if runs else "{}",
-    }
-
-
-def _walls(study: Study, runs: Sequence[Run]) -> Confined:
-    """The weakest of what stood around the runs."""
-    stood = {run.confined or study.confined.word for run in runs} or {study.confined.word}
-    return next(each for each in (Confined.NONE, Confined.LANDLOCK, Confined.BUBBLEWRAP) if each.word in stood)
+_ENDS = {"start": Decision.CRASH, "stopped-early": Decision.DISCARD}  # what gave no result that could be judged
 
 
 def repair_of(crashed: Experiment) -> Wish:
     """A wish, without an id, that a crash be mended."""
     return Wish("", Operator.REPAIR, crashed.parent, crashed.number)
-
-
-def _trust(study: Study) -> Trust:
-    """Where the study's numbers come from. Without walls the labels are within reach of the predictor, so nothing is blind."""
-    settings = study.settings
-    if settings.evaluate and settings.predict and not settings.unsafe_no_sandbox:
-        return Trust.BLIND
-    return Trust.EVALUATED if settings.evaluate else Trust.SELF_REPORTED
 
 
 class Steps:
@@ -111,10 +69,12 @@ class Steps:
     def __init__(self, study: Study, parts: Parts, stop: Callable[[], str], runs_left: Callable[[], float]) -> None:
         self.study = study
         self.deciding = threading.Lock()
+        self._making: dict[tuple[int, int], threading.Lock] = {}  # by number and seed of a run
         self._parts = parts
         self._stop = stop
         self._referee = Referee(parts.store, study.id, runs_left)
         self.auditor = Auditor(parts.store, self._referee, parts.thinker)
+        self.verifier = Verifier(parts.store, self._referee, parts.crowd, lambda text: parts.listen("note", None, text), parts.clock)
         self.undoing: deque[Proposal] = deque()  # what takes refuted keeps back, for the loop to number
         self.waves = Waves(parts.store, self._referee, parts.thinker)
         self._before = 0  # the best experiment before the last decision
@@ -138,19 +98,47 @@ class Steps:
     def measure(self, experiment: Experiment, wanted: Wanted, slot: int) -> Experiment | None:
         """Run what is wanted and sum the experiment's runs up; None when it was put back."""
         store, study = self._parts.store, self.study
-        if not any(run.seed == wanted.seed and wanted.worker in ("", run.worker) for run in store.runs(study.id, wanted.number)):
-            try:
-                runner = self._parts.runner.on(wanted.worker) if wanted.worker else self._parts.runner
-                if not runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
-                    return None
-            except JobError as exc:
-                return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
-            with self.deciding:
-                self.auditor.ran(again=False)
+        try:
+            if not self._ran(wanted, slot):
+                return None
+        except NoSecondError:
+            if wanted.number != experiment.number:
+                return self.measure(experiment, replace(wanted, away=()), slot)
+            self.verifier.nobody(wanted.number)
+            return self._summed_up(experiment)
+        except JobError as exc:
+            return store.advance(study.id, experiment.number, Stage.MEASURED, cause=exc.message, crash_kind="start")
         with self.deciding:
-            self._referee.learn(study, wanted.number)
-        found = summed(store.runs(study.id, experiment.number), study, baseline=experiment.operator is Operator.BASELINE)
-        return store.advance(study.id, experiment.number, Stage.MEASURED, **found)
+            if self.verifier.is_sound(study, wanted.number, experiment.number):
+                self._referee.learn(study, wanted.number)
+        return self._summed_up(experiment)
+
+    def _is_it(self, run: Run, wanted: Wanted) -> bool:
+        """Whether this is the run that is wanted; one that goes away from some workers may have found no other of its class."""
+        if run.seed != wanted.seed or run.host in wanted.away:
+            return False
+        return bool(wanted.away) or wanted.worker in ("", run.worker)
+
+    def _summed_up(self, experiment: Experiment) -> Experiment:
+        runs = self._parts.store.runs(self.study.id, experiment.number)
+        found = summed(runs, self.study, baseline=experiment.operator is Operator.BASELINE)
+        return self._parts.store.advance(self.study.id, experiment.number, Stage.MEASURED, **found)
+
+    def _ran(self, wanted: Wanted, slot: int) -> bool:
+        """Make the run that is wanted, unless it is there; what another slot has begun is its own, and waited for. Raises ``JobError``.
+
+        False if it was put back.
+        """
+        store, study = self._parts.store, self.study
+        with self._making.setdefault((wanted.number, wanted.seed), threading.Lock()):
+            if any(self._is_it(run, wanted) for run in store.runs(study.id, wanted.number)):
+                return True
+            runner = self._parts.runner.on(wanted.worker, wanted.away) if wanted.worker or wanted.away else self._parts.runner
+            if not runner.run(study, wanted.number, wanted.seed, self._parts.gpus[slot], self._stop):
+                return False
+        with self.deciding:
+            self.auditor.ran(again=False)
+        return True
 
     def decide(self, experiment: Experiment) -> tuple[Experiment, Wanted | None]:
         """Write the verdict, or say which run is wanted before there can be one.
@@ -172,29 +160,41 @@ class Steps:
             and (named or not self.study.metric)
         ):
             experiment = self._name_goal(experiment)
-        if experiment.crash_kind == "start":
-            return store.decide(self.study.id, experiment.number, Decision.CRASH, experiment.cause, None, now), None
-        if experiment.crash_kind == "stopped-early":
-            return store.decide(self.study.id, experiment.number, Decision.DISCARD, experiment.cause, None, now), None
+        if experiment.crash_kind in _ENDS:
+            return store.decide(self.study.id, experiment.number, _ENDS[experiment.crash_kind], experiment.cause, None, now), None
+        opinion = self.verifier.opinion(self.study, experiment)
+        if opinion.wanted is not None:
+            return experiment, opinion.wanted
+        if opinion.hopeless:
+            return store.decide(self.study.id, experiment.number, Decision.DISCARD, opinion.hopeless, None, now), None
+        return self._judged(self._summed_up(experiment) if opinion.changed else experiment)
+
+    def _judged(self, experiment: Experiment) -> tuple[Experiment, Wanted | None]:
+        """The verdict on runs that nobody doubts, or which run is wanted before there can be one."""
+        self._referee.learn(self.study, experiment.number)
         if experiment.operator is Operator.WAVE and (wanted := self.waves.run_wanted(self.study, experiment)):
             return experiment, Wanted(*wanted)
         found = self.waves.verdict(self.study, experiment, self._before)
-        if found is not None:
-            return self._decided(experiment, Ruling(found)), None
-        ruling = self._referee.ruling(self.study, experiment)
+        ruling = Ruling(found) if found is not None else self._referee.ruling(self.study, experiment)
         if ruling.wanted is not None:
-            return experiment, Wanted(*ruling.wanted)
-        return self._decided(experiment, ruling), None
+            return experiment, self.verifier.elsewhere(self.study, Wanted(*ruling.wanted), experiment.number)
+        second = self.verifier.second(self.study, experiment, ruling.verdict)
+        return (experiment, second) if second is not None else (self._decided(experiment, ruling), None)
 
     def _decided(self, experiment: Experiment, ruling: Ruling) -> Experiment:
         """Write the verdict with what was learned from it."""
-        verdict, undone = ruling.verdict, takes_back(experiment)
+        (verdict, verified), undone = self.verifier.signed(self.study, experiment, ruling.verdict), takes_back(experiment)
+        ruling = Ruling(verdict)
         first = self._parts.store.bar(self.study.id) is None
         crossed = experiment.operator is Operator.WAVE and not verdict.kept  # several changes at once: no news of single ones
         knowledge = "" if crossed else self._referee.settled(self.study, experiment, verdict)
         if undone and verdict.kept:
             knowledge = self._referee.taken_back(self._parts.store.experiment(self.study.id, undone).p)
-        columns: dict[str, Any] = {"confirmed": verdict.action is not Action.PROVISIONAL, "near": verdict.action is Action.NEAR_MISS}
+        columns: dict[str, Any] = {
+            "confirmed": verdict.action is not Action.PROVISIONAL,
+            "near": verdict.action is Action.NEAR_MISS,
+            "verified": verified,
+        }
         if not first and not crossed and ruling.decision is not Decision.CRASH:
             columns |= {"rival": self._before, "p": verdict.p, "gain": verdict.gain, "gain_low": verdict.low, "gain_high": verdict.high}
         columns |= self._referee.believed(self.study, experiment)
@@ -202,6 +202,31 @@ class Steps:
         return self._parts.store.decide(
             self.study.id, experiment.number, ruling.decision, verdict.cause, bar, self._parts.clock(), knowledge=knowledge, takes_back=undone, **columns
         )  # fmt: skip
+
+    def foresee(self, experiment: Experiment) -> Ruling:
+        """What ``decide`` would say of a measured experiment now; nothing is written. Called under ``deciding``."""
+        if experiment.crash_kind in ("start", "stopped-early"):
+            return Ruling(Verdict(Action.CRASH if experiment.crash_kind == "start" else Action.DISCARD, experiment.cause))
+        return self._referee.ruling(self.study, experiment)
+
+    def wanted(self, experiment: Experiment) -> Wanted | None:
+        """The run that is wanted before there can be a verdict. Called under ``deciding``."""
+        found = self.foresee(experiment).wanted
+        return Wanted(*found) if found else None
+
+    def give_up(self, experiment: Experiment, why: str) -> Experiment:
+        """Write that whoever proposed it does not want it: never a keep, whatever it is worth. Called under ``deciding``."""
+        ruling = self.foresee(experiment) if experiment.stage is Stage.MEASURED else None
+        if ruling is None:
+            return self._parts.store.decide(
+                self.study.id, experiment.number, Decision.DISCARD, f"given up: {why}", None, self._parts.clock()
+            )
+        if ruling.wanted is None and not ruling.verdict.kept:
+            return self.decide(experiment)[0]
+        best = self._parts.store.bar(self.study.id)
+        self._before = best[0] if best else 0
+        verdict = replace(ruling.verdict, action=Action.DISCARD, cause=f"given up: {why}; {ruling.verdict.cause}")
+        return self._decided(experiment, Ruling(verdict))
 
     def _restore(self, experiment: Experiment, best: tuple[int, float] | None) -> Experiment:
         """Back to an earlier best without a run: its tree is that of an experiment which has all the runs it needs."""
@@ -238,6 +263,11 @@ class Steps:
 
     def look_back(self, runs_left: float, *, last: bool = False) -> list[Check]:
         """What is to be run again now; ``last``: no experiment follows."""
+        if self.verifier.checks:
+            with self.deciding:
+                found = list(self.verifier.checks)
+                self.verifier.checks.clear()
+            return found
         if self.auditor.nothing_new and not last:
             return []
         with self.deciding:
@@ -278,6 +308,7 @@ class Steps:
             with self.deciding:
                 self.auditor.ran(again=True)
         with self.deciding:
+            self.verifier.opinion(study, store.experiment(study.id, wanted.number))
             looked = look_again(store, self._referee, self._parts.ledger, study, (wanted.number, self._parts.clock()))
             self._parts.knowledge.looked_again(study, looked.experiment, looked.word, self._parts.clock())
             undo = self.auditor.undo(study, looked.experiment)

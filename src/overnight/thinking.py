@@ -83,28 +83,18 @@ class Thinker:
             raise
         return replace(proposal, told=told.notes, takes=(told.idea,) if told.idea else ())
 
-    def _asked(self, study: Study, wish: Wish, talk: Talk, brief: str) -> Proposal:
-        parent = self._store.experiment(study.id, wish.parent)
+    def lay_out(self, study: Study, wish: Wish, copy: Path) -> tuple[str, ...]:
+        """Make the disposable copy that the wish begins with; returns the paths that may be edited."""
         start = self._store.files(study.id, wish.crashed or wish.parent)
-        with self._place(wish) as (copy, work):
-            self._workspace.export(study.base_commit, start, copy, {}, self._scope)
-            request = Request(
-                id=f"{study.tag}-{wish.id}",
-                study=study,
-                operator=wish.operator,
-                parent=parent,
-                copy=copy,
-                work=work,
-                editable=tuple(sorted(start)),
-                brief=brief,
-                cancelled=talk.cancelled,
-            )
-            begun = time.monotonic()
-            idea, failed = self._ask(request)
-            idea = replace(idea, seconds=time.monotonic() - begun, hypothesis=self._secrets.text(idea.hypothesis))
-            found = self._workspace.collect(copy, study.base_commit, self._scope)
-            if failed is not None and (failed.code == "E-CANCELLED" or (not found.rejected and found.files == start)):
-                raise failed
+        self._workspace.export(study.base_commit, start, copy, {}, self._scope)
+        return tuple(sorted(start))
+
+    def taken(self, study: Study, wish: Wish, copy: Path, idea: Idea, failed: ProposalError | None = None) -> Proposal:
+        """What was made of the copy, as a proposal; marked as rejected if it is not fit. Raises ``failed`` if that is all there is."""
+        start = self._store.files(study.id, wish.crashed or wish.parent)
+        found = self._workspace.collect(copy, study.base_commit, self._scope)
+        if failed is not None and (failed.code == "E-CANCELLED" or (not found.rejected and found.files == start)):
+            raise failed
         unfit = found.rejected or self._secret_in(found.files)
         rejected = unfit
         if failed is not None:
@@ -115,12 +105,31 @@ class Thinker:
         return Proposal(
             parent=wish.parent,
             operator=wish.operator,
-            idea=idea,
+            idea=replace(idea, hypothesis=self._secrets.text(idea.hypothesis)),
             files=start if unfit else found.files,
             rejected=rejected,
             repairs=wish.crashed,
             notes=found.notes,
         )
+
+    def _asked(self, study: Study, wish: Wish, talk: Talk, brief: str) -> Proposal:
+        parent = self._store.experiment(study.id, wish.parent)
+        with self._place(wish) as (copy, work):
+            editable = self.lay_out(study, wish, copy)
+            request = Request(
+                id=f"{study.tag}-{wish.id}",
+                study=study,
+                operator=wish.operator,
+                parent=parent,
+                copy=copy,
+                work=work,
+                editable=editable,
+                brief=brief,
+                cancelled=talk.cancelled,
+            )
+            begun = time.monotonic()
+            idea, failed = self._ask(request)
+            return self.taken(study, wish, copy, replace(idea, seconds=time.monotonic() - begun), failed)
 
     def _secret_in(self, files: Mapping[str, bytes]) -> str:
         bad = [path for path, content in files.items() if self._secrets.data(content) != content]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ from overnight.queue import coding
 from overnight.queue.words import SAFE, Grant, Held, HubJob, Machine, Offer, OnLost, Renewal, Stream
 
 _RENEWALS = 5  # in a lease
+_OLD = 0.1  # part of its lease after which a grant that was long on its way is renewed before it is believed
 _LOOK = 1.0  # seconds for which a claim waits
+_LONGEST = 15.0  # seconds between two claims, at most, where the hub lets nobody else wait
 _TRIES = 10  # a second apart, before a worker gives up at its start because the hub's file cannot be used
 _GLANCE = 0.25  # seconds after which the thread that renews looks whether it is still wanted
 _AGAIN = 5.0  # seconds after which a machine with a trouble is looked at again
@@ -38,8 +41,11 @@ class Around:
     boot: str  # names this run of the kernel
     wait: Callable[[float], bool]  # sleeps until somebody wants something to end, or that many seconds; whether somebody does
     say: Callable[[str], None]
-    leftover: Callable[[], frozenset[str]] = frozenset  # GPUs on which somebody else's process is
+    leftover: Callable[[frozenset[str]], frozenset[str]] = lambda _busy: (
+        frozenset()
+    )  # GPUs that must not be offered, beside those of own jobs
     room: int = ROOM
+    clients: Callable[[], tuple[str, ...] | None] = lambda: None  # whose jobs may run here now; None = everybody's
 
 
 class Worker:
@@ -59,6 +65,7 @@ class Worker:
         self._ended = threading.Event()
         self._freed = threading.Event()  # an attempt is over
         self._trouble = ""  # said already
+        self._is_heard = True  # whether the hub has answered when it was asked last
         self._not_before = 0.0  # nothing is claimed until then
         self._lease_file = -1
 
@@ -76,7 +83,8 @@ class Worker:
             self._ended.set()
             keeper.join(5.0)
             with contextlib.suppress(UnreachableError, StorageError):
-                self._hands.hub.renew(self.machine.name, [attempt.held for attempt in self._alive()], leaving=True)
+                if self._is_heard:  # else it would only take long to end
+                    self._hands.hub.renew(self.machine.name, [attempt.held for attempt in self._alive()], leaving=True)
             os.close(self._lease_file)
 
     def drain(self) -> None:
@@ -99,7 +107,7 @@ class Worker:
     # --- claiming ------------------------------------------------------------------------------------------------------
 
     def _work(self, *, once: bool) -> None:
-        idle = False
+        idle, pause = False, _LOOK
         while not (self._draining.is_set() and not self._attempts) and not (once and idle and not self._attempts):
             self._freed.clear()
             offer = self._offer()
@@ -109,20 +117,27 @@ class Worker:
             asked = self._around.clock()
             try:
                 grant = self._hands.hub.claim(offer, 0.0 if once else _LOOK)
+                self._is_heard = True
             except (UnreachableError, StorageError) as exc:
+                self._is_heard = False
                 self._say_once(exc)
                 self._freed.wait(_LOOK)
                 continue
             idle = grant is None
             if grant is not None:
                 self._take(grant, asked)
+                pause = _LOOK
+            elif not once and self._around.clock() - asked < _LOOK / 2:  # too many wait there already
+                self._freed.wait(pause * random.uniform(0.5, 1.0))
+                pause = min(1.5 * pause, _LONGEST)
             elif once and self._attempts:
                 self._freed.wait(_LOOK)
 
     def _offer(self) -> Offer:
         mine = self.held()
-        used = {gpu for job in mine for gpu in job.gpus} | self._around.leftover()
-        machine = self.machine
+        busy = frozenset(gpu for job in mine for gpu in job.gpus)
+        used = busy | self._around.leftover(busy)
+        machine = replace(self.machine, clients=self._around.clients())
         return Offer(
             machine, machine.slots - len(mine), tuple(card.index for card in machine.cards if card.index not in used),
             machine.cpus - sum(job.submission.cpus for job in mine), machine.memory_gb - sum(job.submission.memory_gb for job in mine),
@@ -150,18 +165,19 @@ class Worker:
             self._around.say(str(exc))
 
     def _take(self, grant: Grant, asked: float) -> None:
-        self._trouble = ""
+        self._trouble, self._lease = "", grant.lease
         attempt = Attempt(self.machine.name, grant.job, self._hands, self._place)
-        self._extend(asked + SAFE * grant.lease, grant.lease)
         try:
             attempt.note()
         except StorageError as exc:
             self._say_once(exc)  # its lease ends by itself
             return
-        self._begin(attempt)
+        # Jobs may run until a while after the last renewal, which knew nothing of this one: it must be as young as that.
+        fresh = self._around.clock() < min(asked + _OLD * grant.lease, self._until)
+        self._begin(attempt, lambda: fresh or self.renew())
 
-    def _begin(self, attempt: Attempt) -> None:
-        thread = threading.Thread(target=self._live, args=(attempt,), name=attempt.name, daemon=True)
+    def _begin(self, attempt: Attempt, is_ours: Callable[[], bool] = lambda: True) -> None:
+        thread = threading.Thread(target=self._live, args=(attempt, is_ours), name=attempt.name, daemon=True)
         with self._lock:
             self._attempts[attempt.held] = (attempt, thread)
         self._around.say(
@@ -170,8 +186,10 @@ class Worker:
         )
         thread.start()
 
-    def _live(self, attempt: Attempt) -> None:
+    def _live(self, attempt: Attempt, is_ours: Callable[[], bool]) -> None:
         try:
+            if not is_ours():
+                attempt.stop("its lease could not be renewed", fenced=True)
             attempt.live()
         except Exception as exc:  # noqa: BLE001 - the edge of a thread: one job's fault must not end the others
             self._around.say(f"[{attempt.job.id}] {type(exc).__name__}: {exc}")
@@ -197,26 +215,27 @@ class Worker:
             if not self._ended.is_set():
                 self.renew()
 
-    def renew(self) -> None:
-        """Renew once: hear what is lost, cancelled, or to be drained."""
+    def renew(self) -> bool:
+        """Renew once: hear what is lost, cancelled, or to be drained. Whether the hub has answered."""
         asked, alive = self._around.clock(), {attempt.held: attempt for attempt in self._alive()}
         try:
             renewal = self._hands.hub.renew(self.machine.name, list(alive))
-        except (UnreachableError, StorageError) as exc:
+        except OvernightError as exc:  # whatever it was: without this thread every lease would end
             self._say_once(exc)
             if self._around.clock() > self._until:
                 for attempt in alive.values():
                     if attempt.job.submission.on_lost is OnLost.STOP:
                         attempt.stop("the hub was not heard of in time")
-            return
-        self._extend(asked + SAFE * renewal.lease, renewal.lease)
-        for held in renewal.lost:
+            return False
+        for held in renewal.lost:  # before the others may run on: the same file speaks for all of them
             alive[held].stop("its lease was lost", fenced=True)
+        self._extend(asked + SAFE * renewal.lease, renewal.lease)
         for held, reason in renewal.cancelled:
             alive[held].stop(reason)
         if renewal.drain and not self._draining.is_set():
             self._around.say("draining: nothing more is taken")
             self.drain()
+        return True
 
     def _extend(self, until: float, lease: float) -> None:
         with self._lock:
@@ -237,12 +256,13 @@ class Worker:
         self._sweep({f"{held.job}.{held.attempt}" for held in found})  # before anything new is written there
         asked = self._around.clock()
         renewal = self._introduced(list(found))
-        self._extend(asked + SAFE * renewal.lease, renewal.lease)
         known = {held: {Stream.LOG: log, Stream.METRICS: metrics} for held, log, metrics in renewal.known}
-        for held, job in found.items():
-            attempt = Attempt(self.machine.name, job, self._hands, self._place, known.get(held))
-            if held in renewal.lost:
+        attempts = [Attempt(self.machine.name, job, self._hands, self._place, known.get(held)) for held, job in found.items()]
+        for attempt in attempts:
+            if attempt.held in renewal.lost:
                 attempt.stop("its lease was lost", fenced=True)
+        self._extend(asked + SAFE * renewal.lease, renewal.lease)
+        for attempt in attempts:
             self._begin(attempt)
 
     def _introduced(self, found: list[Held]) -> Renewal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from typing import Any
 
 import pytest
@@ -51,6 +53,59 @@ def test_cancelling_what_is_over_changes_nothing(hub: Any) -> None:
     job = hub.submit(asked())
     hub.report("w", held(hub.claim(offer())), ended())
     assert hub.cancel(job.id).state == DONE
+
+
+# --- variables -------------------------------------------------------------------------------------------------------
+
+
+def test_the_values_of_variables_go_to_the_worker_and_are_forgotten_when_the_job_is_over(hub: Any) -> None:
+    job = hub.submit(asked(env={"TOKEN": "sesame", "EMPTY": ""}))
+    hub.report("w", held(hub.claim(offer())), ended(JobState.CANCELLED, "its worker leaves"))  # it is queued again: not over
+    second = hub.claim(offer())
+    told = dict(second.job.submission.env)
+    hub.report("w", held(second), ended(JobState.FAILED))
+    assert (told, dict(one(hub, job.id).submission.env)) == ({"TOKEN": "sesame", "EMPTY": ""}, {"TOKEN": "", "EMPTY": ""})
+
+
+def test_a_job_is_queued_again_only_with_the_values_of_all_its_variables(hub: Any) -> None:
+    job = hub.submit(asked(env={"TOKEN": "sesame", "LR": "0.1"}))
+    hub.cancel(job.id)
+    with pytest.raises(UsageError, match="needs TOKEN again"):
+        hub.retry(job.id, {"LR": "0.2"})
+    again = hub.retry(job.id, {"LR": "0.2", "TOKEN": "open", "NEW": "1"})
+    assert (again.state, dict(again.submission.env), dict(hub.claim(offer()).job.submission.env)) == (
+        QUEUED, {"TOKEN": "open", "LR": "0.2", "NEW": "1"}, {"TOKEN": "open", "LR": "0.2", "NEW": "1"},
+    )  # fmt: skip
+
+
+def test_what_cannot_be_a_variable_is_refused_when_a_job_is_queued_again(hub: Any) -> None:
+    job = hub.submit(asked())
+    hub.cancel(job.id)
+    with pytest.raises(UsageError, match="cannot be a variable"):
+        hub.retry(job.id, {"NOT-ONE": "1"})
+
+
+def test_no_byte_of_a_secret_is_left_in_the_file_once_its_jobs_are_over(house: House) -> None:
+    for number in range(40):
+        job = house.desk.submit(asked(env={"TOKEN": f"sesame-{number}" * 20}))
+        if number % 2:
+            house.desk.report("w", held(house.desk.claim(offer())), ended())
+        house.desk.cancel(job.id)
+    for job in house.desk.jobs(Query(last=100)):
+        house.desk.cancel(job.id)
+    house.close()
+    assert b"sesame" not in b"".join(path.read_bytes() for path in house.path.parent.iterdir())
+
+
+def test_jobs_that_were_over_before_values_were_forgotten_lose_them_too(house: House) -> None:
+    done, queued = house.desk.submit(asked(env={"TOKEN": "sesame"})), house.desk.submit(asked(env={"TOKEN": "sesame"}))
+    house.desk.cancel(done.id)
+    house.close()
+    with contextlib.closing(sqlite3.connect(house.path)) as db, db:  # as an earlier version has left it
+        db.execute("UPDATE job SET submission = json_set(submission, '$.env.TOKEN', 'sesame')")
+        db.execute("PRAGMA user_version=1")
+    house.restart()
+    assert [dict(one(house.desk, job.id).submission.env) for job in (done, queued)] == [{"TOKEN": ""}, {"TOKEN": "sesame"}]
 
 
 # --- needs -----------------------------------------------------------------------------------------------------------

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
+
 from overnight.dag.words import TaskState
-from stages import Stage, states, words
+from stages import PYTHON, Stage, states, words
 
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_stages_run_in_the_order_of_their_needs(stage: Stage) -> None:
     rows = stage.run(
         f"""
@@ -45,6 +48,7 @@ def test_no_more_tasks_run_at_once_than_there_are_slots(stage: Stage) -> None:
     assert (set(states(rows).values()), max(map(int, stage.marks())) <= 2) == ({"SUCCEEDED"}, True)
 
 
+@pytest.mark.core
 def test_a_card_is_given_to_one_task_at_a_time(stage: Stage) -> None:
     own = f"mkdir {stage.folder}/card-$CUDA_VISIBLE_DEVICES && sleep 0.05 && rmdir {stage.folder}/card-$CUDA_VISIBLE_DEVICES"
     rows = stage.run(f"nodes: [{{name: many, command: {words(own)}, gpu_count: 1, matrix: {{n: [1, 2, 3, 4, 5, 6]}}}}]")
@@ -54,6 +58,7 @@ def test_a_card_is_given_to_one_task_at_a_time(stage: Stage) -> None:
 # --- failure ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_a_failure_skips_its_descendants_and_nothing_else(stage: Stage) -> None:
     rows = stage.run("""
 nodes:
@@ -131,6 +136,7 @@ nodes:
 # --- handing on -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_files_and_numbers_are_handed_on(stage: Stage) -> None:
     rows = stage.run("""
 nodes:
@@ -150,6 +156,48 @@ nodes:
   - {name: c, command: "cat a.txt b.txt && test $(cat train.py) = changed", needs: b}
 """)
     assert states(rows) == {"a": "SUCCEEDED", "b": "SUCCEEDED", "c": "SUCCEEDED"}
+
+
+def test_what_a_task_removes_is_not_handed_on(stage: Stage) -> None:
+    rows = stage.run("""
+nodes:
+  - {name: a, command: "mkdir d; echo 1 > d/x; echo 3 > keep", outputs: [d, keep]}
+  - {name: b, command: "rm -r d && echo 4 > d && chmod +x keep", needs: a}
+  - {name: c, command: "test $(cat d) = 4 && test -x keep && test $(cat keep) = 3", needs: b}
+""")
+    assert states(rows) == {"a": "SUCCEEDED", "b": "SUCCEEDED", "c": "SUCCEEDED"}
+
+
+def test_a_link_to_a_file_of_the_folder_is_handed_on_as_that_file_and_one_that_leads_out_is_not(stage: Stage) -> None:
+    (stage.folder / "secret").write_text("s")
+    rows = stage.run(f"""
+nodes:
+  - {{name: a, command: "echo 7 > model-7; ln -s model-7 latest; ln -s {stage.folder}/secret out", outputs: ["*"]}}
+  - {{name: b, command: "test $(cat latest) = 7 && test ! -L latest && test ! -e out", needs: a}}
+""")
+    assert states(rows) == {"a": "SUCCEEDED", "b": "SUCCEEDED"}
+
+
+def test_a_task_finds_what_it_is_handed_from_wherever_it_works(stage: Stage) -> None:
+    look = "import json, os; print('@files=%d' % len(json.load(open(os.environ['OVERNIGHT_INPUTS']))['needs']['a']['files']))"
+    rows = stage.run(f"""
+nodes:
+  - {{name: a, command: "mkdir deep; echo 1 > deep/x"}}
+  - {{name: b, command: {words(f'test -e x && {PYTHON} -c "{look}"')}, working_dir: deep, needs: a}}
+""")
+    assert (states(rows)["b"], dict(rows["b"].values)) == ("SUCCEEDED", {"files": 1.0})
+
+
+def test_many_and_larger_files_are_handed_on_whole(stage: Stage) -> None:
+    make = "import os; [open(f'f{n}', 'wb').write(b'%d' % n) for n in range(300)]; open('big', 'wb').write(os.urandom(2**16) * 160)"
+    rows = stage.run(f"""
+nodes:
+  - {{name: a, command: {words(f'{PYTHON} -c "{make}" && echo @sum=$(cksum < big | cut -d" " -f1)')}}}
+  - {{name: b, command: "test $(ls f* | wc -l) = 300 && test $(cksum < big | cut -d' ' -f1) = $(printf %.0f {{{{ a.sum }}}}) && chmod +x big", needs: a}}
+  - {{name: c, command: "test $(cksum < big | cut -d' ' -f1) = $(printf %.0f {{{{ a.sum }}}}) && test -x big && mv big large", needs: [a, b]}}
+  - {{name: d, command: "test -s large && test ! -e big", needs: c}}
+""")
+    assert set(states(rows).values()) == {"SUCCEEDED"}
 
 
 def test_what_one_need_changed_goes_before_what_another_passes_on(stage: Stage) -> None:

@@ -127,6 +127,7 @@ class _Killed(BaseException):
     """Stands for the end of the conductor's process at a point of a test's choice."""
 
 
+@pytest.mark.core
 def test_a_running_job_is_adopted_by_the_next_conductor(stage: Stage) -> None:
     go = stage.folder / "go"
     dag = stage.begin(f"nodes: [{{name: a, command: {words(stage.mark('a') + f'; while [ ! -e {go} ]; do sleep 0.05; done')}}}]")
@@ -163,6 +164,7 @@ def test_put_back_tasks_are_run_when_the_pipeline_goes_on(stage: Stage) -> None:
     assert (left, waiting, stage.conduct(dag), stage.marks()) == (DagState.RUNNING, TaskState.WAITING, DagState.SUCCEEDED, ["a", "a"])
 
 
+@pytest.mark.core
 def test_a_cancelled_pipeline_ends_what_runs_and_begins_nothing(stage: Stage) -> None:
     dag = stage.begin(
         "nodes: [{name: a, command: touch started; sleep 600}, {name: b, command: 'true', needs: a}, {name: c, command: 'true', needs: a, when: always}]"

@@ -76,10 +76,10 @@ class Job:
         with hubs.reached(self._hub, os.environ) as found:
             found.desk.cancel(self.id, reason)
 
-    def retry(self) -> None:
-        """Queue it again once it is over."""
+    def retry(self, env: Mapping[str, str] | None = None) -> None:
+        """Queue it again once it is over; ``env`` tells all its variables again, whose values the hub has forgotten. Raises ``UsageError`` (E-ENV)."""
         with hubs.reached(self._hub, os.environ) as found:
-            found.desk.retry(self.id)
+            found.desk.retry(self.id, dict(env or {}))
 
     def outputs(self, to: str | os.PathLike[str]) -> Path:
         """Copy the files that it has left into the new folder ``to``."""
@@ -96,7 +96,7 @@ def hub_submit(
 
     ``command`` is a sequence of words, or a line for the shell. ``time_limit`` is in seconds. ``asked`` are further fields of
     ``Submission``: gpu_count, exp_id, tags, priority, retries, gpu_type, vram_gb, cpus, memory_gb, needs, inputs, outputs, pipeline,
-    submission_key, metric, wait. Raises ``UsageError``, ``NotFoundError``, ``StorageError``.
+    submission_key, metric, wait, workers, not_workers. Raises ``UsageError``, ``NotFoundError``, ``StorageError``.
     """
     lists: dict[str, Any] = {
         key: tuple(_id(each) for each in value) if isinstance(value, list | tuple) else value for key, value in asked.items()

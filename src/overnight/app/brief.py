@@ -21,14 +21,19 @@ _TAIL = 64 * 1024  # bytes of a log that are read
 
 def told(found: learned.Known, operator: str, start: Path) -> Told:
     """The brief for a step: draft, improve, debug, combine or simplify. Raises ``NotFoundError`` where there is nothing to take it to."""
+    return written(found, occasion(found, SPOKEN[operator]), start)
+
+
+def written(found: learned.Known, asked: Occasion, start: Path) -> Told:
+    """The brief for an occasion."""
+    latest = found.store.experiments(found.study.id, last=_LATEST)
+    return Briefer(found.store, found.knowledge, _root(found, start), _sampler(found, latest)).write(found.study, asked)
+
+
+def occasion(found: learned.Known, operator: Operator) -> Occasion:
+    """From where a step begins by now, and what belongs to it. Raises ``NotFoundError``."""
     store, study = found.store, found.study
     latest = store.experiments(study.id, last=_LATEST)
-    occasion = _occasion(found, SPOKEN[operator], latest)
-    return Briefer(store, found.knowledge, _root(found, start), _sampler(found, latest)).write(study, occasion)
-
-
-def _occasion(found: learned.Known, operator: Operator, latest: list[Experiment]) -> Occasion:
-    store, study = found.store, found.study
     bar, baseline = store.bar(study.id), store.baseline(study.id)
     if baseline is None:
         raise NotFoundError("E-NO-BASELINE", "there is nothing to tell yet: the baseline has not begun", fix="overnight run")

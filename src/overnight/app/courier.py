@@ -10,12 +10,14 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from overnight.app import handed
 from overnight.errors import NotAllowedError, NotFoundError, OvernightError, StorageError, UsageError
 from overnight.queue.words import HubJob, Output, Query
 
@@ -39,7 +41,9 @@ class Courier:
     """What is done about code and outputs where the hub is not on this machine."""
 
     send_code: Callable[[Parcels, str], object] = _nothing  # a client, before it submits
+    send_handed: Callable[[Sequence[Output], Path], object] = _nothing  # a client, before it submits
     fetch_code: Callable[[Parcels, HubJob], object] = _nothing  # a worker, before it lays out
+    fetch_handed: Callable[[HubJob, Sequence[Output], Path], object] = _nothing  # a worker, before it lays out
     hand_in: Callable[[HubJob, tuple[Output, ...], Path], object] = _nothing  # a worker, when a job is over
     fetch_outputs: Callable[[HubJob, Path], object] = _nothing  # a client
 
@@ -51,7 +55,9 @@ def member(link: Link) -> Courier:
     """A member's side."""
     return Courier(
         lambda parcels, commit: _send_code(link, parcels, commit),
+        lambda files, store: _send_handed(link, files, store),
         lambda parcels, job: _fetch_code(link, parcels, job),
+        lambda job, files, store: _fetch_handed(link, job, files, store),
         lambda job, outputs, folder: _hand_in(link, job, outputs, folder),
         lambda job, folder: _fetch_outputs(link, job, folder),
     )
@@ -73,11 +79,29 @@ def _fetch_code(link: Link, parcels: Parcels, job: HubJob) -> None:
     parcels.take(link.get(_CODE, commit, timeout=_PATIENCE), commit)
 
 
+def _send_handed(link: Link, files: Sequence[Output], store: Path) -> None:
+    if not files:
+        return
+    rows = [_row_of(each) for each in files]
+    wanted = set(_ask(link, "handed-known", {"files": rows})["missing"])
+    for each, row in zip(files, rows, strict=True):
+        if each.sha256 in wanted:
+            wanted.remove(each.sha256)
+            link.put(_OUTPUTS, f"handed/{each.sha256}", store / each.sha256[:2] / each.sha256, timeout=_PATIENCE)
+            _ask(link, "handed-sent", {"files": [row]})
+
+
+def _fetch_handed(link: Link, job: HubJob, files: Sequence[Output], store: Path) -> None:
+    for each in files:
+        _ask(link, "handed-wanted", {"job": job.id, "attempt": job.attempt, "sha256": each.sha256})
+        handed.add(store, each, lambda place, name=f"handed/{each.sha256}": link.get(_OUTPUTS, name, place, timeout=_PATIENCE))  # type: ignore[misc] # binds the name
+
+
 def _hand_in(link: Link, job: HubJob, outputs: tuple[Output, ...], folder: Path) -> None:
     for each in outputs:
         link.put(_OUTPUTS, _name(job.id, job.attempt, each.path), folder / each.path, timeout=_PATIENCE)
     for begin in range(0, len(outputs), 1000):
-        rows = [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in outputs[begin : begin + 1000]]
+        rows = [_row_of(each) for each in outputs[begin : begin + 1000]]
         _ask(link, "outputs-sent", {"job": job.id, "attempt": job.attempt, "files": rows})
 
 
@@ -96,16 +120,17 @@ def _fetch_outputs(link: Link, job: HubJob, folder: Path) -> None:
 class Counterpart:
     """The hub's side: takes code in and gives it out, takes outputs in and gives them out, to whom they belong alone."""
 
-    def __init__(self, link: Link, desk: Counter, parcels: Parcels, outputs: Callable[[HubJob], Path]) -> None:
-        self._link, self._desk, self._parcels, self._outputs = link, desk, parcels, outputs
+    def __init__(self, link: Link, desk: Counter, parcels: Parcels, places: tuple[Callable[[HubJob], Path], Path]) -> None:
+        self._link, self._desk, self._parcels = link, desk, parcels
+        self._outputs, self._store = places  # of a job's outputs, and of files that are handed on
 
-    def serve(self) -> None:
-        """Answer from now on."""
-        for verb, handle in {
+    def verbs(self) -> dict[str, Callable[[Peer, bytes], bytes]]:
+        """What it answers to, and how."""
+        handlers = {
             "code-known": self._known, "code-sent": self._sent, "code-wanted": self._wanted, "outputs-sent": self._handed_in,
-            "output-wanted": self._output,
-        }.items():  # fmt: skip
-            self._link.serve(verb, functools.partial(_answered, handle))
+            "output-wanted": self._output, "handed-known": self._handed_known, "handed-sent": self._handed_sent, "handed-wanted": self._handed_wanted,
+        }  # fmt: skip
+        return {verb: functools.partial(_answered, handle) for verb, handle in handlers.items()}
 
     def _known(self, _who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"here": self._parcels.has(str(row["commit"])), "known": self._parcels.commits(_KNOWN)}
@@ -123,8 +148,7 @@ class Counterpart:
 
     def _handed_in(self, who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
         job = self._of_worker(who, row)
-        for each in row["files"]:
-            output = Output(str(each["path"]), int(each["size"]), str(each["sha256"]))
+        for output in _outputs_of(row):
             _receive(self._link, who.name, _name(job.id, job.attempt, output.path), self._outputs(job), output)
         return {}
 
@@ -135,6 +159,26 @@ class Counterpart:
             raise NotFoundError("E-NO-OUTPUTS", "there is no such output", fix="overnight hub list --all")
         source = self._outputs(found[0]) / _safe(outputs[0].path)
         self._link.put(_OUTPUTS, _name(found[0].id, found[0].attempt, outputs[0].path), source, to=who.name, timeout=_PATIENCE)
+        return {}
+
+    def _handed_known(self, _who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
+        files = _outputs_of(row)
+        return {"missing": [each.sha256 for each in files if not handed.is_there(self._store, each)]}
+
+    def _handed_sent(self, who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
+        for each in _outputs_of(row):
+            handed.add(self._store, each, functools.partial(self._take_in, who.name, each.sha256))
+        return {}
+
+    def _take_in(self, source: str, digest: str, place: Path) -> None:
+        self._link.get(_OUTPUTS, f"handed/{digest}", place, source=source, timeout=_PATIENCE)
+
+    def _handed_wanted(self, who: Peer, row: Mapping[str, Any]) -> dict[str, Any]:
+        found = next((each for each in self._of_worker(who, row).submission.handed if each.sha256 == row["sha256"]), None)
+        if found is None or not handed.is_there(self._store, found):
+            raise NotFoundError("E-NO-HANDED", "there is no such file, or not any more", fix="overnight hub list --all")
+        place = self._store / found.sha256[:2] / found.sha256
+        self._link.put(_OUTPUTS, f"handed/{found.sha256}", place, to=who.name, timeout=_PATIENCE)
         return {}
 
     def _of_worker(self, who: Peer, row: Mapping[str, Any]) -> HubJob:
@@ -161,6 +205,7 @@ def _receive(link: Link, source: str, name: str, folder: Path, output: Output) -
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         raise StorageError("E-OUTPUTS", f"{place} cannot be written: {exc.strerror}", fix=f"df -h {folder.parent}") from exc
+    place.chmod(0o755 if output.executable else 0o600)
     if digest != output.sha256 or place.stat().st_size != output.size:
         place.unlink()
         raise OvernightError("E-DAMAGED", f"{output.path[:80]} did not arrive as it was sent", fix="overnight hub list")
@@ -172,6 +217,24 @@ def _safe(path: str) -> Path:
     if not path or len(path) > 1000 or any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 for letter in path):
         raise UsageError("E-OUTPUTS", f"{path[:80]!r} is no path of an output", fix="overnight hub list")
     return Path(*parts)
+
+
+def _row_of(output: Output) -> dict[str, Any]:
+    return {"path": output.path, "size": output.size, "sha256": output.sha256, "executable": output.executable}
+
+
+def _outputs_of(row: Mapping[str, Any]) -> list[Output]:
+    """The files that a request names; raises ``UsageError``, also for a hash that is none: it becomes the name of a file."""
+    try:
+        found = [
+            Output(str(each["path"]), int(each["size"]), str(each["sha256"]), each.get("executable") is True)
+            for each in map(_Said, row["files"])
+        ]
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise UsageError("E-WIRE", "a request cannot be read", fix="pip install --upgrade overnight") from exc
+    if not all(re.fullmatch(r"[0-9a-f]{64}", each.sha256) for each in found):
+        raise UsageError("E-WIRE", "a hash is none", fix="pip install --upgrade overnight")
+    return found
 
 
 def _name(job: str, attempt: int, path: str) -> str:

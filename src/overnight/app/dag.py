@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -78,15 +78,13 @@ def begin(doors: Doors, wanted: Wanted, environ: Mapping[str, str], now: float) 
     Raises ``UsageError`` (E-YAML, E-PIPELINE, E-NO-GPU, E-NO-SANDBOX, E-CODE-TOO-LARGE, E-NO-FOLDER), ``StorageError``.
     """
     until = _texts(wanted.options.get("until"))
-    dag_place.check_executor(str(wanted.options.get("executor", "local")))
     found = planned(wanted.text, wanted.file, until)
     settings = dag_place.settings_for(wanted.workdir, wanted.options, environ)
-    dag_place.machine(wanted.options, settings, environ).check(
-        replace(found.pipeline, nodes=tuple({task.node.name: task.node for task in found.tasks}.values()))
-    )
+    options = dag_place.placed(wanted.options, settings)
+    dag_place.check(doors.home, found, options, settings, environ)
     code = doors.parcels.pack(wanted.workdir)
     dag = Dag(
-        0, found.pipeline.name, wanted.text, wanted.file, str(wanted.workdir.resolve()), code.commit, code.folder, now, wanted.options, {**code.links},
+        0, found.pipeline.name, wanted.text, wanted.file, str(wanted.workdir.resolve()), code.commit, code.folder, now, options, {**code.links},
     )  # fmt: skip
     wrap = dag_place.walls(doors.home, dag, found, settings, environ)
     left = [each for each in doors.record.unfinished(dag.workdir, dag.text) if not dag_place.is_conducted(doors.home, each.number)]
@@ -140,8 +138,9 @@ def conduct(doors: Doors, begun: Begun, environ: Mapping[str, str], say: Say, st
         begun.wrap,
         dag.options.get("cache", True) is True,
         Redactor(environ).text,
+        apart=dag.options.get("executor") == "hub",
     )
-    executor = dag_place.executor_named(str(dag.options.get("executor", "local")), doors.home)
+    executor = dag_place.executor_of(doors.home, dag.options, settings, environ)
     with dag_place.conducted(doors.home, dag), contextlib.ExitStack() as stack:
         if close := getattr(executor, "close", None):
             stack.callback(close)

@@ -60,16 +60,17 @@ class DagRun:
 
 
 def dag_from_yaml(
-    yaml_content: str, *, workdir: str | Path = ".", slots: int | None = None, gpus: Sequence[str] = (), executor: str = "local", cache: bool = True,
-    until: Sequence[str] = (), unsafe_no_sandbox: bool = False, sandbox_network: bool = False,
+    yaml_content: str, *, workdir: str | Path = ".", slots: int | None = None, gpus: Sequence[str] = (), executor: str = "", executor_args: str = "",
+    cache: bool = True, until: Sequence[str] = (), unsafe_no_sandbox: bool = False, sandbox_network: bool = False,
 ) -> DagRun:  # fmt: skip
     """Begin the pipeline of a YAML text in the background; ``workdir`` holds its code.
 
-    ``slots`` tasks run at once (by default one per processor) on the cards named in ``gpus`` (by default all that are found).
+    ``slots`` tasks run at once (by default one per processor) on the cards named in ``gpus`` (by default all that are found). ``executor`` is
+    local, hub, slurm or ray, by default that of the settings; ``executor_args`` are its words.
     Raises ``UsageError`` with ``line`` and reason for a text that is no pipeline, ``OvernightError`` if it cannot be begun.
     """
     given = {
-        "slots": slots, "gpus": list(gpus), "executor": executor, "cache": cache, "until": list(until),
+        "slots": slots, "gpus": list(gpus), "executor": executor, "executor_args": executor_args, "cache": cache, "until": list(until),
         "unsafe_no_sandbox": unsafe_no_sandbox, "sandbox_network": sandbox_network,
     }  # fmt: skip
     text = textwrap.dedent(yaml_content)
@@ -81,9 +82,9 @@ def dag_from_yaml(
 
 def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, as it is kept with a pipeline: nothing that is as by default."""
-    defaults = {"executor": "local", "cache": True}
+    defaults = {"cache": True}
     return {
         name: value
         for name, value in given.items()
-        if (value not in (None, [], (), False) and defaults.get(name) != value) or (name == "cache" and value is False)
+        if (value not in (None, [], (), False, "") and defaults.get(name) != value) or (name == "cache" and value is False)
     }

@@ -112,7 +112,7 @@ def output(environ: Mapping[str, str], given: str, task: str) -> Path:
         raise NotFoundError(
             "E-NO-TASK", f"{found.dag.id} has no task '{task}'{nearest(task, names)}", why=f"its tasks are {', '.join(names[:12])}", fix=f"overnight dag status {found.dag.id}"
         )  # fmt: skip
-    if row.cached_from:
+    if row.cached_from and not row.job:
         return output(environ, str(row.cached_from), task)
     log = found.home.part("jobs") / row.job / jobs.LOG
     if not row.job or not log.exists():
@@ -123,6 +123,12 @@ def output(environ: Mapping[str, str], given: str, task: str) -> Path:
             fix=f"overnight dag status {found.dag.id}",
         )
     return log
+
+
+def said(environ: Mapping[str, str], given: str, since: int = 0) -> list[tuple[int, str, str]]:
+    """Number, task and text of every line that was said after the line ``since``. Raises ``NotFoundError``, ``UsageError``."""
+    with dag_place.recorded(environ) as (_, record):
+        return record.said(record.dag(number_of(given)).number, since)
 
 
 def followed(environ: Mapping[str, str], given: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[tuple[str, str]]:

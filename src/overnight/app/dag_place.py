@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from overnight import config, gpus
 from overnight.app import place as places
+from overnight.app import where
 from overnight.app.data import data_paths, named_paths
+from overnight.app.spreading import executor_over_hub, readable
 from overnight.dag.fit import Card, Machine
 from overnight.dag.words import Dag, Plan
 from overnight.environment import for_run
-from overnight.errors import BusyError, NotFoundError, StorageError, UsageError, nearest
-from overnight.executors import EXECUTORS
+from overnight.errors import BusyError, NotFoundError, StorageError, UsageError
 from overnight.leavings import Outputs
 from overnight.models import JobSpec
-from overnight.protocols import Executor
+from overnight.protocols import Cluster, Executor
 from overnight.sandbox import Walls, confined, interpreters, stand
 from overnight.settings import Settings
 from overnight.store.pipelines import Pipelines
@@ -129,22 +130,63 @@ def settings_for(workdir: Path, options: Mapping[str, object], environ: Mapping[
     return config.load(root, flags, environ).settings
 
 
-def check_executor(name: str) -> None:
-    """Refuse an executor that there is not, or that brings nothing back. Raises ``UsageError`` (E-NO-EXECUTOR)."""
-    known = [row for row in EXECUTORS if row != "hub"]
-    if name == "hub":
-        raise UsageError("E-NO-EXECUTOR", "the hub is an executor of studies alone", fix="overnight dag run pipeline.yaml --executor local")
-    if name not in known:
+def placed(options: Mapping[str, object], settings: Settings) -> dict[str, object]:
+    """The options with the executor that counts, and its words: as given, else as the settings say; nothing for this machine.
+
+    Raises ``UsageError`` (E-NO-EXECUTOR, E-GPUS, E-EXECUTOR-ARGS).
+    """
+    name = str(options.get("executor") or settings.executor)
+    args = str(options.get("executor_args") or (settings.executor_args if name == settings.executor else ""))
+    rest = {key: value for key, value in options.items() if key not in ("executor", "executor_args")}
+    where.check_name(name, "overnight dag run pipeline.yaml")
+    if name == "local":
+        if args:
+            where.executor_named(name, Path(), args, "overnight dag run pipeline.yaml")
+        return rest
+    if cards := rest.get("gpus"):
         raise UsageError(
-            "E-NO-EXECUTOR", f"there is no executor '{name}'{nearest(name, known)}", why=f"there are {', '.join(known)}", fix="overnight dag run pipeline.yaml --executor local"
+            "E-GPUS", f"--gpus names cards of this machine, and tasks go to {name}", why=f"{', '.join(map(str, cards))} would say nothing there",  # type: ignore[call-overload] # a list
+            fix=f"overnight dag run pipeline.yaml --executor {name}",
         )  # fmt: skip
+    return {**rest, "executor": name, **({"executor_args": args} if args else {})}
 
 
-def executor_named(name: str, found: Home) -> Executor:
-    """The executor of this name, with its job folders."""
-    module, _, row = EXECUTORS[name].partition(":")
-    made: Executor = getattr(importlib.import_module(module), row)(found.part("jobs"))
-    return made
+def executor_of(found: Home, options: Mapping[str, object], settings: Settings, environ: Mapping[str, str]) -> Executor:
+    """The executor of a pipeline, with its job folders. Raises ``UsageError``, ``UnreachableError``."""
+    name, args = str(options.get("executor", "local")), str(options.get("executor_args", ""))
+    if name == "hub":
+        return executor_over_hub(found.part("jobs"), where.words_of(args), settings, environ)
+    return where.executor_named(name, found.part("jobs"), args, "overnight dag run pipeline.yaml")
+
+
+def check(found: Home, plan: Plan, options: Mapping[str, object], settings: Settings, environ: Mapping[str, str]) -> None:
+    """Refuse a node that could never run where it is to. Raises ``UsageError`` with ``file:line:``, ``UnreachableError``."""
+    nodes = tuple({task.node.name: task.node for task in plan.tasks}.values())
+    machine(options, settings, environ).check(replace(plan.pipeline, nodes=nodes))
+    if options.get("executor", "local") == "local":
+        return
+    executor = executor_of(found, options, settings, environ)
+    try:
+        asked: list[JobSpec] = []
+        for node in nodes:
+            spec = JobSpec(
+                "check", ("true",), "/", time_limit=node.time_limit, gpus=tuple(map(str, range(node.gpu_count))), cpus=node.cpus,
+                gpu_type=node.gpu_type, vram_gb=node.vram_gb, memory_limit=int(node.memory_gb * 2**30),
+            )  # fmt: skip
+            if isinstance(executor, Cluster) and spec not in asked:
+                asked.append(spec)
+                _checked(executor, spec, f"{plan.pipeline.file}:{node.line}: node '{node.name}'")
+    finally:
+        getattr(executor, "close", lambda: None)()
+
+
+def _checked(executor: Cluster, spec: JobSpec, node: str) -> None:
+    try:
+        executor.check(spec)
+    except UsageError as exc:
+        if exc.code == "E-NO-WORKERS":
+            raise
+        raise UsageError(exc.code, f"{node}: {exc.message}", where=exc.where, why=exc.why, fix=exc.fix) from exc
 
 
 def machine(options: Mapping[str, object], settings: Settings, environ: Mapping[str, str]) -> Machine:
@@ -167,19 +209,23 @@ def environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str
 
 
 def walls(found: Home, dag: Dag, plan: Plan, settings: Settings, environ: Mapping[str, str]) -> Wrap:
-    """What puts a task behind the walls that runs have, proven to stand. Raises ``UsageError`` (E-NO-SANDBOX)."""
-    if settings.unsafe_no_sandbox or dag.options.get("executor", "local") != "local":  # elsewhere its worker does
-        return lambda spec: spec
-    workdir, env = Path(dag.workdir), environment(settings, environ)
+    """What puts a task behind the walls that runs have, proven to stand; a hub's workers have walls of their own. Raises ``UsageError`` (E-NO-SANDBOX)."""
+    workdir, env, executor = Path(dag.workdir), environment(settings, environ), dag.options.get("executor", "local")
     person = Path(environ.get("HOME") or "/nonexistent")
+    if executor == "hub":
+        return partial(readable, settings, named_paths(_code_of(workdir), person), environ)
+    if settings.unsafe_no_sandbox:
+        return lambda spec: spec
     programs = {words for task in plan.tasks for words in [_words(task.node.command)]}
     tools = {path: None for words in sorted(programs) for path in interpreters(env, words, workdir)}
     outside = [Path(os.path.normpath((workdir / path).parent / target)) for path, target in dag.links.items()]
+    elsewhere = executor != "local" and any(task.node.gpu_count for task in plan.tasks)
     made = Walls(
         keep=found.part("walls"),
         readable=(*tools, *data_paths(settings.data, environ), *named_paths(_code_of(workdir), person), *outside),
         writable=tuple((workdir / Path(path).expanduser()).absolute() for path in settings.caches),
         hidden=(workdir, found.folder),
+        devices=where.devices_elsewhere() if elsewhere else (),
         network=settings.sandbox_network,
         home=person,
     )

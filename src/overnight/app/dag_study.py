@@ -48,7 +48,11 @@ def inside(file: Path, node: str, environ: Mapping[str, str], say: Callable[[str
     Raises what ``begin`` raises.
     """
     cards = [part for part in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-    options = {"unsafe_no_sandbox": True, **({"gpus": cards} if cards else {})}  # the run's walls are around us already
+    options = {
+        "unsafe_no_sandbox": True,
+        "executor": "local",
+        **({"gpus": cards} if cards else {}),
+    }  # the run's walls are around us already
     own = {**environ, "OVERNIGHT_HUB": str(Path.cwd() / ".overnight" / "hub")}
 
     def tell(task: str, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -12,11 +13,11 @@ from typing import Any
 
 from overnight import jobs
 from overnight.app.courier import NEAR, Courier
-from overnight.app.keeping import STORE, kept, lease_of
+from overnight.app.keeping import SERVING, STORE, kept, lease_of
 from overnight.app.read import moment
 from overnight.config import user_file
 from overnight.desk import Bell, Desk
-from overnight.errors import NotFoundError, StorageError, UsageError
+from overnight.errors import NotFoundError, OvernightError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.queue import coding
 from overnight.queue.fit import described
@@ -42,6 +43,11 @@ class HubPlace:
         """Sockets of those who wait on this machine."""
         return self.folder / "wake"
 
+    @property
+    def handed(self) -> Path:
+        """Large files that jobs are handed, by their hash."""
+        return self.folder / "handed"
+
     def outputs(self, job: HubJob) -> Path:
         """What the latest attempt of a job has left."""
         return self.folder / "out" / job.id / str(job.attempt)
@@ -62,7 +68,10 @@ class Reached:
     environ: Mapping[str, str]
     courier: Courier = NEAR
     name: str = ""  # under which a worker has joined
+    trouble: OvernightError | None = None  # why it is not reached yet, where that is waited for
     admit: Callable[[str], object] = lambda _owner: None  # raises ``NotAllowedError`` for those whose jobs may not run here
+    clients: Callable[[], tuple[str, ...] | None] = lambda: None  # whose jobs may run here; None = everybody's
+    owner: str = ""  # as whom a client has joined
 
 
 def locate(hub: Path | None, environ: Mapping[str, str]) -> HubPlace:
@@ -97,8 +106,39 @@ def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log"
             fix="overnight hub list --hub ~/overnight-hub",
         ) from exc
     with kept(place.folder, environ) as store, store.bell(waits_for) as bell:
-        desk = Desk(store.queue, store.now, Bell(store.ring, bell.wait), lease=lease_of(environ), era=store.era)
+        desk = Desk(
+            store.queue, store.now, Bell(store.ring, bell.wait), lease=lease_of(environ), era=store.era, revoked=cut_off(lambda: served_over(place)),
+        )  # fmt: skip
         yield Reached(desk, place, bell.wait, store.bell, environ)
+
+
+def served_over(place: HubPlace) -> str:
+    """The folder of the relay that this hub was last served over; empty if there is none."""
+    try:
+        return str(json.loads((place.folder / SERVING).read_bytes()).get("relay", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def cut_off(relay_of: Callable[[], str]) -> Callable[[], Mapping[str, float]]:
+    """Tells who was cut off from the relay in this folder, and when (wall time); read anew when that has changed."""
+    held: tuple[object, dict[str, float]] = (None, {})
+
+    def find() -> dict[str, float]:
+        nonlocal held
+        relay = relay_of()
+        if not relay:
+            return {}
+        from overnight.hub.folder import Folder
+
+        with contextlib.suppress(OvernightError, OSError):
+            found = Folder(Path(relay))
+            if (stamp := (relay, found.changed())) != held[0]:
+                held = (stamp, {row.name: float(row.revoked) for row in found.roster().members.values() if row.revoked})
+            return held[1]
+        return {}
+
+    return find
 
 
 def joined(environ: Mapping[str, str], kind: str) -> bool:
@@ -212,7 +252,9 @@ def worker_json(worker: WorkerState) -> dict[str, Any]:
     """A worker for ``--json``."""
     machine = worker.machine
     return {
-        "name": machine.name, "alive": worker.alive, "draining": worker.draining, "seen": moment(worker.seen), "jobs": list(worker.jobs),
+        "name": machine.name, "alive": worker.alive, "draining": worker.draining, "revoked": worker.revoked,
+        "quarantine": [{"by": each.owner or None, "reason": each.reason, "since": moment(each.since)} for each in worker.doubts],
+        "clients": None if machine.clients is None else list(machine.clients), "shares": list(machine.shares), "seen": moment(worker.seen), "jobs": list(worker.jobs),
         "slots": machine.slots, "gpus": [{"index": card.index, "name": card.name, "memory_mb": card.memory_mb} for card in machine.cards],
         "cpus": machine.cpus, "memory_gb": machine.memory_gb, "tags": list(machine.tags), "host": machine.host, "class": machine.kind,
         "text": described(machine),

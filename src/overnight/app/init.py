@@ -30,7 +30,7 @@ _GROUPS = (
             *("policy", "program", "knowledge", "semantic_model", "repairs", "ahead"),
         ),
     ),
-    ("When to believe it", ("profile", "baseline_runs", "early_stop", "plateau")),
+    ("When to believe it", ("profile", "baseline_runs", "early_stop", "plateau", "verify", "verify_wait")),
     ("Who measures", ("evaluate", "artifact", "holdout", "hidden_holdout", "predict", "evaluate_time_limit")),
     (
         "Where it runs",

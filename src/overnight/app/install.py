@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,12 @@ class Done:
     left: tuple[str, ...] = ()
 
 
-def install(agent: str, environ: Mapping[str, str]) -> Done:
-    """Put the plugin in place for ``agent``; again is the same, or an update. Raises ``UsageError``, ``StorageError``."""
-    plugin, folder = plugins.AGENTS[agent](), plugins.folder(agent, environ)
+def install(agent: str, environ: Mapping[str, str], *, short: bool = False) -> Done:
+    """Put the plugin in place for ``agent``, ``short``: its commands also by their bare names; again is the same, or an update.
+
+    Raises ``UsageError``, ``StorageError``.
+    """
+    plugin, folder = plugins.AGENTS[agent](short=short), plugins.folder(agent, environ)
     note = _note(environ, agent)
     before = _noted(note)
     for path, text in plugin.files.items():
@@ -45,7 +48,7 @@ def install(agent: str, environ: Mapping[str, str]) -> Done:
             raise UsageError("E-NOT-OURS", f"{place} is there already, and not as it was written by us", fix=f"mv {place} {place}.mine")
     name, entry = plugin.entry
     edited = _edited(folder / name, entry) if name else None
-    made = [*before["folders"], *_missing(folder, plugin.files, name)]
+    made = [*before["folders"], *_missing(folder, plugin.files, name), *(str(each) for each in note.parents if not each.exists())]
     row = {
         "folder": str(folder), "files": {path: _hash(text.encode()) for path, text in plugin.files.items()},
         "folders": list(dict.fromkeys(made)), "entry": name, "before": before["before"] if before["entry"] else _text(folder / name) if name else None,
@@ -57,6 +60,7 @@ def install(agent: str, environ: Mapping[str, str]) -> Done:
         _write(folder / name, edited)
     for path in before["files"].keys() - plugin.files.keys():
         _remove(folder / path, before["files"][path])
+    _tidy(folder, made)
     return Done(agent, folder, (*plugin.files, *([name] if name else [])))
 
 
@@ -73,11 +77,16 @@ def uninstall(agent: str, environ: Mapping[str, str]) -> Done:
         (removed if _remove(folder / path, known) else left).append(path)
     if row["entry"]:
         (removed if _restored(folder / row["entry"], row["before"]) else left).append(row["entry"])
-    for made in sorted(row["folders"], key=lambda each: (each.startswith("/"), -len(each))):
-        with contextlib.suppress(OSError):
-            (folder / made).rmdir()
     note.unlink()
+    _tidy(folder, row["folders"])
     return Done(agent, folder, removed=tuple(removed), left=tuple(left))
+
+
+def _tidy(folder: Path, made: Sequence[str]) -> None:
+    """Remove folders that we have made where they are empty, the inner ones first."""
+    for each in sorted(made, key=lambda each: (each.startswith("/"), -len(each))):
+        with contextlib.suppress(OSError):
+            (folder / each).rmdir()
 
 
 def _edited(path: Path, entry: str) -> str | None:

@@ -45,6 +45,25 @@ def join(environ: Mapping[str, str], kind: str, line: str, named: Path | None, s
     return found, path
 
 
+def come(environ: Mapping[str, str], kind: str, line: str, hub: Path | None, say: Callable[[str], None]) -> None:
+    """Join by this line unless this machine has done so before: the same command can be given again. ``hub``: the folder named beside it.
+
+    Raises what ``join`` raises, and ``UsageError`` when a hub's folder is named as well.
+    """
+    with relays.needed():
+        from overnight.hub import credentials, invitation
+    if hub is not None or environ.get("OVERNIGHT_HUB"):
+        raise UsageError(
+            "E-USAGE", "the join line leads to the hub of a relay, and a hub's folder is named as well",
+            why=f"{'--hub is' if hub is not None else 'OVERNIGHT_HUB is set to'} {hub or environ['OVERNIGHT_HUB']}", fix="unset OVERNIGHT_HUB",
+        )  # fmt: skip
+    path = file(environ, kind)
+    if path.exists() and credentials.load(path, _VERBS[kind]).line == invitation.read(line).id:
+        return
+    found, _ = join(environ, kind, line, None, say)
+    say(f"joined {found.address} as {kind} {found.name}")
+
+
 def file(environ: Mapping[str, str], kind: str, named: Path | None = None) -> Path:
     """Where a machine keeps what it has joined as: named, ``$OVERNIGHT_CREDENTIALS``, ``$XDG_CONFIG_HOME/overnight/worker.json``."""
     given = named or (Path(environ["OVERNIGHT_CREDENTIALS"]) if environ.get("OVERNIGHT_CREDENTIALS") else None)
@@ -117,6 +136,14 @@ def allowed(environ: Mapping[str, str]) -> tuple[str, ...] | None:
         raise UsageError(
             "E-ALLOWED", f"{path} cannot be read: {exc}", why="without it nobody's jobs are run", fix="overnight worker allow all"
         ) from exc
+
+
+def welcome(environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """As ``allowed``; with a damaged list nobody's jobs are run."""
+    try:
+        return allowed(environ)
+    except UsageError:
+        return ()
 
 
 def check_allowed(environ: Mapping[str, str], client: str) -> None:

@@ -66,6 +66,11 @@ def kept(folder: Path, environ: Mapping[str, str], named: str = "") -> Iterator[
         yield Kept(queue, lambda: Now(clock(), time.time()), boot(), partial(ring, wake), partial(Doorbell, wake))
 
 
+def file_of(folder: Path, environ: Mapping[str, str]) -> Path | None:
+    """Where the queue of the hub in ``folder`` lies, be it there or not; ``None`` if it is in a Postgres. Raises ``UsageError``."""
+    return None if environ.get(STORE) or _noted(folder) else folder / _FILE
+
+
 def check_named(text: str) -> None:
     """Raise ``UsageError`` for an address that must not stand on a command line."""
     if text and _address(text).secret:

@@ -17,3 +17,4 @@ class Options:
     config: Path | None = None
     state: Path | None = None
     base: str = ""  # branch or commit that a fresh study starts from; empty = where HEAD is
+    asks: bool = True  # false: nobody is asked for proposals, so that none need be there

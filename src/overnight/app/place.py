@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # looking at the record needs no git
     from overnight.workspace import Workspace
 
 STATE = ".overnight"
+TRIAL = "a trial"  # what holds the lock when no loop does
 _SILENT = "a process that does not say who it is"
 _OWN = {".gitignore", "copies", "git", "jobs", "lock", "loop.log", "lost+found", "runs"}  # what a state folder can hold without a record
 
@@ -152,12 +153,12 @@ def make(place: Place) -> None:
 
 
 @contextlib.contextmanager
-def held(place: Place, name: str = "lock") -> Iterator[None]:
-    """Hold the study's lock, or another one; it dies with the process. Raises ``BusyError`` naming who holds it."""
+def held(place: Place, name: str = "lock", what: str = "") -> Iterator[None]:
+    """Hold the study's lock, or another one; it dies with the process. Raises ``BusyError`` naming who holds it, and ``what`` it is if no loop."""
     handle = os.open(place.state / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _take(handle, place)
-        text = json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()})
+        text = json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": time.time(), "what": what})
         os.ftruncate(handle, 0)
         os.pwrite(handle, text.encode(), 0)
         yield
@@ -167,6 +168,8 @@ def held(place: Place, name: str = "lock") -> Iterator[None]:
 
 def busy(place: Place, holder: str) -> BusyError:
     """The error that names who holds the study."""
+    if holder.endswith(f"({TRIAL})"):
+        return BusyError("E-BUSY", f"{TRIAL} is run on this study now: {holder}", where=str(place.state), fix="overnight trial ls")
     return BusyError(
         "E-BUSY", f"another loop works on this study: {holder}", where=str(place.state), fix="overnight status   # or: overnight stop"
     )
@@ -192,7 +195,7 @@ def _named(handle: int) -> str:
     try:
         found = json.loads(os.pread(handle, 4096, 0))
         since = time.strftime("%H:%M:%S", time.localtime(found["since"]))
-        return f"pid {found['pid']} on {found['host']}, since {since}"
+        return f"pid {found['pid']} on {found['host']}, since {since}" + (f" ({found['what']})" if found.get("what") else "")
     except (ValueError, KeyError, TypeError):
         return ""
 

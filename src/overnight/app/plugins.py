@@ -49,21 +49,23 @@ def server() -> list[str]:
     return [sys.executable, "-P", "-m", "overnight", "mcp"]  # -P: no file of the folder it is started in takes the place of a module
 
 
-def claude() -> Plugin:
+def claude(*, short: bool = False) -> Plugin:
     """A plugin below ``~/.claude/skills``, which Claude Code loads by itself; no file of the user's is changed."""
     first, *rest = server()
     here = f"skills/{NAME}"
     files = {f"{here}/{path}": source(path) for path in (".claude-plugin/plugin.json", f"skills/{SKILL}/SKILL.md")}
     files |= {f"{here}/commands/{name}.md": source(f"commands/{name}.md") for name in COMMANDS}
+    files |= {f"commands/{name}.md": source(f"commands/{name}.md") for name in COMMANDS if short}
     files[f"{here}/.mcp.json"] = _json({"mcpServers": {NAME: {"command": first, "args": rest}}})
     return Plugin(files)
 
 
-def codex() -> Plugin:
+def codex(*, short: bool = False) -> Plugin:
     """Prompts and a skill below ``~/.codex``, and a table in its ``config.toml``."""
     first, *rest = server()
     files = {f"skills/{SKILL}/SKILL.md": source(f"skills/{SKILL}/SKILL.md")}
     files |= {f"prompts/overnight-{name}.md": source(f"commands/{name}.md") for name in COMMANDS}
+    files |= {f"prompts/{name}.md": source(f"commands/{name}.md") for name in COMMANDS if short}
     table = [
         f"[mcp_servers.{NAME}]",
         f"command = {json.dumps(first)}",
@@ -83,7 +85,7 @@ def _variables() -> list[str]:
     return [*own, *homes, *sorted(asked)]
 
 
-def gemini() -> Plugin:
+def gemini(*, short: bool = False) -> Plugin:
     """An extension below ``~/.gemini/extensions``, which Gemini CLI loads by itself; no file of the user's is changed."""
     first, *rest = server()
     here = f"extensions/{NAME}"
@@ -93,16 +95,18 @@ def gemini() -> Plugin:
     for name in COMMANDS:
         description, body = _parts(name)
         prompt = json.dumps(body.replace("$ARGUMENTS", "{{args}}"), ensure_ascii=False)
-        files[f"{here}/commands/{NAME}/{name}.toml"] = f"description = {json.dumps(description)}\nprompt = {prompt}\n"
+        for path in (f"{NAME}/{name}", *([name] if short else [])):
+            files[f"{here}/commands/{path}.toml"] = f"description = {json.dumps(description)}\nprompt = {prompt}\n"
     return Plugin(files)
 
 
-def opencode() -> Plugin:
+def opencode(*, short: bool = False) -> Plugin:
     """Commands and a skill below ``~/.config/opencode``, and a server in its ``opencode.json``."""
     files = {f"skills/{SKILL}/SKILL.md": source(f"skills/{SKILL}/SKILL.md")}
     for name in COMMANDS:
         description, body = _parts(name)
-        files[f"commands/overnight-{name}.md"] = f"---\ndescription: {description}\n---\n{body}"
+        for path in (f"overnight-{name}", *([name] if short else [])):
+            files[f"commands/{path}.md"] = f"---\ndescription: {description}\n---\n{body}"
     value = {"mcp": {NAME: {"type": "local", "command": server(), "enabled": True, "timeout": 3_600_000}}}
     return Plugin(files, ("opencode.json", _json(value)))
 

@@ -174,7 +174,8 @@ def check(options: Options, settings: Settings, workspace: Workspace, base: str)
         )
     _check_command(settings.command, workspace, base, options)
     where.check(settings, locate(options).state)
-    agents.check_proposer(settings, options.environ)
+    if options.asks:
+        agents.check_proposer(settings, options.environ)
 
 
 def _check_evaluation(settings: Settings, workspace: Workspace, base: str) -> None:
@@ -269,7 +270,8 @@ def _fresh(options: Options, settings: Settings, notes: list[str], workspace: Wo
     if settings.metric:
         direction, said = direction_of(settings, settings.metric)
         notes += [said] if said else []
-    _check_constants(settings, workspace, base)
+    if options.asks:
+        _check_constants(settings, workspace, base)
     branch = settings.branch_prefix + settings.tag
     notes += [] if options.base else _uncommitted(workspace, base, Scope(settings.editable, settings.protect))
     study = store.create_study(settings.tag, base, direction, settings, now)
@@ -359,7 +361,8 @@ def _again(options: Options, known: Study, settings: Settings, notes: list[str],
     base = known.base_commit if settled else base_of(options, workspace)
     check(options, settings, workspace, base)
     if not measured:
-        _check_constants(settings, workspace, base)
+        if options.asks:
+            _check_constants(settings, workspace, base)
         notes += _uncommitted(workspace, base, Scope(settings.editable, settings.protect))
     if base != known.base_commit:
         workspace.move_branch(known.branch, base, known.base_commit)

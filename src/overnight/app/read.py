@@ -197,7 +197,7 @@ def experiment_json(item: Experiment) -> dict[str, Any]:
     """An experiment for ``--json``: times in ISO 8601 UTC, durations in seconds, missing = null."""
     return {
         "number": item.number, "id": f"exp-{item.number:03d}", "parent": item.parent or None, "operator": item.operator, "commit": item.commit or None,
-        "stage": item.stage, "decision": item.decision, "cause": item.cause, "value": item.value, "trust": item.trust, "sandbox": item.confined.word, "confirmed": item.confirmed, "rival": item.rival or None, "near": item.near, "retests": item.retests, "reverted": item.reverted or None, "spared": item.spared or None, "believed": item.believed, "believed_sd": item.believed_sd, "p": item.p, "gain": item.gain, "gain_low": item.gain_low, "gain_high": item.gain_high,
+        "stage": item.stage, "decision": item.decision, "cause": item.cause, "value": item.value, "trust": item.trust, "sandbox": item.confined.word, "confirmed": item.confirmed, "verified": item.verified or None, "rival": item.rival or None, "near": item.near, "retests": item.retests, "reverted": item.reverted or None, "spared": item.spared or None, "believed": item.believed, "believed_sd": item.believed_sd, "p": item.p, "gain": item.gain, "gain_low": item.gain_low, "gain_high": item.gain_high,
         "description": item.description, "proposer": item.proposer, "started": moment(item.started), "finished": moment(item.finished),
         "seconds": round(item.seconds, 3), "think_seconds": round(item.think_seconds, 3), "memory_gb": round(item.memory_gb, 3), "lines": item.lines,
         "crash_kind": item.crash_kind or None, "repairs": item.repairs or None, "tokens": item.tokens, "cost": item.cost, "cost_estimated": item.estimated, "model": item.model or None, "session": item.session or None, "metrics": dict(item.metrics),
@@ -218,7 +218,8 @@ def summary_json(told: Summary) -> dict[str, Any]:
         "budget": list(study.settings.budget), "proposer": list(study.settings.proposer), "slots": study.settings.slots, "base_commit": study.base_commit,
         "experiments": told.total, "kept": told.kept, "discarded": told.discarded, "crashed": told.crashed, "crash_kinds": dict(told.crash_kinds), "unconfirmed": told.unconfirmed, "expected_false_keeps": round(told.false_keeps, 3), "sigma": told.sigma,
         "running": list(told.running), "baseline": experiment_json(told.baseline) if told.baseline else None,
-        "best": experiment_json(told.best) if told.best else None, "gain": gain, "report": report, "retests": told.looks, "reverted": told.reverted, "stopped_early": told.early, "spared": told.spared, "wrong_kills": told.wrong_kills, "seconds": round(told.seconds, 1),
+        "best": experiment_json(told.best) if told.best else None, "gain": gain, "report": report, "retests": told.looks, "reverted": told.reverted, "stopped_early": told.early, "spared": told.spared, "wrong_kills": told.wrong_kills,
+        "unverified": told.unverified, "quarantined": [{"worker": worker, "reason": reason} for worker, reason in told.quarantined], "seconds": round(told.seconds, 1),
         "train_seconds": round(told.train_seconds, 1), "think_seconds": round(told.think_seconds, 1), "tokens": told.tokens, "cost": told.cost,
     }  # fmt: skip
 

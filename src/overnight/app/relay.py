@@ -29,6 +29,7 @@ _PACKAGES = {"nats", "nkeys", "nacl", "aiohttp", "cryptography"}
 _START, _STOP, _HOUR = 30.0, 20.0, 3600.0
 
 Say = Callable[[str], None]
+Beside = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,10 @@ def folder(environ: Mapping[str, str], named: Path | None) -> Folder:
     return Folder(path.absolute())
 
 
-def init(environ: Mapping[str, str], named: Path | None, address: tuple[str, int], given: tuple[Path, Path] | None = None) -> Folder:
-    """Make a relay for an address (a name or IP number, and a port). Raises ``UsageError``."""
+def init(
+    environ: Mapping[str, str], named: Path | None, address: tuple[str, int], given: tuple[Path, Path] | None = None, *, hub: bool = False
+) -> Folder:
+    """Make a relay for an address (a name or IP number, and a port). ``hub``: it brings its hub along. Raises ``UsageError``."""
     path = folder(environ, named).path
     from overnight.hub import folder as folders
 
@@ -110,15 +113,15 @@ def init(environ: Mapping[str, str], named: Path | None, address: tuple[str, int
     _check_host(host)
     files = (str(given[0].absolute()), str(given[1].absolute())) if given else ("", "")
     try:
-        return folders.make(path, host, port, files, time.time())
+        return folders.make(path, host, port, files, time.time(), hub=hub)
     except OSError as exc:
         raise StorageError(
             "E-RELAY-FOLDER", f"{path} cannot be written: {exc.strerror}", fix="overnight relay init --relay FOLDER"
         ) from exc
 
 
-def start(environ: Mapping[str, str], found: Folder, say: Say) -> None:
-    """Run the relay until it is asked to end. Raises ``BusyError`` when it runs already, ``UsageError``, ``OvernightError`` when it ends by itself."""
+def start(environ: Mapping[str, str], found: Folder, say: Say, beside: Beside | None = None) -> None:
+    """Run the relay until it is asked to end, with ``beside`` what else is to run as long as it is up. Raises ``BusyError`` when it runs already, ``UsageError``, ``OvernightError`` when it ends by itself."""
     from overnight.hub import server
 
     relay, asked = found.relay(), threading.Event()
@@ -131,8 +134,14 @@ def start(environ: Mapping[str, str], found: Folder, say: Say) -> None:
             _wait(state, asked, _START)
             if state.ended.is_set():
                 raise server.failure(state.log, found)
-            with contextlib.nullcontext() if asked.is_set() else _enrolling(found, say):
-                say(f"the relay is up: wss://{relay.host}:{relay.port}; the next: overnight hub start, overnight relay invite worker NAME")
+            with contextlib.ExitStack() as stack:
+                if not asked.is_set():
+                    stack.enter_context(_enrolling(found, say))
+                    say(
+                        f"the relay is up: wss://{relay.host}:{relay.port}"
+                        + ("" if beside else "; the next: overnight hub start, overnight relay invite worker NAME")
+                    )
+                    stack.enter_context(beside() if beside else contextlib.nullcontext())
                 tell({"pid": os.getpid(), "ready": True})
                 _keep(found, process, state, asked)
             if state.ended.is_set():
@@ -140,15 +149,15 @@ def start(environ: Mapping[str, str], found: Folder, say: Say) -> None:
     say("the relay has ended")
 
 
-def start_behind(environ: Mapping[str, str], found: Folder) -> tuple[int, Path]:
-    """Run it in a session of its own; returns its pid and its log once it is up. Raises what it says when it does not come up."""
+def start_behind(environ: Mapping[str, str], found: Folder, *, with_hub: bool = False) -> tuple[int, Path]:
+    """Run it in a session of its own, with its hub or without; returns its pid and its log once it is up. Raises what it says when it does not come up."""
     found.relay()
     if pid := holder(found):
         raise _busy(found.path, pid)
     log = found.path / "relay.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "overnight", "relay", "start", "--relay", str(found.path)],
+            [sys.executable, "-P", "-m", "overnight", "relay", "start", "--with-hub" if with_hub else "--alone", "--relay", str(found.path)],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=dict(environ),
         )  # fmt: skip
     while process.poll() is None:

@@ -120,6 +120,9 @@ def _checks(told: Summary, rows: Sequence[Experiment]) -> list[str]:
     found = []
     if told.false_keeps >= 0.5:
         found.append(f"of {told.standing} keeps about {told.false_keeps:.1f} are expected to be luck: overnight retest --unconfirmed")
+    if told.unverified:
+        found.append(f"{told.unverified} {'keeps were' if told.unverified > 1 else 'keep was'} not verified, for want of a second worker")
+    found += [f"worker {worker} was put in quarantine: {reason}: overnight worker trust {worker}" for worker, reason in told.quarantined]
     if told.reverted:
         found.append(f"{told.reverted} {'keeps were' if told.reverted > 1 else 'keep was'} refuted by a later look and taken back")
     if kept and told.study.settings.evaluate == "" and all(item.trust is Trust.SELF_REPORTED for item in kept):

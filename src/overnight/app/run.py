@@ -69,7 +69,7 @@ def _worked(loop: Loop, store: Store, place: places.Place) -> str:
         return loop.run()
     except OvernightError as exc:
         if exc.code == "E-BASELINE":
-            raise _baseline_error(loop.study, store, place) from exc
+            raise baseline_error(loop.study, store, place) from exc
         raise
 
 
@@ -107,7 +107,7 @@ def _signals(loop: Loop, listen: Listen) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _baseline_error(study: Study, store: Store, place: places.Place) -> OvernightError:
+def baseline_error(study: Study, store: Store, place: places.Place) -> OvernightError:
     """What was wrong with the first run, and where to look."""
     item = next(found for found in reversed(store.experiments(study.id)) if found.operator == "baseline")
     job = f"{study.tag}-{item.number}.{store.last_attempt(study.id, item.number)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from overnight.app import courier, joining, keeping
+from overnight.app import courier, handed, joining, keeping, pruning
 from overnight.app import hub as hubs
 from overnight.app import relay as relays
 from overnight.desk import Bell, Desk
@@ -30,27 +31,29 @@ if TYPE_CHECKING:
 
 VERB = "ask"
 PATIENCE = LONGEST_WAIT + 15.0  # seconds; a claim may be parked
+_WORKER = 15.0  # seconds; a worker parks its claims for one, tries everything again, and may be asked to leave meanwhile
 _LOOK = 0.25  # seconds after which who waits for a far hub looks again
 
 
-def serve(link: Link, answered: Callable[[Who, bytes], bytes]) -> None:
-    """Answer what workers and clients ask over the relay from now on; who asks is what the link vouches for."""
+def serve(link: Link, answered: Callable[[Who, bytes], bytes], also: Mapping[str, Callable[[Peer, bytes], bytes]] | None = None) -> None:
+    """Answer what workers and clients ask over the relay from now on; who asks is what the link vouches for. ``also`` are further verbs."""
 
     def handle(who: Peer, data: bytes) -> bytes:
         return answered(Who(who.name, Role(who.kind)), data)
 
-    link.serve(VERB, handle)
+    link.serve_all({**(also or {}), VERB: handle})
 
 
-def remote(link: Link) -> Remote:
-    """The hub on the other side of the relay: ``Hub``, ``Orders`` and ``Views`` in one."""
-    return Remote(lambda data: link.request(VERB, data, PATIENCE))
+def remote(link: Link, patience: float = PATIENCE) -> Remote:
+    """The hub on the other side of the relay: ``Hub``, ``Orders`` and ``Views`` in one; no answer within ``patience`` seconds is none."""
+    return Remote(lambda data: link.request(VERB, data, patience))
 
 
 def serve_hub(link: Link, desk: Counter, parcels: Parcels, place: hubs.HubPlace) -> None:
     """Let a desk answer over the relay from now on, with the code and the outputs of its jobs."""
-    courier.Counterpart(link, desk, parcels, place.outputs).serve()
-    serve(link, lambda who, data: answer(desk, who, data))
+    handed.sweep(place.handed)
+    carried = courier.Counterpart(link, desk, parcels, (place.outputs, place.handed))
+    serve(link, lambda who, data: answer(desk, who, data), carried.verbs())
 
 
 def start(environ: Mapping[str, str], hub: Path | None, relay: Path | None, store: str, say: Callable[[str], None]) -> None:
@@ -79,14 +82,34 @@ def open_hub(environ: Mapping[str, str], hub: Path | None, relay: Path | None, s
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(keeping.kept(place.folder, environ, store))
+        over = str(relays.folder(environ, relay).path)
         if not kept.shared:
-            stack.enter_context(relays.held(place.folder / keeping.SERVING))
+            tell = stack.enter_context(relays.held(place.folder / keeping.SERVING))
+            tell({"pid": os.getpid(), "relay": over})
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         link = stack.enter_context(joining.hub_linked(environ, relay, patient=True))
         wait = stack.enter_context(_woken(kept.bell, lambda: link.control_all("worker", b"stop")))
-        desk = Desk(kept.queue, kept.now, Bell(kept.ring, wait), lease=keeping.lease_of(environ), era=kept.era, restarted=True)
+        desk = Desk(
+            kept.queue, kept.now, Bell(kept.ring, wait), lease=keeping.lease_of(environ), era=kept.era, restarted=True, revoked=hubs.cut_off(lambda: over),
+        )  # fmt: skip
         serve_hub(link, desk, parcels, place)
+        stack.enter_context(_tidied(environ, place.folder))
         yield link, kept.shared or str(place.folder)
+
+
+@contextlib.contextmanager
+def _tidied(environ: Mapping[str, str], folder: Path) -> Iterator[None]:
+    """What is over since long goes every day while this lasts, if that is wanted. Raises ``UsageError``."""
+    if not pruning.kept_for(environ):
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=pruning.daily, args=(environ, folder, ended.wait), name="pruning", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextlib.contextmanager
@@ -98,8 +121,10 @@ def far(environ: Mapping[str, str], kind: str) -> Iterator[hubs.Reached]:
         if kind == "worker":
             link.on_control(lambda _payload: ring(place.wake, "stop"))
         yield hubs.Reached(
-            remote(link), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))), partial(Doorbell, place.wake), environ, courier.member(link),
-            link.name if kind == "worker" else "", lambda owner: joining.check_allowed(environ, owner),
+            remote(link, _WORKER if kind == "worker" else PATIENCE), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))),
+            partial(Doorbell, place.wake), environ, courier.member(link),
+            link.name if kind == "worker" else "", link.trouble, lambda owner: joining.check_allowed(environ, owner),
+            lambda: joining.welcome(environ), "" if kind == "worker" else link.name,
         )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ class Follower:
     said: str = ""
     over: bool = False
     midway: bool = False  # begins within a line, which is left out
+    _begun: int = 0  # the attempt of which it was said where it runs
     _rest: str = ""
     _decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
@@ -40,19 +41,30 @@ class Follower:
             self.attempt = part.attempt
         if part.data:
             self.at = part.next
+            head = self._beginning(found)
             if self.midway:
                 self.midway = False
-                return self._lines(part.data[part.data.find(b"\n") + 1 :].decode("utf-8", "replace"))
-            return self._lines(self._decoder.decode(part.data))
+                return head + self._lines(part.data[part.data.find(b"\n") + 1 :].decode("utf-8", "replace"))
+            return head + self._lines(self._decoder.decode(part.data))
         job = found.desk.jobs(Query(self.id, last=1))[0]
         if part.last and self.attempt < job.attempt:  # it was run again
             text = self._end()
             self.attempt, self.at = self.attempt + 1, 0
             return text
-        self.over = job.state.over and (part.last or not self.attempt)
-        if not self.over and part.last and self.attempt == job.attempt and job.state is JobState.RUNNING:
+        self.over = job.state.over and (part.last or not job.attempt)
+        if job.state.over and not self.over:  # it ended after we had read: what it printed meanwhile comes first
+            return ""
+        if part.last and self.attempt == job.attempt and job.state is JobState.RUNNING:
             return ""
         return (self._end() if part.last or self.over else "") + self._status(job)
+
+    def _beginning(self, found: Reached) -> str:
+        """Where the attempt runs, before the first that it has printed; empty if it was said, or is past."""
+        if self._begun == self.attempt:
+            return ""
+        self._begun = self.attempt
+        job = found.desk.jobs(Query(self.id, last=1))[0]
+        return self._status(job) if job.state is JobState.RUNNING and job.attempt == self.attempt else ""
 
     def _status(self, job: HubJob) -> str:
         words = f"{job.state}"
@@ -104,12 +116,18 @@ def streamed(found: Reached, job: str, since: int = 0, attempt: int = 0) -> Iter
             found.wait(_LOOK)
 
 
-def streamed_all(found: Reached) -> Iterator[str]:
-    """The output of all jobs that run, now or later, without end; of what was printed before, the last lines."""
+def streamed_all(found: Reached, seen: set[str] | None = None) -> Iterator[str]:
+    """The output of all jobs that run, now or later; of what was printed before, the last lines.
+
+    Without end, unless ``seen`` is given, to which every job is added: then until nothing waits or runs any more.
+    """
     followers: dict[str, Follower] = {}
     first = True
     while True:
-        for job in found.desk.jobs(Query(states=_OPEN)):
+        open_ = found.desk.jobs(Query(states=_OPEN))
+        for job in open_:
+            if seen is not None:
+                seen.add(job.id)
             if job.id not in followers:
                 at = max(0, found.desk.part(job.id, Stream.LOG, 0, 10**15).next - _BEFORE) if first else 0
                 followers[job.id] = Follower(job.id, job.attempt if first else 0, at, midway=at > 0)
@@ -120,6 +138,8 @@ def streamed_all(found: Reached) -> Iterator[str]:
                 yield text
             elif follower.over:
                 del followers[follower.id]
+        if quiet and seen is not None and not open_ and not followers:
+            return
         if quiet:
             found.wait(_LOOK)
 

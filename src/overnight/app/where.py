@@ -12,6 +12,7 @@ from typing import Any
 from overnight import gpus
 from overnight.errors import UsageError, nearest
 from overnight.executors import EXECUTORS
+from overnight.models import JobSpec
 from overnight.protocols import Cluster, Executor
 from overnight.settings import Settings
 
@@ -31,13 +32,9 @@ def executor_at(state: Path, settings: Settings | None = None) -> Executor:
 
 def executor_named(name: str, root: Path, args: str = "", verb: str = "overnight run") -> Executor:
     """The executor of a row, or of a plugin, with its job folders in ``root``; ``args`` are its own words. Raises ``UsageError``."""
-    if name not in EXECUTORS and ":" not in name:
-        raise UsageError(
-            "E-NO-EXECUTOR", f"there is no executor '{name[:80]}'{nearest(name, EXECUTORS)}", why=f"known: {', '.join(sorted(EXECUTORS))}",
-            fix=f"{verb} --executor local",
-        )  # fmt: skip
+    check_name(name, verb)
     if name == "hub":
-        raise UsageError("E-NO-EXECUTOR", "the hub is an executor of studies alone", fix=f"{verb} --executor local")
+        raise UsageError("E-NO-EXECUTOR", "the hub is an executor of studies and pipelines alone", fix=f"{verb} --executor local")
     if name == "local":
         if args:
             raise UsageError("E-EXECUTOR-ARGS", "the local executor takes no words", fix=f"{verb} --executor slurm --executor-args …")
@@ -45,6 +42,15 @@ def executor_named(name: str, root: Path, args: str = "", verb: str = "overnight
         return here
     there: Executor = _made(name)(root, words_of(args))
     return there
+
+
+def check_name(name: str, verb: str) -> None:
+    """Refuse an executor that is neither a row nor the path of a plugin. Raises ``UsageError`` (E-NO-EXECUTOR)."""
+    if name not in EXECUTORS and ":" not in name:
+        raise UsageError(
+            "E-NO-EXECUTOR", f"there is no executor '{name[:80]}'{nearest(name, EXECUTORS)}", why=f"known: {', '.join(sorted(EXECUTORS))}",
+            fix=f"{verb} --executor local",
+        )  # fmt: skip
 
 
 def words_of(args: str) -> tuple[str, ...]:
@@ -58,6 +64,7 @@ def words_of(args: str) -> tuple[str, ...]:
 def check(settings: Settings, state: Path) -> None:
     """Refuse what cannot work: GPUs that are not there, a cluster that would not take the jobs. Raises ``UsageError``, ``UnreachableError``."""
     named = [part.strip() for item in settings.gpus for part in item.split(",")]
+    _check_verify(settings)
     if settings.executor == "local":
         executor_at(state, settings)
         gpus.check(named)
@@ -75,9 +82,20 @@ def check(settings: Settings, state: Path) -> None:
     executor = executor_at(state, settings)
     try:
         if isinstance(executor, Cluster):
-            executor.check(settings.limit, settings.gpus_per_run)
+            executor.check(JobSpec("check", ("true",), "/", time_limit=settings.limit, gpus=tuple(map(str, range(settings.gpus_per_run)))))
     finally:
         getattr(executor, "close", lambda: None)()
+
+
+def _check_verify(settings: Settings) -> None:
+    """Second opinions need workers with names."""
+    if settings.verify == "off":
+        return
+    if settings.executor != "hub":
+        raise UsageError(
+            "E-VERIFY", "there is no second worker that could verify a result", why=f"runs go to the executor {settings.executor}",
+            fix=f"overnight run --executor hub --verify {settings.verify}   # or --verify off",
+        )  # fmt: skip
 
 
 def devices(settings: Settings) -> tuple[Path, ...]:

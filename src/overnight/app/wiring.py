@@ -30,7 +30,7 @@ from overnight.proposers.agent import AgentProposer, Wants
 from overnight.proposers.agents import AGENTS, pair_of
 from overnight.proposers.chain import Chain
 from overnight.proposers.informed import Informed
-from overnight.protocols import Executor, Proposer, Searcher
+from overnight.protocols import Crowd, Executor, Proposer, Searcher
 from overnight.redact import Redactor
 from overnight.results import Table
 from overnight.runner import Place, Runner
@@ -47,6 +47,13 @@ _AGENT = re.compile(r"p.+-[0-9a-f]+-[0-9]+")  # name of a proposer's job; those 
 
 def assembled(options: Options, place: places.Place, study: Study, doors: tuple[Store, Workspace], listen: Listen) -> Loop:
     """Wire executor, proposer, runner, thinker and ledger into a loop, and make the baseline its first experiment."""
+    return Loop(*parts_of(options, place, study, doors, listen))
+
+
+def parts_of(
+    options: Options, place: places.Place, study: Study, doors: tuple[Store, Workspace], listen: Listen, outside: Proposer | None = None
+) -> tuple[Study, Parts]:
+    """The study as it stands on this machine, and the parts that work on it; ``outside`` proposes in place of whom the settings name."""
     store, workspace = doors
     settings = study.settings
     scope = Scope(settings.editable, settings.protect)
@@ -58,7 +65,7 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
         listen("note", None, "no namespaces can be made here: runs are confined by Landlock, which holds less (overnight doctor says why)")
     elif walls.confined is Confined.NONE:
         listen("note", None, "no walls stand around runs and proposers (--unsafe-no-sandbox): every row says so")
-    proposer = proposer_for(study, executor, options.environ, walls.proposer)
+    proposer = outside or proposer_for(study, executor, options.environ, walls.proposer)
     runner = runner_for(options, place.state, study, doors, (runs, walls))
     knowledge = knowledge_of(store, study, place, options.environ, lambda text: listen("note", None, text))
     thinker = Thinker(store, workspace, proposer, scope, (place.state / "copies", Redactor(options.environ)), knowledge)
@@ -70,12 +77,12 @@ def assembled(options: Options, place: places.Place, study: Study, doors: tuple[
     if store.bar(study.id) is None and not store.unfinished(study.id):
         files = prepare.baseline(study, workspace)
         store.propose(study.id, files, prepare.lines(files), time.time())
-    _recall(store, study, proposer)
-    parts = Parts(
+    if outside is None:
+        _recall(store, study, proposer)
+    return study, Parts(
         store, runner, thinker, ledger, knowledge, proposer.tell, listen, lambda metrics: prepare.name_goal(settings, metrics, lambda event, text: listen(event, None, text)), time.time,
-        prepare.slot_gpus(settings, options.environ),
+        prepare.slot_gpus(settings, options.environ), runs if isinstance(runs, Crowd) else None,
     )  # fmt: skip
-    return Loop(study, parts)
 
 
 def _end_agents(folder: Path, executor: Executor) -> None:

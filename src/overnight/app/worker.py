@@ -10,15 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overnight import gpus, sandbox
+from overnight.app import handed
 from overnight.app import hub as hubs
+from overnight.app.bringing import brought
 from overnight.app.keeping import boot, clock
+from overnight.app.parking import Parking
+from overnight.app.strangers import Strangers
 from overnight.app.where import devices_elsewhere, executor_named
 from overnight.attempt import Hands
 from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
-from overnight.models import Confined, JobSpec
-from overnight.outputs import bring_back
-from overnight.queue.words import Card, HubJob, Machine, Output, input_of, is_worker_name
+from overnight.executors.local import LocalExecutor
+from overnight.models import Confined, JobSpec, JobState
+from overnight.queue.fit import is_shared
+from overnight.queue.words import NETWORK, OURS, Card, HubJob, Machine, Output, Submission, cache_tag, input_of, is_worker_name
 from overnight.sandbox import By, Walls, confined, interpreters, stand
 from overnight.worker import ROOM, Around, Worker, place_at
 from overnight.workspace.parcels import Parcels
@@ -39,27 +44,44 @@ class Wanted:
     executor: str = "local"
     executor_args: str = ""
     network: bool = False
+    caches: tuple[str, ...] = ()  # folders that jobs may write and later ones find again
     unsafe: bool = False
+    shares: tuple[Path, ...] = ()  # folders below which jobs of clients may name inputs
 
 
 @contextlib.contextmanager
 def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> Iterator[Worker]:
     """A worker of this machine for the hub, ready to run. Raises ``UsageError``, ``BusyError``, ``StorageError``."""
     place = reached.place
+    if reached.trouble is not None:  # the first claim would say it, a minute later
+        say(f"{reached.trouble}\nit is tried again until it works")
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(_named(place, _called(reached, wanted)))
         own = place_at(place.worker(name))
         machine = machine_of(name, wanted, dict(reached.environ))
-        wrap, around = _walls(place, reached, wanted, machine)
+        wrap, standing = _walls(place, reached, wanted, machine)
         executor = executor_named(wanted.executor, own.jobs, wanted.executor_args, "overnight worker start")
         stack.callback(getattr(executor, "close", lambda: None))
+        if isinstance(executor, LocalExecutor) and standing is Confined.BUBBLEWRAP:
+            first = JobSpec("first", ("/bin/sh", "-c", ""), str(own.runs), for_run(reached.environ))
+            parking = Parking(
+                own.runs, wrap, executor, (HubJob("first", Submission(("true",)), JobState.QUEUED, owner=reached.name), first)
+            )
+            wrap = parking.wrap
+            parking.begin()
+            stack.callback(parking.close)
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
         hands = Hands(
-            reached.desk, executor, lambda job, folder: _fetched(reached, parcels, job, folder), lambda job, folder: _outputs(reached, job, folder), wrap,
-            for_run(reached.environ), lambda given: class_of(machine, given), around.word,
+            reached.desk, executor, lambda job, folder: _fetched(reached, (parcels, machine.shares), job, folder),
+            lambda job, folder: _outputs(reached, parcels, job, folder), wrap,
+            for_run(reached.environ), lambda job, path: os.path.exists(path) and _is_open(job, path, machine.shares), lambda given: class_of(machine, given), standing.word,
         )  # fmt: skip
         bell = stack.enter_context(reached.bell("stop"))
-        yield Worker(machine, hands, own, Around(clock, boot(), bell.wait, say, room=_room(reached)))
+        handed.sweep(place.handed)
+        around = Around(clock, boot(), bell.wait, say, room=_room(reached), clients=reached.clients)
+        if wanted.gpus is None and wanted.executor == "local" and machine.cards:  # of declared cards nobody can be asked
+            around = replace(around, leftover=Strangers([card.index for card in machine.cards], clock, say))
+        yield Worker(machine, hands, own, around)
 
 
 def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
@@ -71,11 +93,31 @@ def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     slots = wanted.slots if wanted.slots is not None else max(1, len(cards))
+    home = environ.get("HOME", "")
+    granted = (*([NETWORK] if wanted.network or wanted.unsafe else []), *(cache_tag(str(path), home) for path in _caches(wanted)))
     kind = " + ".join(card.name or f"GPU {card.index}" for card in cards) or gpus.processor()
     return Machine(
         name, slots, cards, cores if wanted.cpus is None else wanted.cpus, round(memory if wanted.memory_gb is None else wanted.memory_gb, 1),
-        wanted.tags, os.uname().nodename, kind,
+        (*wanted.tags, *granted), os.uname().nodename, kind, shares=tuple(map(_share, wanted.shares)),
     )  # fmt: skip
+
+
+def _caches(wanted: Wanted) -> tuple[Path, ...]:
+    """The folders that are granted, absolute."""
+    return tuple(Path(os.path.abspath(Path(path).expanduser())) for path in wanted.caches)
+
+
+def _share(folder: Path) -> str:
+    """Where a folder that is shared really lies. Raises ``UsageError`` (E-SHARE)."""
+    try:
+        return str(folder.expanduser().resolve(strict=True))
+    except (OSError, RuntimeError) as exc:
+        raise UsageError("E-SHARE", f"{folder} cannot be shared: {exc}", fix=f"ls -ld {folder}") from exc
+
+
+def _is_open(job: HubJob, path: str, shares: Sequence[str]) -> bool:
+    """Whether a job may name this path as an input: one of the hub's owner any, that of a client what is shared, wherever links lead."""
+    return not job.owner or (is_shared(path, shares) and is_shared(os.path.realpath(path), shares))
 
 
 def class_of(machine: Machine, given: Sequence[str]) -> str:
@@ -84,8 +126,8 @@ def class_of(machine: Machine, given: Sequence[str]) -> str:
     return " + ".join(names.get(index) or f"GPU {index}" for index in given) or gpus.processor()
 
 
-def lay_out(parcels: Parcels, job: HubJob, folder: Path) -> None:
-    """The code of a job in a new folder, with its inputs linked. Raises ``JobError``, ``NotFoundError``, ``StorageError``."""
+def lay_out(parcels: Parcels, job: HubJob, folder: Path, shares: Sequence[str] = ()) -> None:
+    """The code of a job in a new folder, with its inputs linked; those of clients lie below ``shares``. Raises ``JobError``, ``NotFoundError``, ``StorageError``."""
     asked = job.submission
     if asked.code:
         parcels.export(asked.code, folder)
@@ -93,9 +135,15 @@ def lay_out(parcels: Parcels, job: HubJob, folder: Path) -> None:
         (folder / asked.folder).mkdir(parents=True, exist_ok=True)
         for entry in (*asked.inputs, *asked.extras):
             name, path = input_of(entry)
-            if not os.path.exists(path):
-                if entry in asked.extras:
-                    continue
+            there, is_open = os.path.exists(path), _is_open(job, path, shares)
+            if entry in asked.extras and not (there and is_open):
+                continue
+            if not is_open:
+                raise JobError(
+                    "E-NOT-SHARED", f"jobs of '{job.owner}' may not read {path}", why="this worker does not share it",
+                    fix=f"overnight worker start --share {path}   # by the worker's owner",
+                )  # fmt: skip
+            if not there:
                 raise JobError("E-NO-INPUT", f"there is no {path}", why="it is an input of the job", fix=f"ls -ld {path}")
             if name:
                 _link(folder, name, path)
@@ -126,7 +174,7 @@ def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
     """Say that a command does not exist here, before anything is started."""
     import shutil
 
-    if len(command) < 2:
+    if len(command) < 2 or command[0] == OURS:
         return
     search = job.submission.env.get("PATH") or for_run(os.environ)["PATH"]
     there = (folder / command[0]).exists() if "/" in command[0] else shutil.which(command[0], path=search)
@@ -134,10 +182,15 @@ def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
         raise JobError("E-NO-COMMAND", f"command not found: {command[0]}", fix=f"which {command[0]}")
 
 
-def _fetched(reached: hubs.Reached, parcels: Parcels, job: HubJob, folder: Path) -> None:
+def _fetched(reached: hubs.Reached, keep: tuple[Parcels, Sequence[str]], job: HubJob, folder: Path) -> None:
     reached.admit(job.owner)
+    parcels, shares = keep
     reached.courier.fetch_code(parcels, job)
-    lay_out(parcels, job, folder)
+    store = reached.place.handed
+    reached.courier.fetch_handed(job, handed.missing(store, job), store)
+    lay_out(parcels, job, folder, shares)
+    if job.submission.handed:
+        handed.lay(store, job, folder)
 
 
 def _called(reached: hubs.Reached, wanted: Wanted) -> str:
@@ -147,27 +200,31 @@ def _called(reached: hubs.Reached, wanted: Wanted) -> str:
     return reached.name or wanted.name
 
 
-def _outputs(reached: hubs.Reached, job: HubJob, folder: Path) -> tuple[Output, ...]:
-    asked, place = job.submission, reached.place.outputs(job)
-    found = bring_back(folder / asked.folder, asked.outputs, place)
+def _outputs(reached: hubs.Reached, parcels: Parcels, job: HubJob, folder: Path) -> tuple[Output, ...]:
+    place = reached.place.outputs(job)
+    found = brought(parcels, job, folder, place)
     reached.courier.hand_in(job, found, place)
     return found
 
 
-def _walls(place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted, machine: Machine) -> tuple[Callable[[JobSpec], JobSpec], Confined]:
+def _walls(
+    place: hubs.HubPlace, reached: hubs.Reached, wanted: Wanted, machine: Machine
+) -> tuple[Callable[[HubJob, JobSpec], JobSpec], Confined]:
     """What puts a job behind its walls, proven to stand, and which ones. Raises ``UsageError`` (E-NO-SANDBOX)."""
     if wanted.unsafe:
-        return lambda spec: spec, Confined.NONE
+        return lambda _job, spec: spec, Confined.NONE
     keep = place.folder / "walls"
     env = for_run(reached.environ)
     home = Path(reached.environ.get("HOME") or "/nonexistent")
     walls = Walls(
         keep=keep, readable=tuple(interpreters(env, ("/bin/sh",), place.folder)), hidden=(place.folder,),
-        devices=devices_elsewhere() if machine.cards and wanted.executor != "local" else (), network=wanted.network, home=home,
+        devices=devices_elsewhere() if machine.cards and wanted.executor != "local" else (), network=wanted.network, home=home, writable=_caches(wanted),
     )  # fmt: skip
     walls = stand(walls)
 
-    def wrap(spec: JobSpec) -> JobSpec:
+    def wrap(job: HubJob, spec: JobSpec) -> JobSpec:
+        if job.owner:  # what a client's job names, in its variables or by links of its code, opens nothing
+            return confined(walls, spec)
         return confined(replace(walls, readable=tuple(interpreters(spec.env, spec.argv, Path(spec.cwd)))), spec)
 
     return wrap, Confined.LANDLOCK if walls.by is By.LANDLOCK else Confined.BUBBLEWRAP

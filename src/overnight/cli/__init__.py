@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "log": ("overnight.cli.look:log", "The output of an experiment."),
     "report": ("overnight.cli.report:report", "What the night has brought, and what to check before believing it."),
     "retest": ("overnight.cli.retest:retest", "Run kept experiments again with fresh seeds: is the gain real?"),
+    "trial": ("overnight.cli.trial:trial", "You or your own agent as the researcher: begin, run, settle, ls, show."),
     "ideas": ("overnight.cli.ideas:ideas", "Ask an agent what could reach a goal, and queue it."),
     "plan": ("overnight.cli.plan:plan", "Have ideas planned: requirements, a decision, tasks; files that you can edit."),
     "implement": ("overnight.cli.implement:implement", "Carry out a plan with several agents at once, on branches of its own."),

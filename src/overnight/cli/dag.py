@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from overnight.app import dag as dags
-from overnight.app import dag_look, dag_study
+from overnight.app import dag_look, dag_prune, dag_study
 from overnight.app.dag_handle import options_of
 from overnight.app.dag_place import Doors, opened
 from overnight.cli import silence
@@ -33,7 +33,10 @@ def dag() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--slots", type=click.IntRange(min=1), metavar="N", help="At most so many tasks at once (default: one per processor).")
 @click.option("--gpus", default="", metavar="LIST", help="GPUs for tasks that ask for them, as in 0,1 (default: all that are found).")
-@click.option("--executor", default="local", metavar="NAME", show_default=True, help="Where tasks run.")
+@click.option(
+    "--executor", default="", metavar="NAME", help="Where tasks run: local, hub, slurm or ray (default: as the settings say, else local)."
+)
+@click.option("--executor-args", default="", metavar="WORDS", help="Further words for the executor, as the setting executor_args.")
 @click.option("--until", multiple=True, metavar="NODE", help="Only this node and what it needs. Repeatable.")
 @click.option("--workdir", type=click.Path(path_type=Path), metavar="DIR", help="Where the code is (default: the folder of FILE).")
 @click.option("--no-cache", is_flag=True, help="Run also what has not changed.")
@@ -273,3 +276,27 @@ def log(dag_id: str, task: str, raw: bool, as_json: bool) -> None:
         click.echo(json.dumps({"schema": "overnight/dag-log/1", "task": task, "path": str(path), "text": text}))
     else:
         click.echo(data if raw else text, nl=False)
+
+
+@dag.command()
+@click.option("--older", default="30d", metavar="TIME", show_default=True, help="Those that ended longer ago than this.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+def prune(older: str, dry_run: bool, as_json: bool) -> None:
+    """Clear away old pipelines with all they have left; what later ones took from their cache stays.
+
+    What runs or was interrupted is never touched. A node whose result is gone is run again by the next pipeline that wants it.
+    """
+    with opened(os.environ) as doors:
+        found = dag_prune.prune(doors, dag_prune.seconds_of(older), time.time(), dry=dry_run)
+    if as_json:
+        told = {"removed": found.removed, "bytes": found.size, "left": found.left, "interrupted": found.interrupted, "dry_run": dry_run}
+        click.echo(json.dumps({"schema": "overnight/dag-prune/1", **told}))
+        return
+    ids = found.removed
+    named = f" ({ids[0]}{f' to {ids[-1]}' if len(ids) > 1 else ''})" if ids else ""
+    click.echo(
+        f"{'would remove' if dry_run else 'removed'} {len(ids)} {'pipeline' if len(ids) == 1 else 'pipelines'}{named}, {found.size / 1e6:.1f} MB; {found.left} {'is' if found.left == 1 else 'are'} left"
+    )
+    if found.interrupted:
+        click.echo(f"interrupted, and kept: {' '.join(found.interrupted[:8])}   # overnight dag resume DAG, or: overnight dag cancel DAG")

@@ -12,15 +12,16 @@ from typing import Any, TypeVar
 import click
 
 from overnight.app import hub as hubs
-from overnight.app import watching
+from overnight.app import joining, watching
 from overnight.cli.options import json_option
+from overnight.cli.prune import prune
 from overnight.cli.serve import start
 from overnight.errors import NotFoundError, UsageError
 from overnight.kinds import parse_duration
 from overnight.models import JobState
 from overnight.printable import clean, one_line
 from overnight.queue.fit import described
-from overnight.queue.words import HubJob, OnLost, Query, Submission
+from overnight.queue.words import HubJob, OnLost, Query, Submission, WorkerState
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FAILED = 6
@@ -44,7 +45,7 @@ def _json(name: str, found: object) -> str:
 
 @click.group()
 def hub() -> None:
-    """Jobs for your workers: submit, list, watch, logs, cancel, retry, outputs; workers and drain."""
+    """Jobs for your workers: submit, list, watch, logs, cancel, retry, outputs; workers, drain and prune."""
 
 
 @hub.command(context_settings={"ignore_unknown_options": False})
@@ -60,6 +61,8 @@ def hub() -> None:
 @click.option("--cpus", default=0, type=int, metavar="N", help="Processors that it needs.")
 @click.option("--memory-gb", default=0.0, type=float, metavar="GB", help="Memory that it needs, and is held to.")
 @click.option("--tag", "tags", multiple=True, help="A tag that its worker must have. Repeatable.")
+@click.option("--worker", "workers", multiple=True, metavar="NAME", help="Only this worker may run it. Repeatable: one of them.")
+@click.option("--not-worker", "not_workers", multiple=True, metavar="NAME", help="This worker may not run it. Repeatable.")
 @click.option("--exp-id", default="", help="The experiment that it belongs to, such as exp-043.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for it; NAME alone takes its value from here. Repeatable.")
 @click.option("--priority", default=0, type=int, metavar="N", help="-100 to 100; higher goes first.")
@@ -80,12 +83,17 @@ def hub() -> None:
     show_default=True,
     help="When its worker loses the hub: end it and run it elsewhere, or wait.",
 )
+@click.option(
+    "--join", "line", default="", metavar="LINE", help="Join the relay that has printed this line first, unless that was done before."
+)
 @click.option("--wait", is_flag=True, help="Stay queued although no worker could run it now.")
 @hub_option
 @json_option
 def submit(command: tuple[str, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
     """Queue a COMMAND, which follows --; prints the job's id and how to watch it."""
     asked = _asked(command, given)
+    if given["line"]:
+        joining.come(os.environ, "client", given["line"], folder, lambda text: click.echo(text, err=True))
     with _reached(folder) as found:
         job = hubs.submit(found, asked, None if given["no_code"] else Path.cwd() / given["workdir"])
         workers = len(hubs.alive(found))
@@ -93,25 +101,37 @@ def submit(command: tuple[str, ...], folder: Path | None, as_json: bool, **given
         click.echo(_json("job", {**hubs.job_json(job), "workers": workers}))
         return
     click.echo(f"{job.id} is queued\nwatch it:  overnight hub watch {job.id}")
+    if job.cause and job.state is JobState.QUEUED:
+        click.echo(f"it waits: {one_line(job.cause, 200)}", err=True)
     if not workers:
         click.echo(f"no worker is running; start one:  {_START}", err=True)
 
 
 def _asked(command: tuple[str, ...], given: dict[str, Any]) -> Submission:
-    taken = ("name", "gpu_count", "gpu_type", "vram_gb", "cpus", "memory_gb", "exp_id", "tags", "priority", "retries", "needs", "inputs", "outputs", "metric", "pipeline", "submission_key", "wait")  # fmt: skip
+    taken = ("name", "gpu_count", "gpu_type", "vram_gb", "cpus", "memory_gb", "exp_id", "tags", "priority", "retries", "needs", "inputs", "outputs", "metric", "pipeline", "submission_key", "wait", "workers", "not_workers")  # fmt: skip
     try:
         limit = parse_duration(given["time_limit"]) if given["time_limit"] else 0.0
     except ValueError as exc:
         raise UsageError(
             "E-SUBMIT", f"--time-limit {given['time_limit']}: {exc}", fix="overnight hub submit --time-limit 8h -- python train.py"
         ) from exc
+    return Submission(
+        command=command,
+        time_limit=limit,
+        env=_variables(given["env"]),
+        on_lost=OnLost(given["on_lost"]),
+        **{name: given[name] for name in taken},
+    )
+
+
+def _variables(entries: tuple[str, ...]) -> dict[str, str]:
     env = {}
-    for entry in given["env"]:
+    for entry in entries:
         name, sign, value = entry.partition("=")
         if not sign and name not in os.environ:
             raise UsageError("E-SUBMIT", f"--env {name}: it is not set here", fix=f"export {name}=…")
         env[name] = value if sign else os.environ[name]
-    return Submission(command=command, time_limit=limit, env=env, on_lost=OnLost(given["on_lost"]), **{name: given[name] for name in taken})
+    return env
 
 
 @hub.command("list")
@@ -147,16 +167,21 @@ def list_(folder: Path | None, as_json: bool, everything: bool, last: int, state
 
 @hub.command()
 @click.argument("job", required=False, default="")
-@click.option("--exit-status", is_flag=True, help="Exit with 6 if the job did not succeed.")
+@click.option("--exit-status", is_flag=True, help="Exit with 6 if the job, or one of them, did not succeed.")
+@click.option("--until-idle", is_flag=True, help="Without a JOB: end when nothing waits or runs any more.")
 @hub_option
 @json_option
-def watch(folder: Path | None, as_json: bool, job: str, exit_status: bool) -> int:
-    """What a JOB prints, until its end; without one, all that run. ^C only looks away."""
+def watch(folder: Path | None, as_json: bool, job: str, exit_status: bool, until_idle: bool) -> int:
+    """What a JOB prints, until its end; without one, what all print, now and later, until ^C. ^C only looks away."""
+    if bool(job) == until_idle and (until_idle or exit_status):
+        wrong = "--until-idle is for all jobs" if job else "--exit-status needs a JOB, or --until-idle: what is watched for ever has no end"
+        raise UsageError("E-USAGE", wrong, fix="overnight hub watch --until-idle --exit-status")
     with _reached(folder) as found:
         if not job:
+            seen: set[str] | None = set() if until_idle else None
             click.echo("\n".join(watching.overview(found)) or "no job waits or runs", err=True)
-            _stream(watching.streamed_all(found), as_json=as_json)
-            return 0
+            _stream(watching.streamed_all(found, seen), as_json=as_json)
+            return max((_status(hubs.which(found, each)) for each in seen or ()), default=0) if exit_status else 0
         chosen = hubs.which(found, job)
         _stream(watching.streamed(found, chosen.id), as_json=as_json)
         return _status(hubs.which(found, chosen.id)) if exit_status else 0
@@ -240,10 +265,13 @@ def cancel(folder: Path | None, as_json: bool, jobs: tuple[str, ...], reason: st
 
 @hub.command()
 @click.argument("job")
+@click.option(
+    "--env", multiple=True, metavar="NAME=VALUE", help="A variable of it again; NAME alone takes its value from here. Repeatable."
+)
 @hub_option
 @json_option
-def retry(folder: Path | None, as_json: bool, job: str) -> None:
-    """Queue a JOB again that is over, with the same code."""
+def retry(folder: Path | None, as_json: bool, job: str, env: tuple[str, ...]) -> None:
+    """Queue a JOB again that is over, with the same code. The hub has forgotten the values of its variables."""
     with _reached(folder) as found:
         before = hubs.which(found, job)
         if not before.state.over:
@@ -253,7 +281,7 @@ def retry(folder: Path | None, as_json: bool, job: str) -> None:
                 why="only a job that is over can be run again",
                 fix=f"overnight hub cancel {before.id}",
             )
-        again = found.desk.retry(before.id)
+        again = found.desk.retry(before.id, _variables(env))
     click.echo(_json("job", hubs.job_json(again)) if as_json else f"{again.id} is queued again")
 
 
@@ -292,14 +320,23 @@ def workers(folder: Path | None, as_json: bool) -> None:
         return
     rows = [
         (
-            each.machine.name, "draining" if each.alive and each.draining else "here" if each.alive else "gone",
-            f"{len(each.jobs)}/{each.machine.slots}", described(each.machine), one_line(" ".join(each.jobs), 60),
+            each.machine.name, _worker_state(each, found.owner), f"{len(each.jobs)}/{each.machine.slots}", described(each.machine), one_line(" ".join(each.jobs), 60),
+            one_line("; ".join(f"{doubt.owner}: {doubt.reason}" if doubt.owner else doubt.reason for doubt in each.doubts), 100),
         )
         for each in all_
     ]  # fmt: skip
     click.echo(
-        "\n".join(watching.table(("worker", "state", "jobs", "has", "runs"), rows)) or f"no worker was ever here; start one:  {_START}"
+        "\n".join(watching.table(("worker", "state", "jobs", "has", "runs", "why"), rows))
+        or f"no worker was ever here; start one:  {_START}"
     )
+
+
+def _worker_state(found: WorkerState, owner: str) -> str:
+    if found.revoked:
+        return "revoked"
+    if found.doubted_by(owner):
+        return "quarantine"
+    return "gone" if not found.alive else "draining" if found.draining else "here"
 
 
 @hub.command()
@@ -318,4 +355,5 @@ def drain(folder: Path | None, as_json: bool, worker: str, undo: bool) -> None:
     )
 
 
+hub.add_command(prune)
 hub.add_command(start)

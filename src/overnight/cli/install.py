@@ -21,10 +21,15 @@ _NEXT = {
 
 @click.command()
 @click.argument("agent", type=click.Choice(list(AGENTS)))
+@click.option(
+    "--short",
+    is_flag=True,
+    help="The commands also by their bare names: /pi /plan /run /loop /report, which may hide commands of the program's own.",
+)
 @json_option
-def install(agent: str, as_json: bool) -> None:
+def install(agent: str, short: bool, as_json: bool) -> None:
     """Put commands, skill and tools in place for the AGENT that you use yourself; touches nothing else."""
-    done = installing.install(agent, os.environ)
+    done = installing.install(agent, os.environ, short=short)
     if as_json:
         click.echo(json.dumps({"schema": "overnight/install/1", "agent": agent, "folder": str(done.folder), "written": list(done.written)}))
         return

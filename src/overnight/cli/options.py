@@ -17,6 +17,7 @@ _METAVAR = {
     "amount": "X",
     "profile": "fast|balanced|strict",
     "stopper": "off|health|envelope|asha",
+    "verifying": "off|keeps|all",
     "policy": "greedy|best-of-n|aide|uct|weighted|optuna|wave",
     "count": "N",
     "positive": "N",

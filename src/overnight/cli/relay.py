@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from overnight.app import founding, recipes
 from overnight.app import relay as relays
 from overnight.cli.options import json_option
 from overnight.errors import UsageError
@@ -54,20 +55,32 @@ def init(host: str, port: int, cert: Path | None, key: Path | None, place: Path 
 
 
 @relay.command()
+@click.option("--host", default="", metavar="NAME", help="Make the relay first, if there is none, for this name or number of this machine.")
+@click.option(
+    "--port", default=None, type=click.IntRange(1, 65535), metavar="N", help="The port of a relay that is made; 8443 if not given."
+)
+@click.option(
+    "--with-hub/--alone",
+    "with_hub",
+    default=None,
+    help="With the hub beside it, or without; a relay made here by --host has it, if not given.",
+)
 @click.option("--background", is_flag=True, help="In a session of its own; returns when it is up.")
 @relay_option
 @json_option
-def start(background: bool, place: Path | None, as_json: bool) -> None:
-    """Run the relay here until ^C or `overnight relay stop`."""
-    found = relays.folder(os.environ, place)
+def start(background: bool, place: Path | None, as_json: bool, **given: Any) -> None:
+    """Run the relay here until ^C or `overnight relay stop`; while nobody has joined it says how the first ones do."""
+    found = founding.founded(os.environ, place, given["host"], given["port"], hub=given["with_hub"] is not False)
+    with_hub = found.relay().hub if given["with_hub"] is None else given["with_hub"]
     if not background:
-        relays.start(os.environ, found, _log_json if as_json else _log)
+        founding.start(os.environ, found, _log_json if as_json else _log, with_hub=with_hub)
         return
-    pid, log = relays.start_behind(os.environ, found)
+    pid, log = relays.start_behind(os.environ, found, with_hub=with_hub)
+    lines = founding.first_lines(found) if with_hub else {}
     if as_json:
-        _say_json(pid=pid, log=str(log))
+        _say_json(pid=pid, log=str(log), join=lines)
         return
-    click.echo(f"the relay is up (pid {pid}); its log: {log}")
+    click.echo("\n".join([f"the relay is up (pid {pid}); its log: {log}", *founding.told(lines)]))
 
 
 @relay.command()
@@ -134,12 +147,21 @@ def revoke(name: str, place: Path | None, as_json: bool) -> None:
     click.echo(f"{name} is cut off" + ("" if live else "; the relay does not run now, and will not let it in when it does"))
 
 
+@relay.command()
+@click.option("--print", "kind", required=True, type=click.Choice(["systemd"]), help="What brings the relay up.")
+@json_option
+def install(kind: str, as_json: bool) -> None:
+    """Print a recipe that keeps the relay and its hub running: look it through, then use it."""
+    text = recipes.recipe(kind, "relay")
+    click.echo(json.dumps({"schema": "overnight/recipe/1", "kind": kind, "text": text}) if as_json else text, nl=as_json)
+
+
 def _say_json(**row: object) -> None:
     click.echo(json.dumps({"schema": "overnight/relay/1", **row}))
 
 
 def _log(text: str) -> None:
-    click.echo(one_line(text, 500))
+    click.echo(one_line(text, 1000))
 
 
 def _log_json(text: str) -> None:

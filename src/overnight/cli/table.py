@@ -92,6 +92,9 @@ def summary(told: Summary) -> list[str]:
     if told.looks or told.reverted:
         back = f"; {told.reverted} {'keeps' if told.reverted > 1 else 'keep'} taken back" if told.reverted else ""
         lines.append(f"AUDIT     {told.looks} {'runs' if told.looks > 1 else 'run'} to look again{back}")
+    if told.unverified:
+        lines.append(f"VERIFIED  all keeps but {told.unverified}, for which there was no second worker")
+    lines += [f"WORKERS   {worker} is in quarantine: {reason}" for worker, reason in told.quarantined]
     if told.early or told.spared:
         spared = f"; of {told.spared} that were let go on, {told.wrong_kills} would have been ended wrongly" if told.spared else ""
         lines.append(f"EARLY     {told.early} {'runs' if told.early != 1 else 'run'} ended before the time{spared}")

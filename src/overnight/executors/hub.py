@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import shlex
-import stat
+import sys
 import threading
 import time
 import weakref
@@ -22,14 +23,16 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from overnight import jobs
-from overnight.errors import JobError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
+from overnight.errors import JobError, NotAllowedError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
 from overnight.executors import folder as files
-from overnight.models import JobSpec, JobState, JobStatus, MetricPoint
-from overnight.protocols import Orders, Views
+from overnight.executors.brought import put_back
+from overnight.models import NO_SECOND, JobSpec, JobState, JobStatus, MetricPoint
+from overnight.protocols import Orders, Trusts, Views
 from overnight.queue import coding, fit
-from overnight.queue.words import HubJob, Query, Stream, Submission, Wish
+from overnight.queue.words import OURS, HubJob, Output, Query, Stream, Submission, WorkerState, granted_by, wish_of
 
 ORDER, JOB = "order.json", "hub-job"  # what is asked of the hub; what the hub calls it, once it has it
+_OURS = (sys.executable, "-P", "-m", OURS)
 _DOWN = 300.0  # seconds for which a hub that does not answer is asked again to take a job
 _AGAIN = 5.0  # seconds between two looks whether a class of machine is still there
 _PINNED = "@class"  # at the end of the key of a job that waits for a class of machine
@@ -41,7 +44,7 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 
 
-class _Counter(Orders, Views, Protocol):
+class _Counter(Orders, Trusts, Views, Protocol):
     """The hub as we see it."""
 
 
@@ -51,6 +54,7 @@ class Packed:
 
     commit: str
     links: tuple[str, ...] = ()
+    handed: tuple[Output, ...] = ()  # files that are too large for code
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Reach:
     look: float  # seconds between two questions about a job of which nothing is heard
     close: Callable[[], object]
     env: Mapping[str, str]  # variables of this machine, which workers have of their own
+    owner: str = ""  # whose jobs they are, of a hub behind a relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +110,27 @@ def wishes_of(words: Sequence[str]) -> Wishes:
 class HubExecutor:
     """Runs jobs on a hub's workers; ``root`` holds their folders. ``outputs`` are paths of the folder of a job that it must bring back."""
 
-    def __init__(self, root: Path, reach: Reach, wishes: Wishes, outputs: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, reach: Reach, wishes: Wishes, outputs: Sequence[str] = (), patience: float = 120.0) -> None:
         self._root = root.absolute()
         self._reach = reach
         self._wishes = wishes
         self._outputs = tuple(outputs)
+        self._patience = patience  # seconds for which a run that must not go to some workers waits for another to come
         self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._mirrored: dict[str, int] = {}  # attempts whose streams are in the folders
         self._heard: dict[str, JobStatus] = {}
-        self._next: dict[str, float] = {}  # when it is looked again whether the class that a job waits for is there
+        self._next: dict[str, float] = {}  # when it is looked again whether the worker that a job waits for is there
+        self._missing: dict[str, float] = {}  # since when it is not
         self._finalizer = weakref.finalize(self, reach.close)
 
-    def check(self, seconds: float, gpus: int) -> None:
+    def check(self, spec: JobSpec) -> None:
         """Refuse what no worker could run. Raises ``UsageError`` (E-NO-WORKERS, E-NO-FIT), ``UnreachableError``."""
         if self._wishes.wait:
             return
-        wishes = self._wishes
-        asked = Submission(
-            ("true",), gpu_count=gpus, gpu_type=wishes.gpu_type, vram_gb=wishes.vram_gb, cpus=wishes.cpus, memory_gb=wishes.memory_gb,
-            tags=wishes.tags, time_limit=seconds,
-        )  # fmt: skip
-        machines = [each.machine for each in self._reach.desk.workers() if each.alive and not each.draining]
-        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *(f"--tag {tag}" for tag in wishes.tags)])
+        asked = self._placed(Submission(("true",), tags=self._wishes.tags), spec)
+        gpus, wish = asked.gpu_count, wish_of(asked, self._reach.owner)
+        machines = [each.machine for each in self._reach.desk.workers() if _is_there(each, self._reach.owner)]
+        start = " ".join(["overnight worker start", *([f"--gpus {gpus}"] if gpus else []), *map(granted_by, asked.tags)])
         if not machines:
             raise UsageError(
                 "E-NO-WORKERS",
@@ -134,8 +138,13 @@ class HubExecutor:
                 why="runs would wait for ever; --executor-args=--wait lets them",
                 fix=start,
             )
-        if has := fit.lacking(_wish(asked), machines):
-            raise UsageError("E-NO-FIT", "no worker could run this study's runs", why=has, fix=f"{start}   # where it fits")
+        if fit.unwelcome(wish, machines):
+            raise NotAllowedError(
+                "E-NOT-ALLOWED", f"no worker runs jobs of '{self._reach.owner}'", why="their owners let the jobs of others alone run there",
+                fix=f"overnight worker allow {self._reach.owner}   # on the worker's machine, by its owner",
+            )  # fmt: skip
+        if has := fit.lacking(wish, machines):
+            raise UsageError("E-NO-FIT", "no worker could run it", why=has, fix=f"{start}   # where it fits")
 
     def submit(self, spec: JobSpec) -> None:
         """Queue the job unless that was done already; from then on it outlives us. Raises ``JobError``."""
@@ -188,6 +197,10 @@ class HubExecutor:
             files.ask_to_end(folder, reason)
             self._look(job)
 
+    def quarantine(self, worker: str, reason: str) -> None:
+        """See ``protocols.Crowd``."""
+        self._reach.desk.quarantine(worker, reason)
+
     def close(self) -> None:
         """Let go of the hub; jobs go on."""
         self._finalizer()
@@ -206,33 +219,55 @@ class HubExecutor:
         own = {name: value for name, value in spec.env.items() if self._reach.env.get(name) != value and name not in _GIVEN}
         inputs = tuple(link for link in packed.links if not link.startswith(".venv="))
         extras = (*(link for link in packed.links if link not in inputs), *spec.readable)
-        command = spec.argv if len(spec.argv) != 1 else (f"exec {shlex.quote(spec.argv[0])}",)  # one word is a line for the shell
+        argv = (OURS, *spec.argv[len(_OURS) :]) if spec.argv[: len(_OURS)] == _OURS else spec.argv  # our own program lies elsewhere there
+        command = argv if len(argv) != 1 else (f"exec {shlex.quote(argv[0])}",)  # one word is a line for the shell
         asked = Submission(
-            command, name=spec.id, code=packed.commit, gpu_count=len(spec.gpus), exp_id=spec.env.get("OVERNIGHT_EXPERIMENT_ID", ""), env=own,
-            tags=wishes.tags, priority=wishes.priority, time_limit=spec.time_limit, gpu_type=wishes.gpu_type, vram_gb=wishes.vram_gb,
-            cpus=wishes.cpus, memory_gb=max(wishes.memory_gb, spec.memory_limit / 1e9), inputs=inputs, extras=extras, outputs=self._outputs,
-            submission_key=key, metric=spec.metric, grace=spec.grace, process_limit=spec.process_limit, disk_limit=spec.disk_limit,
-            log_limit=spec.log_head, wait=True,
+            command, name=spec.id, code=packed.commit, exp_id=spec.env.get("OVERNIGHT_EXPERIMENT_ID", ""), env=own, tags=wishes.tags,
+            priority=wishes.priority, inputs=inputs, extras=extras, outputs=(*self._outputs, *spec.outputs), handed=packed.handed, hands_on=spec.hands_on,
+            pipeline=spec.env.get("OVERNIGHT_DAG", ""), submission_key=key, metric=spec.metric, grace=spec.grace,
+            process_limit=spec.process_limit, disk_limit=spec.disk_limit, log_limit=spec.log_head, wait=True, not_workers=spec.away,
         )  # fmt: skip
+        asked = self._placed(asked, spec)
         pinned = _pinned(asked, spec.worker)
         return pinned if spec.worker and self._is_possible(pinned) else asked
 
+    def _placed(self, asked: Submission, spec: JobSpec) -> Submission:
+        """The same with what it takes of its worker: as the job says, else as all of them wish."""
+        wishes = self._wishes
+        return dataclasses.replace(
+            asked, gpu_count=len(spec.gpus), gpu_type=spec.gpu_type or wishes.gpu_type, vram_gb=spec.vram_gb or wishes.vram_gb,
+            cpus=max(wishes.cpus, math.ceil(spec.cpus)), memory_gb=max(wishes.memory_gb, spec.memory_limit / 1e9), time_limit=spec.time_limit,
+        )  # fmt: skip
+
     def _is_possible(self, asked: Submission) -> bool:
         """Whether a worker that lives could run it."""
-        wish = _wish(asked)
-        return any(each.alive and not each.draining and fit.could_run(wish, each.machine) for each in self._reach.desk.workers())
+        wish = wish_of(asked, self._reach.owner)
+        return any(_is_there(each, self._reach.owner) and fit.could_run(wish, each.machine) for each in self._reach.desk.workers())
 
     def _freed(self, folder: Path, found: HubJob) -> bool:
-        """Order a job anew, for any worker, that waits for a class of machine of which none is left; whether that was done."""
+        """Order a job anew, for any worker, that waits for a class of machine of which none is left; whether that was done.
+
+        One that must not go to some workers is taken back when no other has come for a while.
+        """
         asked, now = found.submission, time.monotonic()
-        if found.state is JobState.QUEUED and asked.submission_key.endswith(_PINNED) and now >= self._next.get(folder.name, 0.0):
-            self._next[folder.name] = now + _AGAIN
-            if not self._is_possible(asked):
+        pinned = asked.submission_key.endswith(_PINNED)
+        if found.state is JobState.QUEUED and (pinned or asked.not_workers) and now >= self._next.get(folder.name, 0.0):
+            self._next[folder.name] = now + min(_AGAIN, max(0.2, self._patience / 4))
+            if self._is_possible(asked):
+                self._missing.pop(folder.name, None)
+            elif pinned:
                 found = self._reach.desk.cancel(found.id, _LEFT)
+            elif now - self._missing.setdefault(folder.name, now) >= self._patience:
+                self._reach.desk.cancel(found.id, NO_SECOND)
         if not (found.state.over and found.cause.endswith(_LEFT)):
             return False
+        spec = jobs.spec_from_json((folder / jobs.SPEC).read_bytes())
+        ordered = coding.read(Submission, (folder / ORDER).read_bytes(), lenient=True)  # the hub has forgotten the values of variables
         free = dataclasses.replace(
-            asked, gpu_type=self._wishes.gpu_type, tags=self._wishes.tags, submission_key=asked.submission_key.removesuffix(_PINNED)
+            ordered,
+            gpu_type=spec.gpu_type or self._wishes.gpu_type,
+            tags=self._wishes.tags,
+            submission_key=asked.submission_key.removesuffix(_PINNED),
         )
         files.replace(folder, ORDER, coding.written(free))
         (folder / JOB).unlink()
@@ -273,12 +308,12 @@ class HubExecutor:
                 return JobStatus(JobState.LOST, f"there is no job {job}" if not folder.exists() else "it was never queued")
             try:
                 self._heard[job] = self._told(folder)
-            except UsageError as exc:  # what was ordered while the hub did not answer
-                return files.conclude(folder, JobStatus(JobState.FAILED, exc.message))
             except NotFoundError:
                 return files.conclude(folder, JobStatus(JobState.LOST, "the hub does not know it any more"))
             except (UnreachableError, StorageError) as exc:  # the hub's disk, or the way there: nothing is taken for dead
                 return self._heard.get(job) or JobStatus(JobState.QUEUED, f"the hub does not answer: {exc.message}")
+            except OvernightError as exc:  # what was ordered while the hub did not answer and is refused now, or came back damaged
+                return files.conclude(folder, JobStatus(JobState.FAILED, exc.message))
             except OSError as exc:
                 raise StorageError("E-STORAGE", f"job {job} cannot be followed: {exc.strerror}", where=str(folder), fix="df -h .") from exc
             return self._heard[job]
@@ -297,10 +332,10 @@ class HubExecutor:
         if not found.state.over:
             return JobStatus(found.state, found.cause, started=found.started or 0.0)
         status = dataclasses.replace(
-            end or JobStatus(found.state, started=found.started or 0.0), state=found.state, cause=found.cause, pid=0
+            end or JobStatus(found.state, started=found.started or 0.0), state=found.state, cause=found.cause, pid=0, host=found.worker
         )
         if found.state is JobState.SUCCEEDED and found.submission.outputs:
-            self._bring_back(folder, found)
+            status = dataclasses.replace(status, cause=self._bring_back(folder, found) or status.cause)
         return files.conclude(folder, status)
 
     def _mirror(self, folder: Path, found: HubJob) -> JobStatus | None:
@@ -323,29 +358,19 @@ class HubExecutor:
                     file.flush()
         return end
 
-    def _bring_back(self, folder: Path, found: HubJob) -> None:
-        """Put what the job has left into its folder here, where it would be had it run here; never through a link."""
+    def _bring_back(self, folder: Path, found: HubJob) -> str:
+        """Put what the job has left into its folder here, as it would be had it run here; what is to be said of that, or nothing."""
         try:
             source = self._reach.outputs(found)
         except NotFoundError:
-            return  # it has left nothing, which whoever looks for it will say
+            return ""  # it has left nothing, which whoever looks for it will say
         cwd = Path(jobs.spec_from_json((folder / jobs.SPEC).read_bytes()).cwd)
-        for each in found.outputs:
-            place = cwd / each.path
-            if any(parent.is_symlink() for parent in place.parents if cwd in parent.parents):
-                continue
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                if not stat.S_ISDIR(place.lstat().st_mode):
-                    place.unlink()
-            if not place.exists():
-                _copy(source / each.path, place)
+        return put_back(source, found.outputs, cwd, hands_on=found.submission.hands_on)
 
 
-def _wish(asked: Submission) -> Wish:
-    return Wish(
-        0, "", asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus, asked.memory_gb, asked.tags, asked.time_limit
-    )  # fmt: skip
+def _is_there(found: WorkerState, owner: str) -> bool:
+    """Whether a worker takes jobs of this owner."""
+    return found.alive and not found.draining and not found.doubted_by(owner)
 
 
 def _pinned(asked: Submission, kind: str) -> Submission:
@@ -357,9 +382,3 @@ def _pinned(asked: Submission, kind: str) -> Submission:
 
 
 _GIVEN = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", jobs.TOKEN)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as file, target.open("xb") as copy:
-        while piece := file.read(2**20):
-            copy.write(piece)

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -54,7 +55,7 @@ class LocalExecutor:
         try:
             files.write(spec, folder)
             if not (folder / jobs.STATUS).exists():
-                self._start(folder)
+                self._start(folder, spec.parked)
         except OSError as exc:
             self.cancel(spec.id, "it could not be recorded")
             raise JobError(
@@ -108,11 +109,24 @@ class LocalExecutor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, folder: Path) -> int:
+    def park(self, spec: JobSpec) -> None:
+        """Have the spec's command wait behind its wrap, as its child, until a job whose ``parked`` is the spec's id becomes it; may do nothing.
+
+        The command is ``sandbox.GATE``. It is gone when this process is.
+        """
+        with contextlib.suppress(OSError, JobError):
+            self._spawner.order("park", jobs.spec_to_json(spec))
+
+    def drop(self, parked: str) -> None:
+        """Let go what was parked under this id."""
+        with contextlib.suppress(OSError, JobError):
+            self._spawner.order("drop", parked)
+
+    def _start(self, folder: Path, parked: str = "") -> int:
         """Have the folder's job supervised; the supervisor's process id, 0 if it has one already. Raises ``JobError``, ``OSError``."""
         end, held = os.pipe()
         try:
-            pid = self._spawner.start(folder, held)
+            pid = self._spawner.start(folder, held, parked)
         except BaseException:
             os.close(end)
             raise
@@ -162,13 +176,18 @@ class _Spawner:
         self._channel: socket.socket | None = None
         self._end: weakref.finalize[..., object] | None = None
 
-    def start(self, folder: Path, held: int) -> int:
+    def start(self, folder: Path, held: int, parked: str) -> int:
         """Have the folder's job supervised; the supervisor's process id, 0 if it has one already. Raises ``JobError``, ``OSError``.
 
         The supervisor keeps ``held``, a descriptor, open until the job is over.
         """
+        return self.order("run", os.fspath(folder), parked, fds=[held])
+
+    def order(self, verb: str, *words: str, fds: Sequence[int] = ()) -> int:
+        """Give an order; the number that is its answer. Raises ``JobError``, ``OSError``."""
+        line = " ".join((verb, *(os.fsencode(word).hex() for word in words))).encode() + b"\n"
         with self._turn:
-            answer = self._ask(folder, held) or self._ask(folder, held)
+            answer = self._ask(line, fds) or self._ask(line, fds)
         if not answer.isdigit():
             raise JobError("E-JOB-START", f"no supervisor could be started: {answer or 'its helper process died twice'}")
         return int(answer)
@@ -177,12 +196,12 @@ class _Spawner:
         with self._turn:
             self._drop()
 
-    def _ask(self, folder: Path, held: int) -> str:
+    def _ask(self, line: bytes, fds: Sequence[int]) -> str:
         """The spawner's answer; empty if it died. Asking again is harmless: a job whose lock is held is not started."""
         channel = self._channel or self._launch()
         answer = b""
         try:
-            socket.send_fds(channel, [os.fsencode(folder).hex().encode() + b"\n"], [held])
+            channel.sendall(line[socket.send_fds(channel, [line], fds) :])
             while not answer.endswith(b"\n") and (more := channel.recv(4096)):
                 answer += more
         except (ConnectionError, TimeoutError):

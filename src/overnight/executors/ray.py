@@ -61,10 +61,15 @@ class RayExecutor:
         self._seen: dict[str, tuple[float, _Seen | None]] = {}
         self._ended: dict[str, float] = {}
 
-    def check(self, seconds: float, gpus: int) -> None:  # noqa: ARG002 - Ray has no time limits
+    def check(self, spec: JobSpec) -> None:
         """Refuse what no machine of the cluster has. Raises ``UsageError``, ``UnreachableError``."""
+        if spec.gpu_type or spec.vram_gb:
+            raise UsageError(
+                "E-NO-FIT", "Ray chooses no GPUs by gpu_type or vram_gb", why="it knows them as resources of its own",
+                fix="""overnight run --executor ray --executor-args='--resources={"accelerator_type:H100": 0.001}'""",
+            )  # fmt: skip
         self._service.ask("GET", "/api/version")
-        wanted = self._wishes.get("num-gpus", gpus)
+        wanted = self._wishes.get("num-gpus", len(spec.gpus))
         found = self._service.ask("GET", "/api/cluster_status").get("data", {}).get("clusterStatus") or {}
         nodes = (found.get("loadMetricsReport") or {}).get("usage") or {}
         if wanted and nodes and wanted > (have := float((nodes.get("GPU") or [0, 0])[1])):
@@ -134,7 +139,7 @@ class RayExecutor:
         script = on_node.script(shlex.quote(str(folder)), name, "0")
         wanted: dict[str, Any] = {
             "entrypoint": f"exec sh -c {shlex.quote(script)}", "submission_id": name, "metadata": {"job": spec.id},
-            "entrypoint_num_cpus": self._wishes.get("num-cpus", 1), "entrypoint_num_gpus": self._wishes.get("num-gpus", len(spec.gpus)) or None,
+            "entrypoint_num_cpus": self._wishes.get("num-cpus", spec.cpus or 1), "entrypoint_num_gpus": self._wishes.get("num-gpus", len(spec.gpus)) or None,
             "entrypoint_memory": self._wishes.get("memory") or spec.memory_limit or None, "entrypoint_resources": self._wishes.get("resources"),
         }  # fmt: skip
         until, pause = time.monotonic() + _DOWN, 0.5

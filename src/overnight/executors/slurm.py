@@ -42,7 +42,9 @@ _HOPELESS = {
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "AccountNotAllowed", "QOSNotAllowed", "InvalidAccount", "InvalidQOS",
     "JobHoldMaxRequeue",
 }  # fmt: skip
-_UNSAID = "cancelled: SIGTERM"  # how a supervisor ends that was not told why
+_UNSAID = (  # ends of whose origin the node knows too little: Slurm's SIGTERM goes to the whole tree, and may reach the command first
+    "cancelled: SIGTERM", "killed by SIGTERM", "exit code 143", "its supervisor died without a word",
+)  # fmt: skip
 
 
 class SlurmExecutor:
@@ -62,10 +64,14 @@ class SlurmExecutor:
         self._ended: dict[str, float] = {}  # job -> when Slurm was first seen to be done with it
         self._killed: set[str] = set()
 
-    def check(self, seconds: float, gpus: int) -> None:
+    def check(self, spec: JobSpec) -> None:
         """Refuse at once what Slurm would never start: partition, account, time limit. Raises ``UsageError``, ``UnreachableError``."""
+        if spec.vram_gb:
+            raise UsageError(
+                "E-NO-FIT", "Slurm chooses no GPUs by their memory (vram_gb)", why="it knows their types", fix="scontrol show node | grep Gres   # name one as gpu_type"
+            )  # fmt: skip
         try:
-            slurm.run(("sbatch", "--test-only", *wishes(seconds, 0, gpus), *self._options), "#!/bin/sh\n")
+            slurm.run(("sbatch", "--test-only", *wishes(spec), *self._options), "#!/bin/sh\n")
         except Refused as exc:
             raise slurm.error(exc) from exc
 
@@ -85,7 +91,7 @@ class SlurmExecutor:
         try:
             files.write(spec, folder)
             if not (folder / jobs.STATUS).exists() and not self._is_ordered(folder):
-                self._orders.add((wishes(spec.time_limit, spec.memory_limit, len(spec.gpus)), folder))
+                self._orders.add((wishes(spec), folder))
         except OSError as exc:
             raise JobError(
                 "E-JOB-START", f"job {spec.id} cannot be started: {exc.strerror or exc}", where=str(folder), fix=f"df -h {self._root}"
@@ -221,7 +227,8 @@ class SlurmExecutor:
             if not _is_doubted(status):
                 return files.placed(folder, status)
             if (wish := files.request(folder)) is not None:  # SIGTERM was ours, and was there before the request could be seen
-                return files.conclude(folder, files.placed(folder, replace(status, cause=f"cancelled: {wish or 'SIGTERM'}")))
+                found = replace(status, state=JobState.CANCELLED, cause=f"cancelled: {wish or 'SIGTERM'}")
+                return files.conclude(folder, files.placed(folder, found))
         if folder.name in self._starting:
             return status or JobStatus(JobState.QUEUED)
         order = Order.read(folder)
@@ -242,13 +249,11 @@ class SlurmExecutor:
         if seen.over:
             return self._past(folder, seen)
         wish = files.request(folder)
-        if seen.restarts > _start_of(folder) and seen.state != "COMPLETING":
-            self._kill(seen.job)
+        if seen.restarts > _start_of(folder) and seen.state != "COMPLETING" and self._kill(seen.job):
             return _lost(status, "Slurm put it back into its queue after it had begun", taken=True)
         if seen.state == "PENDING" and wish is not None:
             self._kill(seen.job)
-        elif seen.state == "PENDING" and (seen.reason in _HOPELESS or seen.reason.startswith("launch failed")):
-            self._kill(seen.job)
+        elif seen.state == "PENDING" and (seen.reason in _HOPELESS or seen.reason.startswith("launch failed")) and self._kill(seen.job):
             state = JobState.FAILED if seen.reason in _HOPELESS else JobState.LOST  # the latter may do on another node
             return JobStatus(state, f"Slurm will never start it: {seen.reason}")
         elif wish is not None and _age(folder / jobs.CANCEL) > _LATE:
@@ -283,12 +288,17 @@ class SlurmExecutor:
             return f": {' / '.join(lines[-2:])[:300]}" if lines else ""
         return ""
 
-    def _kill(self, job: str) -> None:
-        """Have Slurm end the job, once."""
+    def _kill(self, job: str) -> bool:
+        """Have Slurm end the job, once; whether it was told: one that is too busy to listen has to be told again."""
         if job not in self._killed:
+            with contextlib.suppress(UsageError):
+                try:
+                    slurm.run(("scancel", job))
+                except Refused as exc:
+                    if exc.busy:
+                        return False
             self._killed.add(job)
-            with contextlib.suppress(Refused, UsageError):
-                slurm.run(("scancel", job))
+        return True
 
 
 def _end(job: str) -> None:
@@ -299,7 +309,7 @@ def _end(job: str) -> None:
 
 
 def _end_of(told: JobStatus, seen: Seen, start: float, wish: str | None) -> JobStatus:
-    """The end of a run that had begun and has not told it, or was ended by a SIGTERM of unknown origin."""
+    """The end of a run that had begun and has not told it, or whose end is in doubt."""
     if wish is not None:
         return replace(told, state=JobState.CANCELLED, cause=f"cancelled: {wish or 'SIGTERM'}")
     if seen.state == "PREEMPTED" or seen.restarts > start:
@@ -310,7 +320,9 @@ def _end_of(told: JobStatus, seen: Seen, start: float, wish: str | None) -> JobS
         return replace(told, state=JobState.FAILED, cause="memory limit of Slurm's own (--mem)")
     if seen.state == "CANCELLED":
         return replace(told, state=JobState.CANCELLED, cause="cancelled: scancel")
-    if told.state.over:
+    if told.state is JobState.FAILED:
+        return told
+    if told.state is JobState.CANCELLED:
         return replace(told, cause=f"ended by SIGTERM from outside (Slurm: {seen.state.lower()})")
     word = "its node failed" if seen.state in ("NODE_FAIL", "BOOT_FAIL") else "its supervisor died without a word"
     return _lost(told, f"{word} (Slurm: {seen.state.lower()})")
@@ -326,8 +338,8 @@ def _again(status: JobStatus | None) -> JobStatus | None:
 
 
 def _is_doubted(status: JobStatus) -> bool:
-    """Whether the job was ended by SIGTERM that we have not sent: Slurm knows why."""
-    return status.state is JobState.CANCELLED and status.cause.startswith(_UNSAID) and not status.worker
+    """Whether the job may have been ended by Slurm, which then knows why. What was judged bears the class of its machine."""
+    return status.state.over and status.cause.startswith(_UNSAID) and not status.worker
 
 
 def _start_of(folder: Path) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from overnight.executors import folder as files
 from overnight.executors import on_node
+from overnight.models import JobSpec
 
 ORDER = "slurm.json"  # in the job folder: the comment of its batch job, its place in an array, and the number once it has one
 WARNING = 30  # seconds before Slurm's own limit at which it sends SIGTERM; it may come a minute early
@@ -43,11 +44,13 @@ class Order:
         return replace(self, job=f"{number}_{self.index}" if self.index else number)
 
 
-def wishes(seconds: float, memory: int, gpus: int) -> tuple[str, ...]:
-    """Words for sbatch: time in minutes, memory in MiB, GPUs; what is 0 is left to the cluster."""
-    found = [f"--time={math.ceil((seconds + _MARGIN) / 60)}"] if seconds else []
-    found += [f"--mem={math.ceil(memory / 2**20) + 512}M"] if memory else []
-    return (*found, *([f"--gpus={gpus}"] if gpus else []))
+def wishes(spec: JobSpec) -> tuple[str, ...]:
+    """Words for sbatch: time in minutes, memory in MiB, processors, GPUs by number and Slurm's own type; what is 0 is left to the cluster."""
+    found = [f"--time={math.ceil((spec.time_limit + _MARGIN) / 60)}"] if spec.time_limit else []
+    found += [f"--mem={math.ceil(spec.memory_limit / 2**20) + 512}M"] if spec.memory_limit else []
+    found += [f"--cpus-per-task={math.ceil(spec.cpus)}"] if spec.cpus else []
+    kind = f"{spec.gpu_type}:" if spec.gpu_type else ""
+    return (*found, *([f"--gpus={kind}{len(spec.gpus)}"] if spec.gpus else []))
 
 
 def script(folders: Sequence[Path]) -> str:

@@ -1,8 +1,8 @@
 """Requests and answers over a kept connection: the member's side and the hub's.
 
-A request that got no answer because the connection broke is asked again under the same mark, and the hub gives the answer it gave: what is asked once is
-done once, as long as that hub lives. Where several hubs serve one relay, any of them answers a member's hello and all that this member asks from then on;
-when it is gone, another one does. Asynchronous. Must not know what is asked.
+A request that got no answer because the connection broke, or its hub is gone, is asked again under the same mark, and the hub gives the answer it gave:
+what is asked once is done once, as long as that hub lives. Where several hubs serve one relay, any of them answers a member's hello and all that this
+member asks from then on; when it is gone, another one does. Asynchronous. Must not know what is asked.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from typing import Any
 
 import nats.errors
 
@@ -30,9 +31,11 @@ Handler = Callable[[Peer, bytes], bytes]
 _DONE, _FAILED, _NO_SESSION, _STALE, _BUSY = b"\0", b"\1", b"\2", b"\3", b"\4"
 _AT_ONCE = 64  # requests of one session under way
 _BREATH = 0.2  # seconds before asking again where nobody listens
+_ALIVE, _AT_WORK = "alive", b"\1"  # whether the hub still works on a request
+_SILENCE = 2.0  # seconds without an answer after which it is asked that
 _GRACE = 3.0  # seconds for a hub that does not listen to be there again, before another one is asked
-_LOOK = 5.0  # seconds after which who waits for an answer looks whether the hub is still there
 _PLACE = re.compile(r"[0-9a-f]{16}")
+_ABSENT = 15.0  # seconds for which a hub that is not there is waited for: it may just be started again
 
 
 class Asker:
@@ -50,26 +53,27 @@ class Asker:
         if len(payload) > PAYLOAD:
             raise too_large(len(payload))
         loop = asyncio.get_running_loop()
-        deadline, mark, nobody = loop.time() + patience, os.urandom(16), 0.0
-        while (left := deadline - loop.time()) > 0:
+        deadline, mark, absent = loop.time() + patience, os.urandom(16), 0.0
+        while (left := deadline - loop.time()) > 0 and not (absent and loop.time() > absent + _ABSENT):
             try:
-                if self._session == NOBODY or (nobody and loop.time() - nobody > _GRACE):
+                if self._session == NOBODY or (absent and loop.time() - absent > _GRACE):
                     await self._hello(left, self._session)
                 status, answer = await self._once(verb, mark, payload, deadline - loop.time())
             except (nats.errors.NoRespondersError, ConnectionError) as exc:
                 if isinstance(exc, nats.errors.NoRespondersError):
-                    nobody = nobody or loop.time()
+                    absent = absent or loop.time()
                     await asyncio.sleep(min(_BREATH, left))
                 continue
             except TimeoutError:
                 break
+            absent = 0.0
             if status == _NO_SESSION:
                 self._session = NOBODY
             elif status == _BUSY:
                 await asyncio.sleep(min(_BREATH, left))
             elif status != _STALE:
                 return _opened(status, answer)
-        raise _silence(patience, nobody=bool(nobody))
+        raise _silence(patience, nobody=absent > 0)
 
     async def greet(self, patience: float = 5.0) -> None:
         """Make oneself known, so that the hub can push; that nobody answers is no trouble yet."""
@@ -101,13 +105,13 @@ class Asker:
     async def _once(self, verb: str, mark: bytes, payload: bytes, patience: float) -> tuple[bytes, bytes]:
         """One try; raises ``ConnectionError`` when the connection, or the hub, went meanwhile."""
         client = await self._keeper.client(patience)
-        self._sequence += 1
-        data = self.seal.close(Head(f"ask {verb}", self._session if verb != "hello" else NOBODY, self._sequence, mark), payload)
-        place = self._place if verb != "hello" else ""
-        answer = asyncio.ensure_future(client.request(f"hub.{self._name}.{place or verb}", data, timeout=max(patience, 0.05)))
-        gone = asyncio.ensure_future(self._gone(client, place))
+        answer = asyncio.ensure_future(self._send(client, verb, mark, payload, patience))
+        gone = asyncio.ensure_future(self._keeper.gone())
+        waiting: set[asyncio.Future[Any]] = {answer, gone}
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not (await asyncio.wait(waiting, timeout=_SILENCE, return_when=asyncio.FIRST_COMPLETED))[0]:
+                waiting.add(asyncio.ensure_future(self._until_forgotten(client, mark)))
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise ConnectionError("the relay or the hub is gone")
             head, body = self.seal.open(answer.result().data)
@@ -115,26 +119,36 @@ class Asker:
             await asyncio.sleep(0.01)
             raise ConnectionError(str(exc)) from exc
         finally:
-            answer.cancel()
-            gone.cancel()
+            for each in waiting:
+                each.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await answer
         if head.what != f"answer {verb}" or head.mark != mark:
             raise ConnectionError("an answer to something else")
         return body[:1], body[1:]
 
-    async def _gone(self, client: Client, place: str) -> None:
-        """Returns when the connection is gone, or the hub at this place."""
-        gone = asyncio.ensure_future(self._keeper.gone())
-        try:
-            while not (await asyncio.wait({gone}, timeout=_LOOK))[0]:
-                with contextlib.suppress(nats.errors.TimeoutError):
-                    if place:
-                        await client.request(f"hub.{self._name}.{place}", b"", timeout=_BREATH)
-        except nats.errors.Error:  # nobody listens there any more, or the connection ends
-            return
-        finally:
-            gone.cancel()
+    def _send(self, client: Client, verb: str, mark: bytes, payload: bytes, patience: float) -> Awaitable[Message]:
+        self._sequence += 1
+        data = self.seal.close(Head(f"ask {verb}", self._session if verb != "hello" else NOBODY, self._sequence, mark), payload)
+        place = self._place if verb != "hello" else ""
+        return client.request(f"hub.{self._name}.{place or verb}", data, timeout=max(patience, 0.05))
+
+    async def _until_forgotten(self, client: Client, mark: bytes) -> None:
+        """Returns when a request will not be answered any more, because the hub that it came to is gone.
+
+        What is asked here comes to the hub after the request, and its answer back after that of the request.
+        """
+        while True:
+            with contextlib.suppress(nats.errors.Error, SealError, TimeoutError):  # it is slow, or the way there is
+                try:
+                    own = os.urandom(16)
+                    found = await self._send(client, _ALIVE, own, mark, _SILENCE)
+                except nats.errors.NoRespondersError:
+                    return
+                head, body = self.seal.open(found.data)
+                if head.mark == own and body not in (_DONE + _AT_WORK, _STALE) and not body.startswith(_FAILED):
+                    return
+            await asyncio.sleep(_SILENCE)
 
 
 class Answerer:
@@ -148,11 +162,11 @@ class Answerer:
         self._sessions = Sessions()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, verb: str, handler: Handler) -> None:
-        """Answer a verb from now on."""
-        first, new = not self._handlers, verb not in self._handlers
-        self._handlers[verb] = handler
-        if new:
+    async def serve(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer these verbs from now on."""
+        first, new = not self._handlers, [verb for verb in handlers if verb not in self._handlers]
+        self._handlers.update(handlers)
+        for verb in new:
             await self._keeper.listen(f"hub.*.{verb}", "hub", self._heard)
         if first:
             await self._keeper.listen(f"hub.*.{self._place}", "", self._heard)
@@ -221,6 +235,9 @@ class Answerer:
             return _NO_SESSION
         if not session.accept(head.sequence, now):
             return _STALE
+        if verb == _ALIVE:
+            asked = session.answers.get(payload)
+            return _DONE + (_AT_WORK if asked is not None and not asked.done() else b"")
         if head.mark in session.answers:
             return await asyncio.shield(session.answers[head.mark])
         return await self._work(session, who, verb, head.mark, payload)
@@ -240,7 +257,7 @@ class Answerer:
         except OvernightError as exc:
             body = _FAILED + _written(exc)
         except Exception as exc:  # noqa: BLE001 - whoever asks must hear of it; the hub goes on
-            body = _FAILED + _written(OvernightError("E-HUB-FAULT", f"the hub failed: {type(exc).__name__}: {exc}"[:500]))
+            body = _FAILED + _written(_fault(exc))
         except BaseException:
             answer.cancel()
             raise
@@ -255,6 +272,13 @@ def too_large(size: int) -> UsageError:
         f"a message of {size:,} bytes is not carried",
         why=f"the most is {PAYLOAD:,} bytes",
         fix="overnight hub submit --help   # large files belong on storage that both sides reach",
+    )
+
+
+def _fault(exc: Exception) -> UnreachableError:
+    """A hub that fails has not heard what it was told: whoever asked asks again, as of a hub that is away."""
+    return UnreachableError(
+        "E-HUB-FAULT", f"the hub failed: {type(exc).__name__}: {exc}"[:500], fix="overnight relay status   # on the relay's machine"
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-import socket
 import ssl
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from overnight.errors import UsageError
+from overnight.hub import proxy
 
 PIN = 16  # bytes
 _CARRIED = x509.ObjectIdentifier("2.25.1739205467")  # 2.25 is for identifiers that nobody registers (ITU-T X.667)
@@ -149,11 +149,11 @@ def _unfit(why: str) -> UsageError:
 
 
 def shown(host: str, port: int, patience: float = 10.0) -> bytes:
-    """The certificate (DER) that a server shows, unchecked. Raises ``OSError``."""
+    """The certificate (DER) that a server shows, unchecked. Raises ``OSError``, and what ``proxy.connected`` raises."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection((host.strip("[]"), port), patience) as plain,
+        proxy.connected(host, port, patience) as plain,
         context.wrap_socket(plain, server_hostname=host.strip("[]")) as found,
     ):
         return found.getpeercert(binary_form=True) or b""

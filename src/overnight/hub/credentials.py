@@ -23,6 +23,7 @@ class Credentials:
     authority: str  # PEM; empty: whom the system trusts
     claims: str
     hub: Peer
+    line: str = ""  # the id of the join line that led here: no secret
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ def load(path: Path, verb: str) -> Credentials:
     try:
         row = json.loads(text)
         identity, hub = Identity(**row["identity"]), Peer(**row["hub"])
-        return Credentials(identity, row["address"], row["authority"], row["claims"], hub)
+        return Credentials(identity, row["address"], row["authority"], row["claims"], hub, row.get("line", ""))
     except (ValueError, TypeError, KeyError) as exc:
         raise UsageError("E-CREDENTIALS", f"{path} is damaged", fix=fix) from exc
 

@@ -25,6 +25,7 @@ from overnight.errors import NotAllowedError, OvernightError, UnreachableError
 from overnight.hub import keys
 from overnight.hub.credentials import Credentials
 from overnight.hub.limits import PENDING
+from overnight.hub.proxy import Proxy, away, refused, towards
 
 PATIENCE = 10.0  # seconds for one try
 PING = 10  # seconds; a wire over which two have got no answer is dead
@@ -37,13 +38,14 @@ Client = nats.aio.client.Client
 
 
 class _WebSocket(nats.aio.transport.WebSocketTransport):
-    """As in the library, but through the HTTP proxy that the environment names, with frames of a bounded size, and closed in time."""
+    """As in the library, but through the HTTP proxy that it was given, with frames of a bounded size, and closed in time."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: Proxy | None) -> None:
         super().__init__()
         self._client.detach()
+        self._proxy = proxy
         self._sockets: list[socket.socket] = []
-        self._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=self._socket), trust_env=True)
+        self._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=self._socket))
 
     async def connect_tls(
         self, uri: str | urllib.parse.ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
@@ -55,6 +57,8 @@ class _WebSocket(nats.aio.transport.WebSocketTransport):
                 ssl=ssl_context,
                 max_msg_size=_FRAME,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE),
+                proxy=self._proxy.address if self._proxy else None,
+                proxy_headers=self._proxy.headers() if self._proxy else None,
             )
             self._using_tls = True
 
@@ -83,8 +87,9 @@ async def dial(found: Credentials, lost: Callable[[], None]) -> Client:
     """A connection that is up; ``lost`` is called once when it is gone. Raises ``UnreachableError`` or ``NotAllowedError``."""
     logging.getLogger("nats").addHandler(logging.NullHandler())  # its words go nowhere unless somebody has asked for them
     client, outside, dialling = Client(), found.address.startswith("wss:"), True
+    proxy = towards(urllib.parse.urlsplit(found.address).hostname or "") if outside else None
     if outside:
-        client._transport = _WebSocket()  # noqa: SLF001 - there is no other way to give the library a transport
+        client._transport = _WebSocket(proxy)  # noqa: SLF001 - there is no other way to give the library a transport
 
     async def failed(exc: Exception) -> None:
         if dialling:
@@ -104,7 +109,7 @@ async def dial(found: Credentials, lost: Callable[[], None]) -> Client:
     except Exception as exc:
         dialling = False
         await hang_up(client)
-        raise explained(exc, found.address) from exc
+        raise explained(exc, found.address, proxy) from exc
     dialling = False
     if not client.is_connected:
         await hang_up(client)
@@ -135,12 +140,16 @@ def _closing(wire: nats.aio.transport.Transport | None) -> Callable[[], Awaitabl
     return close
 
 
-def explained(exc: BaseException, address: str) -> OvernightError:
-    """The error for what happened on the way to ``address``."""
+def explained(exc: BaseException, address: str, proxy: Proxy | None = None) -> OvernightError:
+    """The error for what happened on the way to ``address``, by this proxy if there is one."""
     found: BaseException | None = exc
     while found is not None:
         if isinstance(found, aiohttp.ClientConnectorCertificateError):
             found = found.certificate_error
+        if proxy is not None and isinstance(found, aiohttp.ClientHttpProxyError):
+            return refused(proxy, address, found.status)
+        if proxy is not None and isinstance(found, aiohttp.ClientProxyConnectionError):
+            return away(proxy, found.strerror or str(found.os_error))
         if (told := _named(found, address)) is not None:
             return told
         found = found.__cause__ or found.__context__
@@ -193,7 +202,10 @@ def _certificate(exc: ssl.SSLCertVerificationError, address: str) -> OvernightEr
     if exc.verify_code in _EXPIRED:
         why = f"its certificate has expired, and by this machine's clock it is {now} UTC"
         return UnreachableError(
-            "E-RELAY-CLOCK", f"{address} cannot be trusted", why=why, fix="overnight relay start   # on the relay: makes a new one"
+            "E-RELAY-CLOCK",
+            f"{address} cannot be trusted",
+            why=why,
+            fix="timedatectl   # is the clock right? else, on the relay: overnight relay start",
         )
     return NotAllowedError(
         "E-RELAY-CERTIFICATE",

@@ -156,7 +156,7 @@ def join(text: str, say: Callable[[str], None] = lambda _text: None) -> Credenti
             f"warning: this machine's clock is {abs(skew):.0f} seconds {'ahead of' if skew > 0 else 'behind'} the relay's; leases do not mind, people may"
         )
     hub = Peer("hub", "hub", row["hub"]["sign"], row["hub"]["box"])
-    return Credentials(Identity(str(row["name"]), line.kind, own.seed, own.box), address, authority, str(row["claims"]), hub)
+    return Credentials(Identity(str(row["name"]), line.kind, own.seed, own.box), address, authority, str(row["claims"]), hub, line.id)
 
 
 async def _ask(guest: Credentials, line: Line, data: bytes) -> bytes:

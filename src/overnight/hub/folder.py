@@ -33,6 +33,7 @@ class Relay:
     account: str
     system: str
     roles: Mapping[str, str]  # role: the public key that signs for it
+    hub: bool = False  # whether it brings its hub along when it is started
     schema: str = SCHEMA
 
     @property
@@ -196,8 +197,8 @@ class Folder:
         return True
 
 
-def make(path: Path, host: str, port: int, given: tuple[str, str], now: float) -> Folder:
-    """A new relay in an empty folder; ``given`` are the files of a certificate and its key, or empty.
+def make(path: Path, host: str, port: int, given: tuple[str, str], now: float, *, hub: bool = False) -> Folder:
+    """A new relay in an empty folder; ``given`` are the files of a certificate and its key, or empty. ``hub``: it brings its hub along.
 
     Raises ``UsageError``: there is one already, or the certificate does not fit.
     """
@@ -227,7 +228,7 @@ def make(path: Path, host: str, port: int, given: tuple[str, str], now: float) -
     write(path / "secrets.json", json.dumps(secrets).encode())
     write(path / "hub.json", json.dumps(asdict(keys.new_identity("hub", "hub"))).encode())
     roles = {role: keys.public(secrets[role]) for role in claims.ROLES}
-    relay = Relay(host, port, _free_port(), given, keys.public(secrets["account"]), keys.public(secrets["system"]), roles)
+    relay = Relay(host, port, _free_port(), given, keys.public(secrets["account"]), keys.public(secrets["system"]), roles, hub)
     write(path / "relay.json", json.dumps(asdict(relay), indent=1).encode())  # the last: what is there is whole
     folder.write_claims(now)
     return folder

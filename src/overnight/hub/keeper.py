@@ -51,6 +51,11 @@ class Keeper:
         """Whether the relay is reached now."""
         return self._up.is_set() and self._refused is None
 
+    @property
+    def trouble(self) -> OvernightError | None:
+        """Why it is not reached; None while it is."""
+        return None if self.is_up else self._refused or self._why
+
     async def start(self, *, patient: bool = False) -> None:
         """Come up once, or raise why not; ``patient`` keeps trying unless the relay refuses."""
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,11 @@ class Link:
         """Whether the relay is reached now."""
         return self._keeper.is_up
 
+    @property
+    def trouble(self) -> OvernightError | None:
+        """Why the relay is not reached now; None while it is."""
+        return self._keeper.trouble
+
     def request(self, verb: str, payload: bytes, timeout: float = _WAIT) -> bytes:
         """What the hub answers to a request of at most a mebibyte. Raises ``UnreachableError`` (exit code 7), ``NotAllowedError`` (4), and what the hub raised.
 
@@ -84,7 +89,11 @@ class Link:
 
     def serve(self, verb: str, handler: Handler) -> None:
         """Answer a verb: ``handler(who, payload) -> bytes`` is called in threads, with the name and kind that relay and seal vouch for."""
-        self._loop.run(self._answerer.serve(verb, handler))
+        self.serve_all({verb: handler})
+
+    def serve_all(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer several verbs; whoever asks meanwhile finds all of them, or nobody."""
+        self._loop.run(self._answerer.serve(handlers))
 
     def control(self, name: str, payload: bytes) -> int:
         """Push something to a member; returns to how many of its processes. It may be lost: a push only saves time."""
@@ -111,7 +120,8 @@ class Link:
 
         async def begin() -> None:
             await self._keeper.listen(f"ctl.{self.name}", "", come)
-            await self._asker.greet()
+            if self._keeper.is_up:  # else the first request makes us known
+                await self._asker.greet()
 
         self._loop.run(begin())
 

@@ -37,8 +37,9 @@ class Session:
     def keep(self, mark: bytes, answer: asyncio.Future[bytes]) -> None:
         """Remember the answer to a request, so that asking again does nothing twice."""
         self.answers[mark] = answer
-        while len(self.answers) > KEPT:
-            self.answers.popitem(last=False)
+        given = [each for each, found in self.answers.items() if found.done()] if len(self.answers) > KEPT else []
+        for each in given[: len(self.answers) - KEPT]:  # what is still worked on may be asked for again
+            del self.answers[each]
 
     def waiting(self) -> int:
         """How many requests have no answer yet."""

@@ -3,6 +3,7 @@
 from overnight.judge.judging import estimate as estimate
 from overnight.judge.judging import judge as judge
 from overnight.judge.judging import next_seed as next_seed
+from overnight.judge.learn import learn_anew as learn_anew
 from overnight.judge.learn import learn_audit as learn_audit
 from overnight.judge.learn import learn_result as learn_result
 from overnight.judge.learn import learn_run as learn_run

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from overnight.judge.judging import calms, candidate_level, downfall, level_of, scene
@@ -318,6 +319,21 @@ def _seeds(knowledge: Knowledge, candidate: Node, level: Level, gain: float, gai
             error = var * (1 - shared) + level.var + gain_var + worker.var
             found[run.seed] = _combined(found[run.seed], rules.sign * run.value - worker.mean - level.mean - gain, error)
     return found
+
+
+def learn_anew(knowledge: Knowledge, nodes: Sequence[Node], gone: Iterable[int]) -> Knowledge:
+    """Some runs do not count any more: the levels of the nodes ``gone`` are forgotten, and the noise is what the ``nodes`` show.
+
+    These have several runs that still count. Where there are none of them, the noise is taken for what its unit is.
+    """
+    forgotten = set(gone)
+    kept = replace(knowledge, levels={number: level for number, level in knowledge.levels.items() if number not in forgotten})
+    anew = replace(kept, squares=0.0, dof=0.0, repeats=(0.0, 0.0), recent=(), noise=(0.0,) * len(NOISE))
+    for node in nodes:
+        for count in range(2, len(node.runs) + 1):
+            if abs(node.runs[count - 1].value) < FAR:
+                anew = _replicate(anew, replace(node, runs=node.runs[:count], kind="structural"), node.runs[count - 1])
+    return anew if anew.dof else replace(anew, squares=anew.scale**2, dof=1.0) if anew.scale else kept
 
 
 def noise_interval(knowledge: Knowledge, share: float = 0.9) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Tools for jobs and pipelines: hub_submit, hub_list, hub_watch, hub_cancel, dag_from_yaml, dag_status."""
+"""Tools for jobs and pipelines: hub_submit, hub_list, hub_watch, hub_cancel, dag_from_yaml, dag_status, dag_cancel."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def dag_from_yaml(
     yaml_content: Annotated[str, Field(description="The pipeline: nodes with name and command, and what each needs.")],
     workdir: Annotated[str, Field(description="Folder with its code.")] = ".",
     slots: Annotated[int | None, Field(ge=1, description="Tasks at once; one per processor if null.")] = None,
-    executor: Annotated[str, Field(description="local, hub, slurm or ray.")] = "local",
+    executor: Annotated[str, Field(description="local, hub, slurm or ray; as the settings say if empty.")] = "",
     cache: Annotated[bool, Field(description="Take over what an unchanged node has left before.")] = True,
 ) -> shapes.Pipeline:
     """Begin the pipeline of a YAML text in the background and return at once. SPENDS compute: its commands are run behind walls."""
@@ -135,18 +135,26 @@ def dag_status(
     dag: Annotated[str, Field(description="Its id, such as dag-12; the latest if empty.")] = "",
     seconds: Annotated[float, Field(ge=0, le=86400, description="How long to wait for its end; 0 = only look.")] = 0.0,
 ) -> shapes.Pipeline:
-    """How far a pipeline has come: each task with state, cause, seconds, metrics and log file. Changes nothing."""
-    until = time.monotonic() + seconds
-    said: dict[str, str] = {}
+    """How far a pipeline has come: each task with state, cause, seconds, metrics and log file; what its tasks say is the progress of the call.
+
+    Changes nothing.
+    """
+    until, since = time.monotonic() + seconds, 0
+    dag = dag_look.seen(call.environ, dag).dag.id  # the latest may be another later on
     while True:
         found = _pipeline(call, dag)
-        for row in found.nodes:
-            if said.get(row["task"]) != row["state"]:
-                call.say(f"{row['task']}: {row['state']}")
-            said[row["task"]] = row["state"]
+        lines = dag_look.said(call.environ, dag, since)
+        for since, task, line in lines:  # noqa: B007 - where to go on
+            call.say(f"[{task or 'dag'}] {line}")
         left = until - time.monotonic()
         if found.state != "RUNNING" or left <= 0 or call.stopped.wait(min(_LOOK, left)):
             return found
+
+
+def dag_cancel(call: Call, dag: Annotated[str, Field(description="Its id, such as dag-12.")]) -> shapes.Pipeline:
+    """End a pipeline with all its tasks. DESTRUCTIVE: what they have not written down is lost."""
+    dag_handle.DagRun(dag).cancel()
+    return _pipeline(call, dag)
 
 
 def _pipeline(call: Call, dag: str) -> shapes.Pipeline:

@@ -13,7 +13,7 @@ from mcp.types import ToolAnnotations
 
 from overnight import __version__
 from overnight.app import apart
-from overnight.mcp_server import jobs, loops, prompts, research, told
+from overnight.mcp_server import jobs, loops, prompts, research, told, trials
 from overnight.mcp_server.answering import Server, Work, tool_of
 
 _LOOKS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
@@ -28,12 +28,17 @@ TOOLS: dict[str, tuple[Work, str, ToolAnnotations]] = {
     "hub_cancel": (jobs.hub_cancel, "End a job", _ENDS),
     "dag_from_yaml": (jobs.dag_from_yaml, "Begin a pipeline (spends compute)", _SPENDS),
     "dag_status": (jobs.dag_status, "How far a pipeline has come", _LOOKS),
+    "dag_cancel": (jobs.dag_cancel, "End a pipeline", _ENDS),
     "loop_start": (loops.loop_start, "Start the research loop (spends compute and money)", _SPENDS),
     "loop_status": (loops.loop_status, "What a study is doing", _LOOKS),
     "loop_stop": (loops.loop_stop, "Stop the research loop", _ENDS),
     "experiments": (loops.experiments, "What was tried", _LOOKS),
     "experiment": (loops.experiment, "One experiment", _LOOKS),
     "report": (loops.report, "What the night has brought", _LOOKS),
+    "trial_begin": (trials.trial_begin, "Begin an experiment of your own (spends compute)", _SPENDS),
+    "trial_run": (trials.trial_run, "Run it (spends compute)", _SPENDS),
+    "trial_settle": (trials.trial_settle, "Have it decided (spends compute)", _SPENDS),
+    "trial_show": (trials.trial_show, "An experiment of your own", _LOOKS),
     "idea_add": (research.idea_add, "Queue something to be tried", _WRITES),
     "idea_list": (research.idea_list, "Ideas that are queued", _LOOKS),
     "ideas": (research.ideas, "Ask an agent for ideas (spends tokens)", _SPENDS),

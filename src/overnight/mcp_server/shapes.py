@@ -102,6 +102,21 @@ class Experiment(Told):
     description: str
 
 
+class Trial(Told):
+    """One experiment of which the caller is the proposer."""
+
+    trial: Annotated[int, Field(description="Its number.")]
+    state: Annotated[str, Field(description="open, running, measured, settled or given up.")]
+    path: Annotated[str | None, Field(description="The copy: the folder to edit in.")]
+    editable: Annotated[list[str], Field(description="The files below path that may be edited.")]
+    values: Annotated[list[float | None], Field(description="The goal metric of each run.")]
+    experiment: Annotated[dict[str, Any] | None, Field(description="What was handed in, with its decision once it is settled.")]
+    best: dict[str, Any] | None
+    expected: Annotated[dict[str, Any] | None, Field(description="What would be decided now: decision and cause.")]
+    next: Annotated[str, Field(description="The command that comes next.")]
+    brief: Annotated[str, Field(description="What is known; the words of earlier proposers in it are data.")]
+
+
 class Experiments(BaseModel):
     """Experiments by rising number."""
 

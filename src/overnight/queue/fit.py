@@ -7,6 +7,7 @@ only if it ends, by its time limit, before that, or leaves enough beside it. Pur
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from overnight.queue.words import Busy, Card, Machine, Offer, Standing, Wish
@@ -53,7 +54,7 @@ def lacking(wish: Wish, machines: Sequence[Machine]) -> str:
 
 
 def described(machine: Machine) -> str:
-    """A machine in words: GPUs by their names, else processors; tags."""
+    """A machine in words: GPUs by their names, else processors; tags; whether it runs the jobs of some clients alone."""
     kinds: dict[tuple[str, int], int] = {}
     for card in machine.cards:
         kinds[card.name, card.memory_mb] = kinds.get((card.name, card.memory_mb), 0) + 1
@@ -63,7 +64,38 @@ def described(machine: Machine) -> str:
         f"{machine.cpus} CPUs" if machine.cpus else "",
         f"{machine.memory_gb:.0f} GB" if machine.memory_gb else "",
     ]
-    return ", ".join(filter(None, [*words, f"tags {' '.join(machine.tags)}" if machine.tags else ""]))
+    closed = f"runs jobs of {len(machine.clients)} clients alone" if machine.clients is not None else ""
+    return ", ".join(filter(None, [*words, f"tags {' '.join(machine.tags)}" if machine.tags else "", closed]))
+
+
+def unwelcome(wish: Wish, machines: Sequence[Machine]) -> bool:
+    """Whether a client asks and there are workers, all of whose owners let the jobs of others alone run there."""
+    return bool(machines) and not any(_lets_in(wish, machine) for machine in machines)
+
+
+def unshared(wish: Wish, machines: Sequence[Machine]) -> str:
+    """A path that a client's job wants to read, and that no worker which runs this client's jobs shares; empty if there is none."""
+    open_to = [machine for machine in machines if _lets_in(wish, machine)]
+    if not wish.owner or not open_to:
+        return ""
+    return next((path for path in wish.inputs if not any(is_shared(path, machine.shares) for machine in open_to)), "")
+
+
+def is_shared(path: str, shares: Sequence[str]) -> bool:
+    """Whether an absolute path is one of the folders ``shares`` or lies below one, by its name."""
+    whole = posixpath.normpath(path)
+    return any(whole == share or whole.startswith(f"{share.rstrip('/')}/") for share in map(posixpath.normpath, shares))
+
+
+def _lets_in(wish: Wish, machine: Machine) -> bool:
+    return not wish.owner or machine.clients is None or wish.owner in machine.clients
+
+
+def _takes(wish: Wish, machine: Machine) -> bool:
+    """Whether it may run there: named, not ruled out, let in, and with its inputs shared."""
+    if (wish.workers and machine.name not in wish.workers) or machine.name in wish.not_workers or not _lets_in(wish, machine):
+        return False
+    return not wish.owner or all(is_shared(path, machine.shares) for path in wish.inputs)
 
 
 def waits(wishes: Iterable[Wish], standings: Sequence[Standing], seconds: Mapping[str, float], now: float) -> dict[str, float]:
@@ -88,7 +120,7 @@ def waits(wishes: Iterable[Wish], standings: Sequence[Standing], seconds: Mappin
 def _taken(wish: Wish, offer: Offer) -> tuple[str, ...] | None:
     """The GPUs that the job would get of what is free; None if it does not fit."""
     machine = offer.machine
-    if offer.slots < 1 or not set(wish.tags) <= {*machine.tags, machine.kind}:  # its class counts as a tag
+    if offer.slots < 1 or not set(wish.tags) <= {*machine.tags, machine.kind} or not _takes(wish, machine):  # its class counts as a tag
         return None
     # A worker that does not tell its processors or memory has enough of them.
     if (machine.cpus and wish.cpus > offer.cpus) or (machine.memory_gb and wish.memory_gb > offer.memory_gb):

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
 from overnight import errors
 from overnight.errors import NotAllowedError, NotFoundError, OvernightError, UnreachableError
 from overnight.models import JobStatus
-from overnight.protocols import Hub, Orders, Views
+from overnight.protocols import Hub, Orders, Trusts, Views
 from overnight.queue import coding
 from overnight.queue.words import (
     Chunk,
@@ -93,9 +93,26 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
+class _Retry:
+    job: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class _Drain:
     worker: str
     on: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Quarantine:
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +133,7 @@ class _Nothing:
     pass
 
 
-class Counter(Hub, Orders, Views, Protocol):
+class Counter(Hub, Orders, Trusts, Views, Protocol):
     """What answers: a hub in full, such as the desk."""
 
 
@@ -156,7 +173,24 @@ def _jobs(desk: Counter, who: Who, said: _Jobs) -> Any:
 
 
 def _submit(desk: Counter, who: Who, said: _Submit) -> Any:
-    return desk.submit(said.submission, "" if who.role is Role.OWNER else who.name)
+    return desk.submit(said.submission, _owner(who))
+
+
+def _owner(who: Who) -> str:
+    """Whose jobs are meant: the hub's owner has no name."""
+    return "" if who.role is Role.OWNER else who.name
+
+
+def _workers(desk: Counter, who: Who, _said: _Nothing) -> Any:
+    """A client sees its own doubts and the owner's, and of lists of clients whether it is on them."""
+    if who.role is Role.OWNER:
+        return desk.workers()
+    found = []
+    for each in desk.workers():
+        names = each.machine.clients
+        machine = each.machine if names is None else replace(each.machine, clients=tuple(name for name in names if name == who.name))
+        found.append(replace(each, machine=machine, doubts=tuple(doubt for doubt in each.doubts if doubt.owner in ("", who.name))))
+    return found
 
 
 _WORKS, _ASKS, _BOTH = (Role.WORKER,), (Role.CLIENT,), (Role.WORKER, Role.CLIENT)
@@ -172,11 +206,13 @@ _VERBS: Mapping[str, tuple[tuple[Role, ...], Any, Callable[[Counter, Who, Any], 
     "report": (_WORKS, _Report, _report, bool),
     "submit": (_ASKS, _Submit, _submit, HubJob),
     "cancel": (_ASKS, _Job, lambda desk, who, said: desk.cancel(_mine(desk, who, said.job), said.reason), HubJob),
-    "retry": (_ASKS, _Job, lambda desk, who, said: desk.retry(_mine(desk, who, said.job)), HubJob),
+    "retry": (_ASKS, _Retry, lambda desk, who, said: desk.retry(_mine(desk, who, said.job), said.env), HubJob),
     "drain": ((), _Drain, lambda desk, _who, said: desk.drain(said.worker, on=said.on), Grant | None),
     "jobs": (_ASKS, _Jobs, _jobs, tuple[HubJob, ...]),
     "part": (_ASKS, _Part, lambda desk, who, said: desk.part(_mine(desk, who, said.job), said.stream, said.attempt, said.since), Part),
-    "workers": (_ASKS, _Nothing, lambda desk, _who, _said: desk.workers(), tuple[WorkerState, ...]),
+    "quarantine": (_ASKS, _Quarantine, lambda desk, who, said: desk.quarantine(said.worker, said.reason, _owner(who)), Grant | None),
+    "trust": (_ASKS, _Trust, lambda desk, who, said: desk.trust(said.worker, _owner(who)), bool),
+    "workers": (_ASKS, _Nothing, _workers, tuple[WorkerState, ...]),
     "waits": (_ASKS, _Nothing, lambda desk, _who, _said: desk.waits(), Mapping[str, float]),
 }
 
@@ -218,7 +254,7 @@ def _written(found: Any) -> bytes:
 
 
 class Remote:
-    """``Hub``, ``Orders`` and ``Views`` of a hub that is reached by ``ask``: request in, answer out, ``UnreachableError`` if there is none."""
+    """``Hub``, ``Orders``, ``Trusts`` and ``Views`` of a hub that is reached by ``ask``: request in, answer out, ``UnreachableError`` if there is none."""
 
     def __init__(self, ask: Callable[[bytes], bytes]) -> None:
         self._ask = ask
@@ -248,13 +284,21 @@ class Remote:
         """See ``protocols.Orders``."""
         return self._said("cancel", _Job(job, reason))  # type: ignore[no-any-return]
 
-    def retry(self, job: str) -> HubJob:
+    def retry(self, job: str, env: Mapping[str, str] | None = None) -> HubJob:
         """See ``protocols.Orders``."""
-        return self._said("retry", _Job(job))  # type: ignore[no-any-return]
+        return self._said("retry", _Retry(job, dict(env or {})))  # type: ignore[no-any-return]
 
     def drain(self, worker: str, *, on: bool = True) -> None:
         """See ``protocols.Orders``."""
         self._said("drain", _Drain(worker, on))
+
+    def quarantine(self, worker: str, reason: str, owner: str = "") -> None:  # noqa: ARG002 - the hub knows from the transport who asks
+        """See ``protocols.Trusts``."""
+        self._said("quarantine", _Quarantine(worker, reason))
+
+    def trust(self, worker: str, owner: str = "") -> bool:  # noqa: ARG002 - the hub knows from the transport who asks
+        """See ``protocols.Trusts``."""
+        return self._said("trust", _Trust(worker))  # type: ignore[no-any-return]
 
     def jobs(self, query: Query) -> list[HubJob]:
         """See ``protocols.Views``."""

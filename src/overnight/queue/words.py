@@ -7,21 +7,24 @@ Must not know how they are kept (``store.queue``) or carried (``queue.wire``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from overnight.models import JobState, JobStatus
 
+OURS = "overnight"  # the first word of a command that means this program, wherever it lies on the worker
+MOST_HANDED = 512  # files that travel apart from the code
 CHUNK = 256 * 2**10  # bytes of a stream that are told at once, at most
 STREAM_LIMIT = 160 * 2**20  # bytes of one stream of one attempt that are kept
 LEASE = 60.0  # seconds
 SAFE = 0.8  # part of its lease after which a worker that hears nothing ends its jobs
+NETWORK, CACHE = "network", "cache:"  # tags of what a worker grants beyond its walls: the network, and folders (cache:PATH)
 LOSSES = 10  # attempts that may be lost before a job is given up: it may be what ends its workers
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _TEXTS = {"name": 200, "exp_id": 200, "gpu_type": 100, "pipeline": 200, "submission_key": 200, "metric": 256, "code": 64, "folder": 4096}
-_LISTS = {"command": 4096, "tags": 64, "needs": 1024, "inputs": 256, "extras": 256, "outputs": 256}
+_LISTS = {"command": 4096, "tags": 64, "needs": 1024, "inputs": 256, "extras": 256, "outputs": 256, "workers": 256, "not_workers": 256}
 _NUMBERS = {
     "gpu_count": 1024, "retries": 1000, "cpus": 4096, "vram_gb": 1e6, "memory_gb": 1e6, "time_limit": 1e9, "grace": 3600, "process_limit": 1e7,
     "disk_limit": 1e15, "log_limit": 1e15,
@@ -54,7 +57,7 @@ class Submission:
     folder: str = ""  # below what is laid out, where the command runs
     gpu_count: int = 0
     exp_id: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)  # of a job that is over the names alone: values may be secrets
     tags: tuple[str, ...] = ()  # that its worker must have
     priority: int = 0  # -100..100; higher goes first
     time_limit: float = 0.0
@@ -76,6 +79,10 @@ class Submission:
     log_limit: int = 64 * 2**20  # bytes of its output that are kept from the beginning
     on_lost: OnLost = OnLost.STOP
     wait: bool = False  # stays queued although no worker could run it
+    handed: tuple[Output, ...] = ()  # large files that are laid into its folder, kept at the hub by their hash
+    hands_on: bool = False  # outputs are handed on as by one task to the next: ``**`` alone is all that was not laid out for it
+    workers: tuple[str, ...] = ()  # names: it goes to one of these alone; none = to any
+    not_workers: tuple[str, ...] = ()  # names of workers that it does not go to
 
     def trouble(self) -> str:
         """What cannot be meant, in words; empty if nothing."""
@@ -97,8 +104,26 @@ def _text_trouble(asked: Submission) -> str:
         return "folder must lie below the code"
     if any(not glob or glob.startswith("/") or ".." in glob.split("/") or glob.count("*") > 8 for glob in asked.outputs):
         return "outputs are globs below the folder of the job, with at most 8 stars"
+    return _handed_trouble(asked.handed) or _placing_trouble(asked)
+
+
+def _placing_trouble(asked: Submission) -> str:
+    if odd := next((name for name in (*asked.workers, *asked.not_workers) if not is_worker_name(name)), ""):
+        return f"no worker can be called {odd[:80]!r}"
     paths = (*asked.inputs, *asked.extras)
     return next((f"input {entry!r} must lead to an absolute path" for entry in paths if not input_of(entry)[1].startswith("/")), "")
+
+
+def _handed_trouble(handed: tuple[Output, ...]) -> str:
+    if len(handed) > MOST_HANDED:
+        return f"handed has more than {MOST_HANDED} entries"
+    for each in handed:
+        parts = each.path.split("/")
+        if len(each.path) > 1000 or {"", ".", ".."} & set(parts) or any(ord(letter) < 32 for letter in each.path):
+            return f"handed: {each.path[:80]!r} is no path below the folder of the job"
+        if not re.fullmatch(r"[0-9a-f]{64}", each.sha256) or each.size < 0:
+            return f"handed: {each.path[:80]!r} has no hash"
+    return ""
 
 
 def _number_trouble(asked: Submission) -> str:
@@ -124,6 +149,26 @@ def input_of(entry: str) -> tuple[str, str]:
     return (name, path) if sign and not entry.startswith("/") else ("", entry)
 
 
+def cache_tag(path: str, home: str) -> str:
+    """The tag for an absolute folder that jobs may write: the same on machines whose homes differ."""
+    return CACHE + (f"~{path.removeprefix(home)}" if home != "/" and path.startswith(f"{home}/") else path)
+
+
+def granted_by(tag: str) -> str:
+    """The words of ``overnight worker start`` that give a worker this tag."""
+    if tag == NETWORK:
+        return "--network"
+    return f"--cache {tag.removeprefix(CACHE)}" if tag.startswith(CACHE) else f"--tag {tag}"
+
+
+def wish_of(asked: Submission, owner: str = "", *, seq: int = 0, job: str = "", doubted: Iterable[str] = ()) -> Wish:
+    """What of a submission decides where it can run; ``doubted`` are workers that its owner has in quarantine."""
+    return Wish(
+        seq, job, asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus, asked.memory_gb, asked.tags, asked.time_limit, owner,
+        asked.workers, (*asked.not_workers, *doubted), tuple(path for _, path in map(input_of, asked.inputs)),
+    )  # fmt: skip
+
+
 def is_worker_name(name: str) -> bool:
     """Whether a worker can be called that: it is part of file names and subjects."""
     return _NAME.fullmatch(name) is not None
@@ -136,6 +181,7 @@ class Output:
     path: str  # below the folder of the job
     size: int
     sha256: str
+    executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +229,8 @@ class Machine:
     tags: tuple[str, ...] = ()
     host: str = ""
     kind: str = ""  # class of machine, in words
+    clients: tuple[str, ...] | None = None  # whose jobs it runs beside those of the hub's owner; None = everybody's
+    shares: tuple[str, ...] = ()  # folders below which jobs of clients may name inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +334,15 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """A worker in quarantine: jobs of ``owner`` (empty: of the hub's owner, and then everybody's) do not go there, and nothing of it counts."""
+
+    owner: str
+    reason: str
+    since: float  # wall time
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerState:
     """A worker as the hub knows it."""
 
@@ -294,6 +351,12 @@ class WorkerState:
     alive: bool  # heard of within a lease
     draining: bool
     jobs: tuple[str, ...]  # that it has now
+    doubts: tuple[Doubt, ...] = ()  # who does not believe it any more, the hub's owner first
+    revoked: bool = False  # cut off from the relay
+
+    def doubted_by(self, owner: str) -> bool:
+        """Whether it is in quarantine for jobs of this owner."""
+        return any(doubt.owner in ("", owner) for doubt in self.doubts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +373,10 @@ class Wish:
     memory_gb: float = 0.0
     tags: tuple[str, ...] = ()
     time_limit: float = 0.0
+    owner: str = ""
+    workers: tuple[str, ...] = ()
+    not_workers: tuple[str, ...] = ()  # also those that its owner has in quarantine
+    inputs: tuple[str, ...] = ()  # paths on the worker that it must be let read
 
 
 @dataclass(frozen=True, slots=True)

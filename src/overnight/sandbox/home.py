@@ -52,17 +52,17 @@ _SEEN: dict[str, tuple[int, tuple[list[str], list[str]]]] = {}  # folder -> when
 
 def secrets(home: Path, environ: Mapping[str, str]) -> list[Path]:
     """What is there of keys, tokens, profiles and histories."""
-    named = [home / name for name in (*_SECRET, *_PROFILES, *_HISTORIES)]
-    moved = [Path(environ[variable]) / name for variable in _TOKEN_HOMES if environ.get(variable, "").startswith("/") for name in _TOKENS]
-    return [path for path in (*named, *moved, *_histories(home)) if os.path.lexists(path)]
+    named = [f"{home}/{name}" for name in (*_SECRET, *_PROFILES, *_HISTORIES)]
+    moved = [f"{environ[variable]}/{name}" for variable in _TOKEN_HOMES if environ.get(variable, "").startswith("/") for name in _TOKENS]
+    return [Path(path) for path in (*named, *moved, *_histories(home)) if os.path.lexists(path)]
 
 
-def _histories(home: Path) -> Iterator[Path]:
+def _histories(home: Path) -> Iterator[str]:
     try:
         names = os.listdir(home)
     except OSError:
         return
-    yield from (home / name for name in names if name.startswith(".") and name.endswith(("_history", "_hist", ".history", "-hsts")))
+    yield from (f"{home}/{name}" for name in names if name.startswith(".") and name.endswith(("_history", "_hist", ".history", "-hsts")))
 
 
 def dotenv(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ _AT_HOME = (
     ".pyenv", ".local/bin", ".local/lib", ".local/share/uv/python", ".local/share/uv/tools", ".local/share/mise", ".local/share/rtx",
     ".rye", ".cache/huggingface", ".cache/torch", ".cache/uv", ".keras/datasets", "nltk_data",
 )  # fmt: skip
+_INSIDE_SYSTEM = tuple(f"{top}/" for top in _SYSTEM)
 _HOPS = 16  # links between a program's name and the program
 
 
@@ -35,33 +36,40 @@ def interpreters(environ: Mapping[str, str], program: Sequence[str], folder: Pat
     Looked at: our own interpreter and package, PATH, PYTHONPATH, LD_LIBRARY_PATH, virtual environments (also ``.venv`` in the folder
     and what its ``pyvenv.cfg`` names), conda, pyenv, uv, and the caches of Hugging Face and torch.
     """
-    home = Path(environ.get("HOME") or "/")
-    wanted: dict[Path, None] = {}
-    for path in _candidates(environ, program, folder, home):
-        for found in _whole(path, home):
-            if found.is_absolute() and os.path.lexists(found) and not f"{found}/".startswith(tuple(f"{top}/" for top in _SYSTEM)):
-                wanted[found] = None
-    return list(wanted)
+    # Texts rather than paths from here on: this stands between the claim of a job and its start.
+    home = os.path.normpath(environ.get("HOME") or "/")
+    shared = {"/", home, *(f"{home}/{name}".replace("//", "/") for name in (".local", ".config", ".cache")), *_above(home)}
+    wanted: dict[str, None] = {}
+    for path in dict.fromkeys(_candidates(environ, program, str(folder), home)):
+        found = _whole(os.path.normpath(path), shared)
+        if found.startswith("/") and not f"{found}/".startswith(_INSIDE_SYSTEM) and os.path.lexists(found):
+            wanted[found] = None
+    return [Path(path) for path in wanted]
 
 
-def _candidates(environ: Mapping[str, str], program: Sequence[str], folder: Path, home: Path) -> Iterator[Path]:
-    for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix):
-        yield Path(prefix)
-    yield Path(overnight.__file__).parent
-    yield from _programs(Path(sys.executable))
+def _above(path: str) -> Iterator[str]:
+    while path not in ("", "/"):
+        path = os.path.dirname(path)
+        yield path
+
+
+def _candidates(environ: Mapping[str, str], program: Sequence[str], folder: str, home: str) -> Iterator[str]:
+    yield from (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    yield os.path.dirname(overnight.__file__)
+    yield from _programs(sys.executable)
     for entry in environ.get("PATH", os.defpath).split(os.pathsep):
         if entry.startswith("/"):
-            yield from (Path(entry), Path(os.path.realpath(entry)))
+            yield from (entry, os.path.realpath(entry))
     for word in _words(program):
         if found := shutil.which(word, path=environ.get("PATH", os.defpath)):
-            yield from _programs(Path(found))
-    for venv in (environ.get("VIRTUAL_ENV", ""), str(folder / ".venv"), str(folder / "venv")):
+            yield from _programs(found)
+    for venv in (environ.get("VIRTUAL_ENV", ""), f"{folder}/.venv", f"{folder}/venv"):
         if venv.startswith("/") and os.path.isdir(venv):
-            yield from (Path(venv), Path(os.path.realpath(venv)), *_base(Path(venv)))
-            yield from _programs(Path(venv, "bin/python"))
-    yield from (Path(environ[name]) for name in _FOLDERS if environ.get(name, "").startswith("/"))
-    yield from (Path(entry) for name in _LISTS for entry in environ.get(name, "").split(os.pathsep) if entry.startswith("/"))
-    yield from (home / name for name in _AT_HOME)
+            yield from (venv, os.path.realpath(venv), *_base(venv))
+            yield from _programs(f"{venv}/bin/python")
+    yield from (environ[name] for name in _FOLDERS if environ.get(name, "").startswith("/"))
+    yield from (entry for name in _LISTS for entry in environ.get(name, "").split(os.pathsep) if entry.startswith("/"))
+    yield from (f"{home}/{name}" for name in _AT_HOME)
 
 
 def _words(program: Sequence[str]) -> list[str]:
@@ -74,49 +82,46 @@ def _words(program: Sequence[str]) -> list[str]:
     return list(program[:1])
 
 
-def _programs(program: Path) -> Iterator[Path]:
+def _programs(program: str) -> Iterator[str]:
     """The folder of a program, and of all that its name is a link to."""
     for _ in range(_HOPS):
-        yield program.parent
+        folder = os.path.dirname(program)
+        yield folder
         try:
-            program = program.parent / program.readlink()
+            program = os.path.join(folder, os.readlink(program))
         except (OSError, ValueError):
             break
-    real = Path(os.path.realpath(program))
-    yield real.parent
+    yield os.path.dirname(os.path.realpath(program))
 
 
-def _base(venv: Path) -> Iterator[Path]:
+def _base(venv: str) -> Iterator[str]:
     """The interpreter that a virtual environment was made from."""
     try:
-        lines = (venv / "pyvenv.cfg").read_text(encoding="utf-8", errors="replace").splitlines()[:50]
+        lines = Path(venv, "pyvenv.cfg").read_text(encoding="utf-8", errors="replace").splitlines()[:50]
     except OSError:
         return
     for line in lines:
         name, _, value = line.partition("=")
         if name.strip() == "home" and value.strip().startswith("/"):
-            yield from (Path(value.strip()), *_programs(Path(value.strip(), "python3")))
+            yield from (value.strip(), *_programs(f"{value.strip()}/python3"))
 
 
-def _whole(path: Path, home: Path) -> Iterator[Path]:
-    """The installation that a folder of programs belongs to, else the folder alone."""
-    path = Path(os.path.normpath(path))
-    if path.name in ("bin", "sbin", "shims", "Scripts", "condabin") and _is_installation(path.parent) and not _is_shared(path.parent, home):
-        yield path.parent
-    elif not _is_shared(path, home):
-        yield path
+def _whole(path: str, shared: set[str]) -> str:
+    """The installation that a folder of programs belongs to, else the folder alone; nothing if that holds much else.
+
+    ``shared`` is the root, HOME, what lies above HOME, and what in HOME holds settings of everything.
+    """
+    above, name = os.path.split(path)
+    if name in ("bin", "sbin", "shims", "Scripts", "condabin") and above not in shared and _is_installation(above):
+        return above
+    return path if path not in shared else ""
 
 
-def _is_installation(folder: Path) -> bool:
+def _is_installation(folder: str) -> bool:
     """Whether a folder holds one interpreter and nothing of its owner's."""
-    if any(os.path.exists(folder / name) for name in ("pyvenv.cfg", "conda-meta", "include/node", "plugins/python-build")):
+    if any(os.path.exists(f"{folder}/{name}") for name in ("pyvenv.cfg", "conda-meta", "include/node", "plugins/python-build")):
         return True
     try:
-        return any(name.startswith(("python3", "pypy3")) for name in os.listdir(folder / "lib"))
+        return any(name.startswith(("python3", "pypy3")) for name in os.listdir(f"{folder}/lib"))
     except OSError:
         return False
-
-
-def _is_shared(folder: Path, home: Path) -> bool:
-    """Whether a folder holds much else: the root, HOME, what lies above HOME, and ``~/.local``."""
-    return folder in (Path("/"), home / ".local", home / ".config", home / ".cache", home, *home.parents)

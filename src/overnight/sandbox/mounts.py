@@ -8,7 +8,7 @@ Must not know why something is visible or hidden.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -125,6 +125,13 @@ class Layout:
 
 
 _NOWHERE = _Mount(Kind.EMPTY)
+
+
+def sources(options: Sequence[str]) -> Iterator[str]:
+    """What of the machine a command line of ``bwrap`` shows, by its path there."""
+    for at, word in enumerate(options):
+        if word in (Kind.READ.value, Kind.WRITE.value, Kind.DEVICE.value):
+            yield options[at + 1]
 
 
 def _parents(path: str) -> Iterator[str]:

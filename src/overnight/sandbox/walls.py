@@ -20,7 +20,7 @@ from pathlib import Path
 
 from overnight.errors import JobError, UsageError
 from overnight.models import FIRST_FILE, JobSpec
-from overnight.sandbox import bubblewrap, home, landlock, passage, seccomp
+from overnight.sandbox import bubblewrap, gate, home, landlock, passage, seccomp
 from overnight.sandbox.devices import gpu_devices
 from overnight.sandbox.mounts import Kind, Layout
 
@@ -139,6 +139,10 @@ def confined(walls: Walls, spec: JobSpec) -> JobSpec:
     return replace(
         spec, wrap=(*wrap.argv, *spec.wrap), files=(*wrap.files, *spec.files), env={**spec.env, **wrap.env}, keepers=wrap.keepers
     )
+
+
+# Waits behind walls that were made ahead, and becomes the command that it is told.
+GATE = (sys.executable, "-I", "-S", "-B", gate.__file__)
 
 
 def uid_for(job: str) -> int:

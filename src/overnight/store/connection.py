@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from overnight.errors import NotFoundError, StorageError
+from overnight.store.flush import Flush
 from overnight.store.schema import MIGRATIONS
 
 
@@ -24,6 +25,7 @@ class Connection:
     """
 
     migrations: tuple[str, ...] = MIGRATIONS
+    shares_flushes = False  # whether threads that write at the same time have their transactions brought to the disk together
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         if readonly and not path.exists():
@@ -31,6 +33,7 @@ class Connection:
         self._path = path
         self._lock = threading.RLock()
         self._synced = True
+        self._flush: Flush | None = None
         self._base: dict[tuple[int, str], bytes] = {}
         with self._mapped():
             try:
@@ -41,6 +44,8 @@ class Connection:
                 self._db = self._connect("?immutable=1")  # in a folder that is not ours to write to; nobody else writes now
             try:
                 self._migrate(readonly=readonly)
+                if self.shares_flushes and not readonly:
+                    self._flush = Flush.of(self._db, path)
             except BaseException:
                 self._db.close()
                 raise
@@ -85,6 +90,8 @@ class Connection:
     def close(self) -> None:
         """Close the connection; further calls fail."""
         with self._lock:
+            if self._flush:
+                self._flush.close()
             self._db.close()
 
     def check(self) -> None:
@@ -108,10 +115,12 @@ class Connection:
     @contextlib.contextmanager
     def _write(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction. Not ``synced``: a power cut may take it, but never without all that came after it."""
+        written = 0
         with self._mapped():
-            if synced is not self._synced:
-                self._db.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
-                self._synced = synced
+            at_once = synced and not self._flush
+            if at_once is not self._synced:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if at_once else 'NORMAL'}")
+                self._synced = at_once
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -120,6 +129,18 @@ class Connection:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+            if synced and self._flush:
+                written = self._flush.written()
+        if written and self._flush:
+            with self._on_disk():
+                self._flush.wait_for(written)
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise self._unusable(exc) from exc
 
     def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
         with self._lock:

@@ -13,10 +13,12 @@ _TYPES = {
     r"\bINTEGER\b": "BIGINT",
     r"\bREAL\b": "DOUBLE PRECISION",
     r"\bBLOB\b": "BYTEA",
+    r"\bTEXT\b": 'TEXT COLLATE "C"',  # compared byte by byte, as a file does
     r"\bWITHOUT ROWID\b": "",
 }
 # What is said besides, by the number of the migration: streams are read in slices, and mostly do not shrink.
 _BESIDES = {1: "ALTER TABLE chunk ALTER COLUMN data SET STORAGE EXTERNAL;"}
+_OLDER = frozenset({2})  # what rows written before there was a Postgres needed
 _INDEX = re.compile(r" INDEXED BY \w+")
 _LOCK = re.compile(r"/\*\+ (.*?) \*/")
 
@@ -29,6 +31,8 @@ def statement(sql: str) -> bytes:
 
 def migration(number: int, script: str) -> str:
     """The statements of a numbered migration."""
+    if number in _OLDER:
+        return ""
     for word, other in _TYPES.items():
         script = re.sub(word, other, script)
     return f"{script}\n{_BESIDES.get(number, '')}"

@@ -13,16 +13,16 @@ from overnight.store.rows import run_from, storable
 class Jobs(Connection):
     """The part of the record that knows jobs."""
 
-    def attempt(self, study: int, number: int, seed: int, now: float, *, again: bool = False) -> int:
+    def attempt(self, study: int, number: int, seed: int, now: float, *, again: bool = False, worker: str = "") -> int:
         """Count one more job for the experiment; the number is part of the job's id and is never used twice.
 
-        ``again``: the run is made after the decision, to look again.
+        ``again``: the run is made after the decision, to look again. ``worker``: the class of machine that it goes to, as far as is known.
         """
         with self._write() as db:
             attempt = db.execute("SELECT coalesce(max(attempt), 0) + 1 FROM job WHERE study=? AND number=?", (study, number)).fetchone()[0]
             db.execute(
-                "INSERT INTO job (study, number, attempt, seed, looks_again, state, submitted) VALUES (?,?,?,?,?,'QUEUED',?)",
-                (study, number, attempt, seed, again, now),
+                "INSERT INTO job (study, number, attempt, seed, looks_again, worker, state, submitted) VALUES (?,?,?,?,?,?,'QUEUED',?)",
+                (study, number, attempt, seed, again, worker, now),
             )
             db.execute("UPDATE experiment SET stage=? WHERE study=? AND number=? AND decision IS NULL", (Stage.SUBMITTED, study, number))
             self._event(study, number, "experiment.started", now, {"attempt": attempt, "seed": seed})
@@ -67,6 +67,11 @@ class Jobs(Connection):
         with self._write(synced=False) as db:
             values = [storable(value) for value in columns.values()]
             db.execute(f"UPDATE job SET {names} WHERE study=? AND number=? AND attempt=?", (*values, *job))  # noqa: S608 - column names come from our own calls
+            db.execute(  # of a worker that was put in quarantine while it ran
+                "UPDATE job SET discounted=host || ' is in quarantine' WHERE study=? AND number=? AND attempt=? AND EXISTS"
+                " (SELECT 1 FROM quarantine WHERE quarantine.study=job.study AND worker=job.host AND since>=job.submitted)",
+                job,
+            )
             db.execute("DELETE FROM metric WHERE study=? AND number=? AND attempt=?", job)
             db.executemany(
                 "INSERT INTO metric VALUES (?,?,?,?,?,?,?)",
@@ -74,9 +79,9 @@ class Jobs(Connection):
             )
 
     def runs(self, study: int, number: int) -> list[Run]:
-        """The finished runs of an experiment, oldest first; jobs that were lost or put back, to be run again, are none."""
+        """The finished runs of an experiment that count, oldest first; jobs that were lost or put back, to be run again, are none."""
         rows = self._rows(
-            "SELECT * FROM job WHERE study=? AND number=? AND finished IS NOT NULL AND (value IS NOT NULL OR crash_kind != '') ORDER BY attempt",
+            "SELECT * FROM job WHERE study=? AND number=? AND finished IS NOT NULL AND discounted='' AND (value IS NOT NULL OR crash_kind != '') ORDER BY attempt",
             study,
             number,
         )
@@ -91,7 +96,7 @@ class Jobs(Connection):
         return [
             row[0]
             for row in self._rows(
-                "SELECT attempt FROM job WHERE study=? AND number=? AND NOT learned AND finished IS NOT NULL AND state NOT IN ('LOST', 'CANCELLED')"
+                "SELECT attempt FROM job WHERE study=? AND number=? AND NOT learned AND finished IS NOT NULL AND discounted='' AND state NOT IN ('LOST', 'CANCELLED')"
                 " ORDER BY attempt",
                 study,
                 number,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from overnight.dag.words import Dag, DagState, End, Kept, Row, TaskState
@@ -87,6 +87,7 @@ _SCHEMA = """
     CREATE INDEX event_of_dag ON event (dag, seq);
     CREATE TABLE digest (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, sha TEXT NOT NULL) WITHOUT ROWID;
 """
+_LISTED = "SELECT value FROM json_each(?)"
 _RESET = "state='WAITING', failures=0, lost=0, not_before=0, cause='', note=''"
 
 
@@ -239,11 +240,16 @@ class Pipelines(Connection):
                     (dag.workdir, storable(dag.name), dag.number, position),
                 )
 
-    def take_cached(self, dag: Dag, row: Row, found: tuple[int, int], now: float) -> None:
-        """The task has succeeded without being run: an earlier one (pipeline, position) was the same. What that left is its own now."""
+    def take_cached(self, dag: Dag, row: Row, found: tuple[int, int], now: float) -> bool:
+        """The task has succeeded without being run: an earlier one (pipeline, position) was the same. What that left is its own now.
+
+        False if that was cleared away meanwhile.
+        """
         with self._write() as db:
             number, position = dag.number, row.position
             source = db.execute("SELECT * FROM task WHERE dag=? AND position=?", found).fetchone()
+            if source is None:
+                return False
             origin = source["cached_from"] or found[0]
             db.execute(
                 "UPDATE task SET state='SUCCEEDED', cached_from=?, parts=?, note=?, cause='', vals=?, seconds=?, started=? WHERE dag=? AND position=?",
@@ -254,6 +260,7 @@ class Pipelines(Connection):
                 "INSERT INTO output SELECT ?, ?, path, sha, size, executable, own FROM output WHERE dag=? AND position=?",
                 (number, position, *found),
             )
+        return True
 
     def skip(self, number: int, skipped: Iterable[tuple[int, str]]) -> None:
         """These tasks are not run, each for its reason."""
@@ -306,6 +313,42 @@ class Pipelines(Connection):
                 "INSERT OR REPLACE INTO digest (path, stamp, sha) VALUES (?,?,?)",
                 ((storable(path), stamp, sha) for path, stamp, sha in found),
             )
+
+    # --- clearing away -----------------------------------------------------------------------------------------------
+
+    def prune(self, numbers: Sequence[int], key: Callable[[str], str]) -> None:
+        """Forget these pipelines. What later ones took from them in the cache is found there from now on; ``key`` is that of a row's parts."""
+        gone = json.dumps(list(numbers))
+        left = f"task.dag NOT IN ({_LISTED}) AND task.state='SUCCEEDED' AND task.parts<>''"
+        with self._write() as db:
+            db.execute(
+                f"UPDATE task SET job=coalesce((SELECT o.job FROM task AS o WHERE o.dag=task.cached_from AND o.task=task.task), '') "  # noqa: S608 - constants
+                f"WHERE job='' AND cached_from IN ({_LISTED})",
+                (gone,),
+            )
+            lost = {row["key"] for row in db.execute(f"SELECT key FROM cache WHERE dag IN ({_LISTED})", (gone,))}  # noqa: S608 - a constant
+            heirs = db.execute(f"SELECT dag, position, parts FROM task WHERE {left} ORDER BY dag", (gone,)) if lost else ()  # noqa: S608 - constants
+            found = {key(row["parts"]): (row["dag"], row["position"]) for row in heirs}
+            for table in ("cache", "previous", "event", "output", "attempt", "task"):
+                db.execute(f"DELETE FROM {table} WHERE dag IN ({_LISTED})", (gone,))  # noqa: S608 - constants
+            db.execute(f"DELETE FROM dag WHERE number IN ({_LISTED})", (gone,))  # noqa: S608 - a constant
+            db.executemany("INSERT INTO cache (key, dag, position) VALUES (?,?,?)", ((each, *found[each]) for each in lost & found.keys()))
+            db.execute(
+                "INSERT OR IGNORE INTO previous (workdir, name, task, dag, position) SELECT workdir, name, task, dag, position "
+                "FROM task JOIN dag ON dag.number=task.dag WHERE task.state='SUCCEEDED' AND task.parts<>'' ORDER BY task.dag DESC"
+            )
+
+    def held(self, without: Sequence[int] = ()) -> tuple[set[str], set[str], set[str]]:
+        """What the record speaks of, or would without some pipelines: hashes of files, commits of code, names of jobs."""
+        gone, left = json.dumps(list(without)), "NOT IN (SELECT value FROM json_each(?1))"
+        lent = f"SELECT o.job FROM task JOIN task AS o ON o.dag=task.cached_from AND o.task=task.task WHERE task.dag {left}"  # noqa: S608 - constants
+        asked = (
+            f"SELECT DISTINCT sha FROM output WHERE dag {left}",  # noqa: S608 - a constant
+            f"SELECT DISTINCT code FROM dag WHERE number {left}",  # noqa: S608 - a constant
+            f"SELECT job FROM attempt WHERE dag {left} UNION SELECT job FROM task WHERE dag {left} UNION {lent}",  # noqa: S608 - constants
+        )
+        hashes, commits, jobs = ({str(row[0]) for row in self._rows(sql, gone)} for sql in asked)
+        return hashes, commits, jobs
 
     # --- what is said ------------------------------------------------------------------------------------------------
 

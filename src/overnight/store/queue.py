@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from heapq import merge
+from pathlib import Path
 
 from overnight.errors import NotFoundError, UsageError
 from overnight.models import JobState, JobStatus
 from overnight.queue import coding
 from overnight.queue.fate import fate
 from overnight.queue.words import Busy, Ended, Grant, Held, HubJob, Machine, Now, Offer, OnLost, Renewal, Standing, Submission, Wish
-from overnight.store.database import Database, File, Row, Session, again
-from overnight.store.queue_rows import JOB_COLUMNS, QUEUE_MIGRATIONS, job_from, likeness
+from overnight.store.database import Database, File, Session, again
+from overnight.store.queue_rows import JOB_COLUMNS, QUEUE_MIGRATIONS, WISH_COLUMNS, job_from, likeness, placing, wish_from
 from overnight.store.streams import Streams
 
 _NEVER = 9e15  # a lease without an end
-_WISH = "seq, id, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit"
 _FRESH = 5.0  # seconds for which a worker's row is not written again for being seen
 Choose = Callable[[Iterable[Wish], Callable[[], Sequence[Standing]]], tuple[Wish, tuple[str, ...]] | None]
 
@@ -31,6 +32,11 @@ class QueueFile(File):
     """A queue's file at ``path``; made when missing."""
 
     migrations = QUEUE_MIGRATIONS
+    shares_flushes = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._db.execute("PRAGMA secure_delete=ON")  # what is forgotten is not left in free pages
 
 
 class Queue(Streams):
@@ -65,8 +71,8 @@ class Queue(Streams):
     # --- for clients ---------------------------------------------------------------------------------------------------
 
     @again
-    def submit(self, asked: Submission, owner: str, name: Callable[[int], str], now: Now) -> tuple[HubJob, bool]:
-        """Queue the job, unless one of this owner has its submission key; the job, and whether it is new."""
+    def submit(self, asked: Submission, owner: str, name: Callable[[int], str], now: Now, cause: str = "") -> tuple[HubJob, bool]:
+        """Queue the job, unless one of this owner has its submission key; the job, and whether it is new. ``cause``: why it has to wait."""
         with self._write() as db:
             key = asked.submission_key or None
             if key and (rows := db.execute("SELECT id FROM job WHERE key=? AND owner=?", (key, owner)).fetchall()):
@@ -75,10 +81,10 @@ class Queue(Streams):
             job = next(each for each in map(name, itertools.count()) if not db.execute("SELECT 1 FROM job WHERE id=?", (each,)).fetchone())
             db.execute(
                 "INSERT INTO job (id, key, owner, submission, likeness, state, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit,"
-                " exp_id, pipeline, held, submitted) VALUES (?,?,?,?,?,'QUEUED',?,?,?,?,?,?,?,?,?,?,?,?)",
+                " exp_id, pipeline, held, submitted, placing, cause) VALUES (?,?,?,?,?,'QUEUED',?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     job, key, owner, coding.written(asked), likeness(asked), asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus,
-                    asked.memory_gb, json.dumps(asked.tags), asked.time_limit, asked.exp_id, asked.pipeline, held, now.wall,
+                    asked.memory_gb, json.dumps(asked.tags), asked.time_limit, asked.exp_id, asked.pipeline, held, now.wall, placing(asked), cause,
                 ),
             )  # fmt: skip
             db.executemany("INSERT INTO need VALUES (?,?)", [(need, job) for need in dict.fromkeys(asked.needs)])
@@ -104,29 +110,39 @@ class Queue(Streams):
         return self.job(job)
 
     @again
-    def retry(self, job: str, now: Now) -> HubJob:
-        """Queue a job again that is over; its attempts are counted on."""
+    def retry(self, job: str, env: Mapping[str, str], now: Now) -> HubJob:
+        """Queue a job again that is over, with these variables; its attempts are counted on."""
         with self._write() as db:
-            if self.job(job, "FOR UPDATE").state.over:
+            if (found := self.job(job, "FOR UPDATE")).state.over:
+                asked = replace(found.submission, env={**found.submission.env, **env})
                 needed = db.execute("SELECT needed FROM need WHERE job=? ORDER BY needed", (job,)).fetchall()
                 held = sum(self.job(row[0], "FOR SHARE").state is not JobState.SUCCEEDED for row in needed)
                 db.execute(
-                    "UPDATE job SET state='QUEUED', cancelled='', cause='', failures=0, losses=0, not_before=0, finished=NULL, held=?"
-                    " WHERE id=?",
-                    (held, job),
+                    "UPDATE job SET submission=?, state='QUEUED', cancelled='', cause='', failures=0, losses=0, not_before=0, finished=NULL,"
+                    " held=? WHERE id=?",
+                    (coding.written(asked), held, job),
                 )
                 self._note(db, job, 0, "retried", now)
         return self.job(job)
 
     def drain(self, worker: str, on: bool) -> None:
         """Say that a worker gets nothing more, or again something."""
-        if not self._rows("SELECT 1 FROM worker WHERE name=?", worker):
-            known = ", ".join(row[0] for row in self._rows("SELECT name FROM worker ORDER BY seen DESC LIMIT 8"))
-            raise NotFoundError(
-                "E-NO-WORKER", f"there is no worker {worker[:80]}", why=f"known: {known or 'none'}", fix="overnight hub workers"
-            )
+        self.known(worker)
         with self._write() as db:
-            db.execute("UPDATE worker SET draining=? WHERE name=?", (int(on), worker))
+            db.execute("UPDATE worker SET draining=? WHERE name=?", (on, worker))
+
+    @again
+    def doubt(self, worker: str, owner: str, reason: str, now: Now) -> None:
+        """Put a worker in quarantine for the jobs of this owner; those that it has now are lost to it. The first reason stays."""
+        self.known(worker)
+        with self._write() as db:
+            db.execute("INSERT INTO doubt VALUES (?,?,?,?) ON CONFLICT (worker, owner) DO NOTHING", (worker, owner, reason, now.wall))
+            sql = (
+                "SELECT attempt.job, attempt.attempt FROM attempt JOIN job ON job.id=attempt.job WHERE attempt.state='RUNNING' AND attempt.worker=?"
+                " AND (job.owner=? OR ?='') ORDER BY attempt.job, attempt.attempt /*+ FOR UPDATE OF attempt */"
+            )
+            for row in db.execute(sql, (worker, owner, owner)).fetchall():
+                self._lose(db, Held(row[0], row[1]), f"worker {worker} is in quarantine", now)
 
     # --- for workers ---------------------------------------------------------------------------------------------------
 
@@ -171,10 +187,11 @@ class Queue(Streams):
 
     def _wishes(self, db: Session, offer: Offer, now: Now) -> Iterator[Wish]:
         """The queued jobs in the order of their claim, of as many GPUs as the machine has at most."""
-        sql = f"SELECT {_WISH} FROM job INDEXED BY job_queue WHERE state='QUEUED' AND held=0 AND gpu_count=? AND not_before<=? ORDER BY priority DESC, seq"  # noqa: S608 - of our own words
+        sql = f"SELECT {WISH_COLUMNS} FROM job INDEXED BY job_queue WHERE state='QUEUED' AND held=0 AND gpu_count=? AND not_before<=? ORDER BY priority DESC, seq"  # noqa: S608 - of our own words
+        doubted, every = self.doubted()
         each = [db.stream(sql, (count, now.clock)) for count in self._counts(db, len(offer.machine.cards))]
         for row in merge(*each, key=lambda row: (-row["priority"], row["seq"])):
-            yield _wish(row)
+            yield wish_from(row, doubted.get(row["owner"], every))
 
     def _counts(self, db: Session, most: int) -> Iterator[int]:
         """The numbers of GPUs that queued jobs ask for."""
@@ -311,6 +328,8 @@ class Queue(Streams):
     def _over(self, db: Session, job: str, state: JobState, cause: str, now: Now) -> None:
         """Write the last state of a job, and what that means for those that need it."""
         db.execute("UPDATE job SET state=?, cause=?, finished=? WHERE id=?", (state, cause, now.wall, job))
+        if (asked := self.job(job).submission).env:  # values may be secrets, and are of no use any more
+            db.execute("UPDATE job SET submission=? WHERE id=?", (coding.written(replace(asked, env=dict.fromkeys(asked.env, ""))), job))
         waiting = [
             row[0]
             for row in db.execute(
@@ -348,8 +367,9 @@ class Queue(Streams):
 
     def queued(self, limit: int) -> list[Wish]:
         """Queued jobs that wait for no other, in the order of their claim."""
-        sql = f"SELECT {_WISH} FROM job WHERE state='QUEUED' AND held=0 ORDER BY priority DESC, seq LIMIT ?"  # noqa: S608 - of our own words
-        return [_wish(row) for row in self._rows(sql, limit)]
+        sql = f"SELECT {WISH_COLUMNS} FROM job WHERE state='QUEUED' AND held=0 ORDER BY priority DESC, seq LIMIT ?"  # noqa: S608 - of our own words
+        doubted, every = self.doubted()
+        return [wish_from(row, doubted.get(row["owner"], every)) for row in self._rows(sql, limit)]
 
     def usual_seconds(self, jobs: Sequence[str]) -> dict[str, float]:
         """How long each job will take, by the mean of the last eight that succeeded with the same command."""
@@ -363,10 +383,3 @@ class Queue(Streams):
             if row[0] is not None:
                 found[job] = float(row[0])
         return found
-
-
-def _wish(row: Row) -> Wish:
-    return Wish(
-        row["seq"], row["id"], row["priority"], row["gpu_count"], row["gpu_type"], row["vram_gb"], row["cpus"], row["memory_gb"],
-        tuple(json.loads(row["tags"])), row["time_limit"],
-    )  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 from overnight.models import JobState
 from overnight.queue import coding
-from overnight.queue.words import HubJob, Output, Submission
+from overnight.queue.words import HubJob, Output, Submission, Wish, wish_of
 from overnight.store.database import Row
 
 QUEUE_MIGRATIONS: tuple[str, ...] = (
@@ -101,6 +102,21 @@ QUEUE_MIGRATIONS: tuple[str, ...] = (
         data TEXT NOT NULL                 -- JSON
     );
     """,
+    # Of jobs that are over only the names of their variables are kept.
+    """
+    UPDATE job SET submission = json_set(submission, '$.env', (SELECT json_group_object(key, '') FROM json_each(submission, '$.env')))
+        WHERE state NOT IN ('QUEUED', 'RUNNING') AND json_type(submission, '$.env') = 'object';
+    """,
+    """
+    ALTER TABLE job ADD COLUMN placing TEXT NOT NULL DEFAULT '';   -- JSON: named workers, those ruled out, inputs; empty = none of them
+    CREATE TABLE doubt (                   -- workers in quarantine
+        worker TEXT NOT NULL,
+        owner TEXT NOT NULL,               -- whose jobs do not go there; '' = the hub's owner, and then nobody's
+        reason TEXT NOT NULL,
+        since REAL NOT NULL,
+        PRIMARY KEY (worker, owner)
+    ) WITHOUT ROWID;
+    """,
 )
 
 JOB_COLUMNS = "id, submission, state, attempt, worker, gpus, cause, cancelled, submitted, started, finished, seconds, exit_code, failures, losses, owner, outputs, metrics"
@@ -115,6 +131,26 @@ def job_from(row: Row) -> HubJob:
         tuple(coding.record(Output, each, lenient=True) for each in json.loads(row["outputs"])),
         {name: float(value) for name, value in json.loads(row["metrics"]).items()},
     )  # fmt: skip
+
+
+WISH_COLUMNS = "seq, id, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit, owner, placing"
+
+
+def placing(asked: Submission) -> str:
+    """Where the job may run, as JSON; empty for nearly all jobs, so that a claim reads no more of them than it must."""
+    wish = wish_of(asked)
+    named = {"workers": wish.workers, "not_workers": wish.not_workers, "inputs": wish.inputs}
+    return json.dumps(named) if any(named.values()) else ""
+
+
+def wish_from(row: Row, doubted: tuple[str, ...] = ()) -> Wish:
+    """What of a queued job decides where it can run; ``doubted`` are workers that its owner has in quarantine."""
+    named = {name: tuple(found) for name, found in json.loads(row["placing"]).items()} if row["placing"] else {}
+    wish = Wish(
+        row["seq"], row["id"], row["priority"], row["gpu_count"], row["gpu_type"], row["vram_gb"], row["cpus"], row["memory_gb"],
+        tuple(json.loads(row["tags"])), row["time_limit"], row["owner"], **named,
+    )  # fmt: skip
+    return replace(wish, not_workers=(*wish.not_workers, *doubted)) if doubted else wish
 
 
 def likeness(asked: Submission) -> str:

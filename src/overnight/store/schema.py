@@ -220,4 +220,31 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE job ADD COLUMN confined TEXT NOT NULL DEFAULT '';  -- what stood around it, where that need not be what the study's machine has
     """,
+    """
+    CREATE TABLE trial (                   -- a copy in which somebody outside the loop edits
+        study INTEGER NOT NULL REFERENCES study(id),
+        number INTEGER NOT NULL,
+        operator TEXT NOT NULL,
+        parent INTEGER NOT NULL,
+        crashed INTEGER NOT NULL DEFAULT 0,-- the experiment that it mends
+        begun REAL NOT NULL,
+        told TEXT NOT NULL DEFAULT '[]',   -- ids of the notes in its brief, and of the idea that it asks for; JSON
+        takes TEXT NOT NULL DEFAULT '[]',
+        experiment INTEGER NOT NULL DEFAULT 0, -- that tried what was in the copy
+        ended REAL,
+        PRIMARY KEY (study, number)
+    ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE job ADD COLUMN host TEXT NOT NULL DEFAULT '';      -- name of the worker that ran it, where there are several
+    ALTER TABLE job ADD COLUMN discounted TEXT NOT NULL DEFAULT '';-- why it does not count
+    ALTER TABLE experiment ADD COLUMN verified TEXT NOT NULL DEFAULT ''; -- which further workers have measured it, or that none has
+    CREATE TABLE quarantine (
+        study INTEGER NOT NULL,
+        worker TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        since REAL NOT NULL,
+        PRIMARY KEY (study, worker)
+    ) WITHOUT ROWID;
+    """,
 )

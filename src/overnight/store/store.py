@@ -14,15 +14,17 @@ from typing import Any
 from overnight.errors import NotFoundError, UsageError
 from overnight.models import Decision, Direction, Experiment, Proposal, Stage, Study, Summary
 from overnight.settings import Settings, as_dict
+from overnight.store.doubts import Doubts
 from overnight.store.ideas import Ideas
 from overnight.store.jobs import Jobs
 from overnight.store.notes import Notes
 from overnight.store.plans import Plans
 from overnight.store.rows import digest, experiment_from, pack, storable, study_from, unpack
+from overnight.store.trials import Trials
 from overnight.store.vectors import Vectors
 
 
-class Store(Jobs, Notes, Ideas, Plans, Vectors):
+class Store(Jobs, Doubts, Notes, Ideas, Plans, Vectors, Trials):
     """The database at ``path``; made when missing unless ``readonly``.
 
     Raises ``NotFoundError`` (readonly, no file), ``StorageError`` (disk full, damaged, from a newer version).
@@ -115,6 +117,8 @@ class Store(Jobs, Notes, Ideas, Plans, Vectors):
             for idea_taken in proposal.takes:
                 took = "UPDATE idea SET state='taken', experiment=?, tries=tries+1 WHERE study=? AND id=? AND state IN ('open', 'taken')"
                 db.execute(took, (number, study, idea_taken))
+            if proposal.trial:
+                db.execute("UPDATE trial SET experiment=? WHERE study=? AND number=?", (number, study, proposal.trial))
             self._event(study, number, "experiment.proposed", now, {"description": idea.hypothesis, "notes": list(proposal.notes)})
         return self.experiment(study, number)
 
@@ -323,6 +327,8 @@ class Store(Jobs, Notes, Ideas, Plans, Vectors):
             early=sum(item["n"] for item in counts if item["crash_kind"] == "stopped-early"),
             spared=self._number("experiment WHERE study=? AND spared != '' AND decision IS NOT NULL", study.id),
             wrong_kills=self._number("experiment WHERE study=? AND spared != '' AND decision='keep'", study.id),
+            unverified=self._number("experiment INDEXED BY experiment_kept WHERE study=? AND decision='keep' AND verified LIKE 'not %'", study.id),
+            quarantined=tuple(self.quarantined(study.id).items()),
             standing=doubted[0],
             false_keeps=doubted[1],
             sigma=_sigma(row["knowledge"]),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+from overnight.errors import NotFoundError
 from overnight.models import JobState, JobStatus
 from overnight.queue import coding
-from overnight.queue.words import STREAM_LIMIT, Chunk, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
+from overnight.queue.words import STREAM_LIMIT, Chunk, Doubt, Held, HubJob, Machine, Now, Part, Query, Stream, WorkerState
 from overnight.store.database import Database, Session, again
 from overnight.store.queue_rows import JOB_COLUMNS, job_from
 
@@ -95,14 +96,14 @@ class Streams:
         terms: list[str] = []
         values: list[object] = []
         if query.id:
-            terms.append("substr(id, 1, ?)=?")
-            values += [len(query.id), query.id]
+            terms.append("seq IN (SELECT seq FROM job WHERE id>=? AND id<?)")  # through the index of ids, however many jobs there are
+            values += [query.id, f"{query.id}\U0010ffff"]
         if query.states:
             terms.append(f"state IN ({','.join('?' * len(query.states))})")
             values += query.states
         for name in ("worker", "owner", "exp_id", "pipeline"):
             if getattr(query, name):
-                terms.append(f"{name}=?")
+                terms.append(f"{name}=? AND {name}!=''")  # what else the indexes want to know
                 values.append(getattr(query, name))
         where = f" WHERE {' AND '.join(terms)}" if terms else ""
         rows = self._rows(f"SELECT {JOB_COLUMNS} FROM job{where} ORDER BY seq DESC LIMIT ?", *values, max(0, query.last))  # noqa: S608 - of our own words
@@ -113,15 +114,40 @@ class Streams:
         sql = "SELECT state, count(*) FROM job INDEXED BY job_open WHERE state IN ('QUEUED', 'RUNNING') GROUP BY state"
         return {JobState(row[0]): row[1] for row in self._rows(sql)}
 
+    def trust(self, worker: str, owner: str) -> bool:
+        """Take a worker out of this owner's quarantine, the hub's owner out of everybody's; whether it was in it."""
+        self.known(worker)
+        with self._write() as db:
+            found = db.execute("SELECT 1 FROM doubt WHERE worker=? AND (owner=? OR ?='')", (worker, owner, owner)).fetchone()
+            db.execute("DELETE FROM doubt WHERE worker=? AND (owner=? OR ?='')", (worker, owner, owner))
+        return found is not None
+
+    def doubted(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """The workers in quarantine by owner, for those who have some of their own; and those in everybody's."""
+        rows = [(row[0], row[1]) for row in self._rows("SELECT owner, worker FROM doubt")]
+        every = tuple(worker for owner, worker in rows if not owner)
+        return {owner: (*every, *(worker for other, worker in rows if other == owner)) for owner, _ in rows if owner}, every
+
+    def known(self, worker: str) -> None:
+        """Raise ``NotFoundError`` (E-NO-WORKER) for a name that no worker ever had."""
+        if not self._rows("SELECT 1 FROM worker WHERE name=?", worker):
+            known = ", ".join(row[0] for row in self._rows("SELECT name FROM worker ORDER BY seen DESC LIMIT 8"))
+            raise NotFoundError(
+                "E-NO-WORKER", f"there is no worker {worker[:80]}", why=f"known: {known or 'none'}", fix="overnight hub workers"
+            )
+
     def workers(self, clock: float) -> list[WorkerState]:
         """Every worker that was ever seen and is not forgotten."""
         jobs: dict[str, list[str]] = {}
         for row in self._rows("SELECT worker, job FROM attempt INDEXED BY attempt_running WHERE state='RUNNING' ORDER BY granted, job"):
             jobs.setdefault(row[0], []).append(row[1])
+        doubts: dict[str, list[Doubt]] = {}
+        for row in self._rows("SELECT worker, owner, reason, since FROM doubt ORDER BY worker, owner"):
+            doubts.setdefault(row[0], []).append(Doubt(row[1], row[2], row[3]))
         return [
             WorkerState(
                 coding.read(Machine, row["machine"], lenient=True), row["seen"], row["until"] >= clock, bool(row["draining"]),
-                tuple(jobs.get(row["name"], ())),
+                tuple(jobs.get(row["name"], ())), tuple(doubts.get(row["name"], ())),
             )
             for row in self._rows("SELECT * FROM worker ORDER BY name")
         ]  # fmt: skip

@@ -47,14 +47,14 @@ def settle_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def start(spec: JobSpec, into: int) -> int | NotStarted:
-    """Start the command, printing into the pipe; its process id."""
+def start(spec: JobSpec, into: int, source: int = -1) -> int | NotStarted:
+    """Start the command, printing into the pipe; its process id. It reads ``source`` where that is given, instead of what its spec names."""
     command = [*spec.wrap, *spec.argv]
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     files: list[int] = []
     try:
-        stdin = os.open(spec.stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        stdin = os.dup(source) if source >= 0 else os.open(spec.stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         files += (_open_as(number, path) for number, path in enumerate(spec.files, FIRST_FILE))
     except OSError as exc:
         return NotStarted(126, f"cannot read {exc.filename}: {exc.strerror}")

@@ -22,9 +22,9 @@ _NOTES = 2**20  # bytes of notes that are read
 _END = 16 * 1024  # bytes of output in the status
 
 
-def begin(lock: int) -> None:
-    """Note, before the command starts, that none of its processes is older than now."""
-    os.pwrite(lock, b"%d 0\n" % _ticks(), 0)
+def begin(lock: int, born: int = 0) -> None:
+    """Note, before the command starts, that none of its processes is older than ``born``, else than now."""
+    os.pwrite(lock, b"%d 0\n" % (born or now()), 0)
 
 
 def remember(lock: int, processes: Iterable[tree.Process]) -> None:
@@ -65,6 +65,6 @@ def _end(folder: str) -> str:
     return ""
 
 
-def _ticks() -> int:
-    """Now, as the process table tells the start of a process."""
+def now() -> int:
+    """This moment, as the process table tells the start of a process."""
     return int(time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) * os.sysconf("SC_CLK_TCK"))

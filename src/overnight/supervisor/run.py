@@ -25,6 +25,7 @@ from overnight.supervisor import cgroup, command, disk, gpu, orphans, tree
 from overnight.supervisor import folder as job_folder
 from overnight.supervisor.ears import ears
 from overnight.supervisor.output import Log, Output, Points
+from overnight.supervisor.parked import Parked
 
 _MIB = 2**20
 _FIRST, _TICK = 0.02, 0.25  # seconds between two looks at the tree: at first, and later
@@ -61,10 +62,10 @@ def find(folder: str, lock: int) -> Job:
     return Job(folder, lock, past, spec, "", Scanner(spec.metric))
 
 
-def supervise(job: Job) -> bool:
+def supervise(job: Job, parked: Parked | None = None) -> bool:
     """Run the job, unless it was started before; returns when its last process is dead and its last status written.
 
-    A job that says RUNNING although nobody held its lock has lost its supervisor: it is not run again, its leftovers are ended and
+    It is run in ``parked`` walls if they suit it. A job that says RUNNING although nobody held its lock has lost its supervisor: it is not run again, its leftovers are ended and
     it becomes LOST. Tells whether this process is as it was, and can supervise another job.
     """
     if job.past is not None:
@@ -74,7 +75,10 @@ def supervise(job: Job) -> bool:
     if job.spec is None:
         job_folder.conclude(job.folder, JobStatus(JobState.LOST, job.trouble, pid=os.getpid()))
         return False
-    run = _Run(job, job.spec)
+    if parked is not None and not parked.suits(job.spec):
+        parked.end()
+        parked = None
+    run = _Run(job, job.spec, parked)
     try:
         status = run.live()
         status = dataclasses.replace(status, cause=run.secrets.text(status.cause))
@@ -84,15 +88,17 @@ def supervise(job: Job) -> bool:
         run.kill_all()
         status = JobStatus(JobState.FAILED, f"the supervisor failed: {exc!r}", pid=os.getpid())
     job_folder.conclude(job.folder, status, synced=job.spec.durable)
+    ears().close()  # not before: a second SIGTERM, as clusters send it, must not keep the last status from being written
     return run.is_spotless()
 
 
 class _Run:
     """One job from its spec to its last status."""
 
-    def __init__(self, job: Job, spec: JobSpec) -> None:
+    def __init__(self, job: Job, spec: JobSpec, parked: Parked | None) -> None:
         self._job = job
         self._spec = spec
+        self._parked = parked
         self._tree = tree.Tree()
         self._started = time.time()
         self._began = time.monotonic()
@@ -122,11 +128,13 @@ class _Run:
         self._ears.open()
         tree.adopt_orphans()
         job_folder.announce(self._job.folder, JobStatus(JobState.RUNNING, pid=os.getpid(), started=self._started))
-        fd, into = command.pipe()
+        fd, into = self._parked.take_pipe() if self._parked else command.pipe()
         self._began = time.monotonic()
         failed = None if self._is_cancelled() else self._start(into)
         job_folder.forget_environment(self._job.folder, self._spec)
         os.close(into)
+        if self._parked:
+            self._parked.end()  # where it was not needed
         job_folder.reserve(self._job.folder)
         log = Log(self._job.folder, self._spec.log_head, self._spec.log_tail)
         points = Points(self._job.folder, self._spec.metric)
@@ -135,7 +143,6 @@ class _Run:
             self._watch(output)
         seconds = time.monotonic() - self._began
         output.close()
-        self._ears.close()
         return self._status(output, seconds, failed)
 
     def _start(self, into: int) -> command.NotStarted | None:
@@ -143,15 +150,22 @@ class _Run:
             self._gpu.start()
         if self._spec.disk_limit:
             self._disk.start()
-        orphans.begin(self._job.lock)
+        orphans.begin(self._job.lock, self._parked.born if self._parked else 0)
         room = self._spec.process_limit and self._spec.process_limit + self._spec.keepers
         self._group = cgroup.make(self._job.folder, self._spec.memory_limit, room)
         with self._group.inside() if self._group else contextlib.nullcontext():
-            found = command.start(self._spec, into)
+            found = self._filled() or command.start(self._spec, into)
         if isinstance(found, command.NotStarted):
             return found
         self._main = found
         return None
+
+    def _filled(self) -> int:
+        """The command in walls that stood already; 0 if there are none."""
+        try:
+            return self._parked.fill(self._spec) if self._parked else 0
+        except OSError:  # it was killed just now
+            return 0
 
     def _status(self, output: Output, seconds: float, failed: command.NotStarted | None) -> JobStatus:
         state, cause = self._outcome() if failed is None else (JobState.FAILED, failed.cause)

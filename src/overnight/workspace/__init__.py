@@ -11,7 +11,7 @@ metrics or decisions.
 from overnight.workspace.collect import Collected
 from overnight.workspace.parcels import Code, Parcels
 from overnight.workspace.scope import Scope
-from overnight.workspace.trees import EXECUTABLE, PLAIN, Entry
+from overnight.workspace.trees import EXECUTABLE, LINK, PLAIN, Entry
 from overnight.workspace.workspace import Committed, Workspace
 
-__all__ = ["EXECUTABLE", "PLAIN", "Code", "Collected", "Committed", "Entry", "Parcels", "Scope", "Workspace"]
+__all__ = ["EXECUTABLE", "LINK", "PLAIN", "Code", "Collected", "Committed", "Entry", "Parcels", "Scope", "Workspace"]

@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,14 +67,16 @@ class Parcels:
 
     # --- where the code is -----------------------------------------------------------------------------------------
 
-    def pack(self, workdir: Path, *, whole: bool = False) -> Code:
+    def pack(self, workdir: Path, *, whole: bool = False, but: Collection[str] = ()) -> Code:
         """Keep ``workdir`` as it is now: of a git checkout all of it but what is ignored, else all but what tools leave behind.
 
-        ``whole``: the folder alone, and all that lies in it. Links out of it are told, not followed. Raises ``UsageError`` (E-NO-FOLDER, E-CODE-TOO-LARGE, E-UNSAFE-NAME), ``StorageError``.
+        ``whole``: the folder alone, and all that lies in it ``but`` these paths. Links out of it are told, not followed. Raises ``UsageError`` (E-NO-FOLDER, E-CODE-TOO-LARGE, E-UNSAFE-NAME), ``StorageError``.
         """
         if not workdir.is_dir():
             raise UsageError("E-NO-FOLDER", f"{workdir} is no folder", why="it was to be the job's code", fix=f"ls -ld {workdir}")
-        top, names = (workdir.resolve(), sorted(_walk(workdir.resolve(), "", ()))) if whole else self._names(workdir.resolve())
+        top, names = (
+            (workdir.resolve(), sorted(set(_walk(workdir.resolve(), "", ())) - set(but))) if whole else self._names(workdir.resolve())
+        )
         kinds = _kinds(top, names)
         targets = {name: os.readlink(top / name) for name, found in kinds.items() if stat.S_ISLNK(found.st_mode)}
         links = {name: targets.pop(name) for name in escaping_links(targets)}
@@ -113,9 +115,10 @@ class Parcels:
         """Every path of the code. Raises ``NotFoundError``."""
         if not self.has(commit):
             raise NotFoundError("E-NO-CODE", f"there is no code {commit[:12]} here", fix="submit the job again")
-        if self._latest[0] != commit:
-            self._latest = commit, self._listing(commit, {"GIT_DIR": str(self._home)}).files
-        return self._latest[1]
+        latest = self._latest  # other threads may want other code at the same time
+        if latest[0] != commit:
+            latest = self._latest = commit, self._listing(commit, {"GIT_DIR": str(self._home)}).files
+        return latest[1]
 
     # --- where it goes to ------------------------------------------------------------------------------------------
 
@@ -169,14 +172,14 @@ class Parcels:
 
         return lay_out(folder, {path: entry.mode for path, entry in files.items()}, pour, {})
 
-    def forget(self, before: float, kept: Iterable[str] = ()) -> int:
-        """Drop code that was last used before this time (seconds since the epoch) and is not ``kept``, and what only it held."""
+    def forget(self, before: float, kept: Iterable[str] = (), *, dry_run: bool = False) -> int:
+        """Drop code that was last used before this time (seconds since the epoch) and is not ``kept``, and what only it held; how many that is."""
         spared = set(kept)
         with self._alone():
             old = [name for name in self.commits(2**31) if name not in spared and self._ref(name).stat().st_mtime < before]
-            for name in old:
+            for name in () if dry_run else old:
                 self._ref(name).unlink(missing_ok=True)
-            if old:
+            if old and not dry_run:
                 self._git.ask(["repack", "-a", "-d", "-q"], cwd=self._home, GIT_DIR=str(self._home))
                 self._git.ask(["prune", "--expire=now"], cwd=self._home, GIT_DIR=str(self._home))
                 self._objects.close()

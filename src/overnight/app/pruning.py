@@ -1,0 +1,257 @@
+"""``overnight hub prune``: what is old in the hub's folder goes: logs, files that jobs left, code, pipelines, and what dead workers have left.
+
+Never what is unfinished or needed by it; of experiments the rows with their numbers stay. Files go before rows, so that a kill in between
+leaves nothing that nobody knows of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overnight.app import dag_place, keeping
+from overnight.app import hub as hubs
+from overnight.app import place as places
+from overnight.app import relay as relays
+from overnight.errors import OvernightError, UsageError
+from overnight.executors.local import LocalExecutor
+from overnight.folders import remove
+from overnight.queue import coding
+from overnight.queue.words import HubJob
+from overnight.store.pruning import OldJobs, OldPipelines
+from overnight.workspace.parcels import Parcels
+
+LEAST = 3600.0  # seconds; what is younger may be on its way
+_DAY = 86400.0
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What went, or would go: counts, and bytes by where they were. ``passed_over`` says in words what was left alone."""
+
+    jobs: int = 0
+    trimmed: int = 0  # jobs of experiments, whose rows stay
+    codes: int = 0
+    pipelines: int = 0
+    bytes: dict[str, int] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
+
+    @property
+    def freed(self) -> int:
+        """Bytes in all."""
+        return sum(self.bytes.values())
+
+    def add(self, where: str, size: int) -> None:
+        """Count bytes."""
+        self.bytes[where] = self.bytes.get(where, 0) + size
+
+
+def prune(environ: Mapping[str, str], hub: Path | None, older: float, *, dry_run: bool) -> Pruned:
+    """Tidy up the hub of this machine, and what this machine keeps of hubs behind relays. Raises ``UsageError``, ``StorageError``.
+
+    ``older`` are seconds since something was over or used. Where the hub itself is elsewhere, its owner tidies it up there.
+    """
+    if older < LEAST:
+        raise UsageError("E-PRUNE", "what is younger than an hour may still be on its way", fix="overnight hub prune --older 1h")
+    before, done = time.time() - older, Pruned()
+    place = hubs.locate(hub, environ)
+    file = keeping.file_of(place.folder, environ)
+    if file is None:
+        done.passed_over.append("jobs, since their queue is in a Postgres")
+    elif file.exists():
+        _hub(place, file, before, done, dry_run=dry_run)
+    home = dag_place.Home(place.folder)
+    if home.database.exists():
+        _pipelines(home, before, done, dry_run=dry_run)
+    if hub is None and not environ.get("OVERNIGHT_HUB"):
+        for folder in sorted(relays.state_folder(environ, "x").parent.glob("far-*")):
+            _kept_of_far(hubs.HubPlace(folder), before, done, dry_run=dry_run)
+    return done
+
+
+def kept_for(environ: Mapping[str, str]) -> float:
+    """Seconds for which a hub that serves a relay keeps what is over, by ``OVERNIGHT_HUB_KEEP``; 0: for ever. Raises ``UsageError``."""
+    from overnight.kinds import parse_duration
+
+    text = environ.get("OVERNIGHT_HUB_KEEP", "")
+    try:
+        found = parse_duration(text) if text else 0.0
+    except ValueError as exc:
+        raise UsageError("E-SETTING", f"OVERNIGHT_HUB_KEEP: {exc}", fix="export OVERNIGHT_HUB_KEEP=30d") from exc
+    if found and found < LEAST:
+        raise UsageError("E-SETTING", "OVERNIGHT_HUB_KEEP must be an hour at least", fix="export OVERNIGHT_HUB_KEEP=30d")
+    return found
+
+
+def daily(environ: Mapping[str, str], hub: Path, wait: Callable[[float], object]) -> None:
+    """Tidy up now and every day until ``wait`` (seconds -> whether it is over) says so. The hub goes on, whatever its disk is like."""
+    older = kept_for(environ)
+    while True:
+        with contextlib.suppress(OvernightError, OSError):
+            prune(environ, hub, older, dry_run=False)
+        if wait(_DAY):
+            return
+
+
+# --- the hub of this machine -------------------------------------------------------------------------------------------
+
+
+def _hub(place: hubs.HubPlace, file: Path, before: float, done: Pruned, *, dry_run: bool) -> None:
+    with contextlib.closing(OldJobs(file)) as record:
+        old, known, running = record.found(before), record.known(), record.running()
+        ids = {job.id for job in old}
+        for folder in _entries(place.folder / "out"):
+            if folder.name in ids or (folder.name not in known and _is_older(folder, before)):
+                _drop(folder, "files", done, dry_run=dry_run)
+        _workers(place, before, done, running, dry_run=dry_run)
+        _code(place.code, before, record.codes(old), done, dry_run=dry_run)
+        done.jobs += sum(not job.stays for job in old)
+        done.trimmed += sum(job.stays and job.size > 0 for job in old)
+        if dry_run:
+            done.add("record", sum(job.size for job in old))
+        elif any(job.size for job in old):
+            size = record.size()
+            record.forget(old)
+            done.add("record", max(0, size - record.shrink()))
+
+
+def _workers(place: hubs.HubPlace, before: float, done: Pruned, running: set[str], *, dry_run: bool) -> None:
+    """What workers that are not at work have left of attempts that nobody waits for."""
+    for folder in _entries(place.folder / "workers"):
+        with _ours(folder / "lock") as free:
+            if not free:
+                continue
+            executor = LocalExecutor(folder / "jobs")
+            names = {entry.name for part in ("jobs", "runs") for entry in _entries(folder / part)}
+            for name in sorted(names - running):
+                if _is_older(folder / "jobs" / name, before) and executor.poll(name).state.over:
+                    for part in ("jobs", "runs"):
+                        _drop(folder / part / name, "workers", done, dry_run=dry_run)
+                    for ending in ("grant", "json"):
+                        _drop(folder / "spool" / f"{name}.{ending}", "workers", done, dry_run=dry_run)
+
+
+@contextlib.contextmanager
+def _ours(lock: Path) -> Iterator[bool]:
+    """Whether no worker has this folder; while this lasts none can take it."""
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(handle)
+
+
+def _code(folder: Path, before: float, kept: Iterable[str], done: Pruned, *, dry_run: bool) -> None:
+    if not folder.is_dir():
+        return
+    with contextlib.closing(Parcels(folder)) as parcels:
+        size = _size(folder)
+        done.codes += (gone := parcels.forget(before, kept, dry_run=dry_run))
+        if gone and not dry_run:
+            done.add("code", max(0, size - _size(folder)))
+
+
+# --- pipelines ---------------------------------------------------------------------------------------------------------
+
+
+def _pipelines(home: dag_place.Home, before: float, done: Pruned, *, dry_run: bool) -> None:
+    if any(places.is_held(lock) for lock in _entries(home.part("locks"))):
+        done.passed_over.append("pipelines, since one is under way")
+        return
+    with contextlib.closing(OldPipelines(home.database)) as record:
+        old = record.found(before)
+        if not old:
+            return
+        kept = record.files(old)
+        for folder in _entries(home.part("outputs")):
+            for file in _entries(folder):
+                if file.name not in kept and _is_older(file, before):
+                    _drop(file, "pipelines", done, dry_run=dry_run)
+        for job in sorted(record.jobs(old)):
+            _drop(home.part("jobs") / job, "pipelines", done, dry_run=dry_run)
+        for number in old:
+            for place in (home.part("logs") / f"dag-{number}.log", home.lock(number)):
+                _drop(place, "pipelines", done, dry_run=dry_run)
+        _code(home.part("code"), before, record.codes(old), done, dry_run=dry_run)
+        done.pipelines += len(old)
+        if not dry_run:
+            size = record.size()
+            record.forget(old)
+            done.add("record", max(0, size - record.shrink()))
+
+
+# --- what is kept of hubs behind relays --------------------------------------------------------------------------------
+
+
+def _kept_of_far(place: hubs.HubPlace, before: float, done: Pruned, *, dry_run: bool) -> None:
+    """Copies of files that were fetched, and code that no job of a worker here needs."""
+    for folder in _entries(place.folder / "out"):
+        if _is_older(folder, before):
+            _drop(folder, "files", done, dry_run=dry_run)
+    needed = set()
+    for grant in (place.folder / "workers").glob("*/spool/*.grant"):
+        with contextlib.suppress(OSError, ValueError):
+            needed.add(coding.read(HubJob, grant.read_bytes(), lenient=True).submission.code)
+    _workers(place, before, done, set(), dry_run=dry_run)
+    _code(place.code, before, needed, done, dry_run=dry_run)
+
+
+# --- files -------------------------------------------------------------------------------------------------------------
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_older(place: Path, before: float) -> bool:
+    try:
+        return place.lstat().st_mtime < before
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _drop(place: Path, where: str, done: Pruned, *, dry_run: bool) -> None:
+    done.add(where, _size(place))
+    if dry_run:
+        return
+    if place.is_dir() and not place.is_symlink():
+        remove(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _size(place: Path) -> int:
+    """Bytes on the disk of a file or of all below a folder."""
+    return sum(_blocks(path) for path in _below(place))
+
+
+def _below(place: Path) -> Iterator[Path]:
+    yield place
+    if place.is_dir() and not place.is_symlink():
+        for folder, folders, files in os.walk(place):
+            yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _blocks(place: Path) -> int:
+    try:
+        return place.lstat().st_blocks * 512
+    except OSError:
+        return 0
