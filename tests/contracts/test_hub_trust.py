@@ -181,7 +181,7 @@ def test_a_worker_may_neither_doubt_nor_trust(house: House) -> None:
 def test_a_queue_of_an_earlier_version_is_read_with_its_jobs(house: House) -> None:
     job = house.desk.submit(Submission(("true",)))
     with house.queue._write() as db:
-        db.execute("UPDATE job SET placing=''")
+        db.execute("UPDATE job SET placed=''")
     assert house.desk.claim(offer("w")).job.id == job.id  # type: ignore[union-attr]
 
 

@@ -81,7 +81,7 @@ class Queue(Streams):
             job = next(each for each in map(name, itertools.count()) if not db.execute("SELECT 1 FROM job WHERE id=?", (each,)).fetchone())
             db.execute(
                 "INSERT INTO job (id, key, owner, submission, likeness, state, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit,"
-                " exp_id, pipeline, held, submitted, placing, cause) VALUES (?,?,?,?,?,'QUEUED',?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " exp_id, pipeline, held, submitted, placed, cause) VALUES (?,?,?,?,?,'QUEUED',?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     job, key, owner, coding.written(asked), likeness(asked), asked.priority, asked.gpu_count, asked.gpu_type, asked.vram_gb, asked.cpus,
                     asked.memory_gb, json.dumps(asked.tags), asked.time_limit, asked.exp_id, asked.pipeline, held, now.wall, placing(asked), cause,

@@ -108,7 +108,7 @@ QUEUE_MIGRATIONS: tuple[str, ...] = (
         WHERE state NOT IN ('QUEUED', 'RUNNING') AND json_type(submission, '$.env') = 'object';
     """,
     """
-    ALTER TABLE job ADD COLUMN placing TEXT NOT NULL DEFAULT '';   -- JSON: named workers, those ruled out, inputs; empty = none of them
+    ALTER TABLE job ADD COLUMN placed TEXT NOT NULL DEFAULT '';   -- JSON: named workers, those ruled out, inputs; empty = none of them
     CREATE TABLE doubt (                   -- workers in quarantine
         worker TEXT NOT NULL,
         owner TEXT NOT NULL,               -- whose jobs do not go there; '' = the hub's owner, and then nobody's
@@ -133,7 +133,7 @@ def job_from(row: Row) -> HubJob:
     )  # fmt: skip
 
 
-WISH_COLUMNS = "seq, id, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit, owner, placing"
+WISH_COLUMNS = "seq, id, priority, gpu_count, gpu_type, vram_gb, cpus, memory_gb, tags, time_limit, owner, placed"
 
 
 def placing(asked: Submission) -> str:
@@ -145,7 +145,7 @@ def placing(asked: Submission) -> str:
 
 def wish_from(row: Row, doubted: tuple[str, ...] = ()) -> Wish:
     """What of a queued job decides where it can run; ``doubted`` are workers that its owner has in quarantine."""
-    named = {name: tuple(found) for name, found in json.loads(row["placing"]).items()} if row["placing"] else {}
+    named = {name: tuple(found) for name, found in json.loads(row["placed"]).items()} if row["placed"] else {}
     wish = Wish(
         row["seq"], row["id"], row["priority"], row["gpu_count"], row["gpu_type"], row["vram_gb"], row["cpus"], row["memory_gb"],
         tuple(json.loads(row["tags"])), row["time_limit"], row["owner"], **named,
