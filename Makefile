@@ -45,7 +45,7 @@ soak: $(VENV)/.made-dev  ## the long forms: minutes to hours
 
 bench: $(VENV)/.made-dev  ## figures for docs/benchmarks.md
 	@$(BIN)/python bench/overhead.py; $(BIN)/python bench/metrics.py; $(BIN)/python bench/supervisor.py
-	@$(BIN)/python bench/workspace.py; $(BIN)/python bench/sandbox.py; $(BIN)/python bench/brief.py; $(BIN)/python bench/dag.py; $(BIN)/python bench/hub.py; $(BIN)/python bench/relay.py; $(BIN)/python bench/verifying.py; $(BIN)/python bench/agents.py; $(BIN)/python bench/deciding/run.py --tiers sim,early
+	@$(BIN)/python bench/workspace.py; $(BIN)/python bench/sandbox.py; $(BIN)/python bench/brief.py; $(BIN)/python bench/dag.py; $(BIN)/python bench/hub.py; $(BIN)/python bench/stores.py; $(BIN)/python bench/relay.py; $(BIN)/python bench/verifying.py; $(BIN)/python bench/agents.py; $(BIN)/python bench/deciding/run.py --tiers sim,early
 
 docs: $(VENV)/.made  ## the reference pages, from the program's own tables
 	@$(BIN)/python -m overnight.cli.reference docs

@@ -15,7 +15,7 @@ import pytest
 from clusters import ray, slurm  # noqa: F401 - fixtures
 from hub_ways import house, hub, line  # noqa: F401 - fixtures
 from overnight.store import Store
-from postgreses import postgres  # noqa: F401 - a fixture
+from postgreses import mortal, postgres  # noqa: F401 - fixtures
 from stages import crew, stage  # noqa: F401 - fixtures
 from yards import LEASE, Yard, end
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,10 +10,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commands import SOURCE
 from hubs import LEASE, House, asked, ended, held, log, offer, state
 from overnight.app import keeping
 from overnight.desk import Bell, Desk
@@ -29,9 +24,9 @@ from overnight.store import postgres as room
 from overnight.store.moments import Moments
 from overnight.store.notices import Notices
 from overnight.store.postgres import Postgres
-from overnight.store.queue import Queue, QueueFile
+from overnight.store.queue import QueueFile
 from overnight.store.queue_rows import QUEUE_MIGRATIONS
-from postgreses import Server, server
+from postgreses import Server
 
 QUEUED, RUNNING, DONE = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 
@@ -57,6 +52,7 @@ def pair(tmp_path: Path, store: Postgres) -> Iterator[tuple[House, House]]:
 _WORD = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_characters="\x7f"), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(_WORD, _WORD, st.sampled_from(["db.example.org", "/var/run/postgresql", "::1", "a,b", ""]), st.sampled_from(["", "5433"]))
 def test_an_address_that_is_written_down_is_the_same_when_it_is_read(user: str, database: str, host: str, port: str) -> None:
     said = {
@@ -93,6 +89,13 @@ def test_both_stores_have_the_same_tables_and_columns(store: Postgres, tmp_path:
     assert {(row[0], row[1]) for row in rows} == here
 
 
+def test_no_column_has_a_name_that_postgres_has_kept_for_itself(store: Postgres) -> None:
+    rows = store.rows("SELECT column_name FROM information_schema.columns WHERE table_schema='overnight'")
+    kept = {row[0] for row in store.rows("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T')")}
+    bare = {row[0] for row in rows if dialect.statement(row[0]) == str(row[0]).encode()}
+    assert sorted(bare & kept) == []
+
+
 def test_a_statement_is_told_its_locks_and_not_its_index() -> None:
     said = "SELECT a FROM job INDEXED BY job_open WHERE id=? AND b LIKE 'x%' /*+ FOR UPDATE */"
     assert dialect.statement(said) == b"SELECT a FROM job WHERE id=%s AND b LIKE 'x%%' FOR UPDATE"
@@ -110,7 +113,7 @@ def test_any_text_can_be_kept(pair: tuple[House, House], text: str) -> None:
 
 
 def test_hubs_that_start_at_once_make_the_schema_once(postgres: Server) -> None:
-    where, found = postgres.fresh(), list[BaseException]()
+    where, found = postgres.another(), list[BaseException]()
 
     def start() -> None:
         try:
@@ -126,11 +129,12 @@ def test_hubs_that_start_at_once_make_the_schema_once(postgres: Server) -> None:
     assert [f"{each}" for each in found] == []
 
 
-def test_a_store_of_a_newer_version_is_left_alone(store: Postgres) -> None:
-    with store.write() as db:
-        db.execute("UPDATE meta SET value=? WHERE name='schema'", (str(len(QUEUE_MIGRATIONS) + 1),))
-    with pytest.raises(StorageError) as caught:
-        Postgres(store.address)
+def test_a_store_of_a_newer_version_is_left_alone(postgres: Server) -> None:
+    with contextlib.closing(Postgres(postgres.another())) as store:
+        with store.write() as db:
+            db.execute("UPDATE meta SET value=? WHERE name='schema'", (str(len(QUEUE_MIGRATIONS) + 1),))
+        with pytest.raises(StorageError) as caught:
+            Postgres(store.address)
     assert caught.value.code == "E-NEWER-STORE"
 
 
@@ -161,28 +165,38 @@ def test_what_one_hub_is_giving_away_the_other_passes_over(pair: tuple[House, Ho
     assert (grant is not None and grant.job.id, pair[1].desk.claim(offer("w", slots=2)).job.id) == (second.id, first.id)  # type: ignore[union-attr]
 
 
-def _meanwhile(house: House, first: Callable[[], object], lock: str, values: tuple[object, ...], then: Callable[[], object]) -> None:
-    """Have ``first`` wait for a lock, do ``then`` within the transaction that has it, and let both end."""
-    with house.database.write() as db:
-        db.execute(lock, values)
-        thread = threading.Thread(target=first)
-        thread.start()
-        while not house.database.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type='Lock' AND datname=current_database()"):
-            pass
-        then()
-    thread.join()
+def _started(first: Callable[[], object], house: House) -> threading.Thread:
+    """A thread that does it, and has come to its end or to a lock; ``house`` is asked."""
+    thread = threading.Thread(target=first)
+    thread.start()
+    while thread.is_alive() and not house.database.rows(
+        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type='Lock' AND datname=current_database()"
+    ):
+        pass
+    return thread
 
 
-def test_a_job_does_not_wait_for_ever_for_one_that_ended_meanwhile(pair: tuple[House, House]) -> None:
+@pytest.fixture
+def asking(pair: tuple[House, House], store: Postgres) -> Iterator[House]:
+    """A third one, who only looks."""
+    found = House(pair[0].path, partial(Postgres, store.address), pair[0].clock)
+    yield found
+    found.close()
+
+
+def test_a_job_does_not_wait_for_ever_for_one_that_ends_while_it_is_submitted(pair: tuple[House, House], asking: House) -> None:
     here, there = pair
     needed = here.desk.submit(asked())
     grant = held(here.desk.claim(offer("w")))
-    found: list[str] = []
-    _meanwhile(
-        here, lambda: found.append(there.desk.submit(asked(needs=(needed.id,))).id), "SELECT 1 FROM job WHERE id=? /*+ FOR UPDATE */", (needed.id,),
-        lambda: here.queue._end(_session(here), grant, ended(), here.clock()),
-    )  # fmt: skip
-    assert [job.id for job in (there.desk.claim(offer("w")).job,)] == found  # type: ignore[union-attr]
+    threads: list[threading.Thread] = []
+
+    def name(_: int) -> str:
+        threads.append(_started(lambda: there.desk.report("w", grant, ended()), asking))
+        return "job-b"
+
+    here.queue.submit(asked(needs=(needed.id,)), "", name, here.clock())
+    threads[0].join()
+    assert held(there.desk.claim(offer("w"))).job == "job-b"
 
 
 def test_a_lease_that_is_being_renewed_does_not_end_elsewhere(pair: tuple[House, House]) -> None:
@@ -196,12 +210,6 @@ def test_a_lease_that_is_being_renewed_does_not_end_elsewhere(pair: tuple[House,
         late = there.queue.expire(there.clock())
         db.execute("UPDATE attempt SET lease=lease+60")
     assert (late, there.queue.expire(there.clock()), state(there.desk, grant.job)) == ([], [], RUNNING)
-
-
-def _session(house: House) -> room._There:
-    assert isinstance(house.database, Postgres)
-    found: room._There = house.database._mine.db
-    return found
 
 
 def test_a_log_that_comes_to_two_hubs_at_once_is_whole(pair: tuple[House, House]) -> None:
@@ -219,6 +227,19 @@ def test_a_log_that_comes_to_two_hubs_at_once_is_whole(pair: tuple[House, House]
     for thread in threads:
         thread.join()
     assert pair[0].desk.part(job.id, Stream.LOG).data == b"".join(data for _, data in pieces)
+
+
+def test_a_piece_that_comes_while_the_one_before_it_is_taken_is_seen(pair: tuple[House, House], asking: House) -> None:
+    here, there = pair
+    job = here.desk.submit(asked())
+    grant = held(here.desk.claim(offer("w")))
+    with here.database.write() as session:
+        session.execute("SELECT 1 FROM attempt WHERE job=? /*+ FOR UPDATE */", (grant.job,))
+        thread = _started(lambda: there.desk.report("w", grant, log(5, b"56789")), asking)
+        session.execute("INSERT INTO chunk VALUES (?,?,?,?,?)", (grant.job, grant.attempt, "log", 0, b"01234"))
+        session.execute("UPDATE attempt SET log_size=5 WHERE job=?", (grant.job,))
+    thread.join()
+    assert here.desk.part(job.id, Stream.LOG).data == b"0123456789"
 
 
 def test_the_same_submission_key_at_two_hubs_at_once_is_one_job(pair: tuple[House, House]) -> None:
@@ -251,13 +272,13 @@ def test_a_servers_clock_that_is_set_begins_another_era(shown: float, anew: bool
     assert (moments()[1] != "1.000", "another era") == (anew, "another era")
 
 
-def test_a_server_that_was_started_anew_begins_another_era_in_which_every_lease_is_whole_again(tmp_path: Path) -> None:
-    with server() as house, keeping.kept(tmp_path, {}, str(house.fresh())) as kept:
+def test_a_server_that_was_started_anew_begins_another_era_in_which_every_lease_is_whole_again(tmp_path: Path, mortal: Server) -> None:
+    with keeping.kept(tmp_path, {}, str(mortal.fresh())) as kept:
         before = kept.now()
         job, _ = kept.queue.submit(Submission(("true",)), "", lambda _: "job-a", before)
         kept.queue.grant(offer("w"), before, 0.1, lambda wishes, _others: (next(iter(wishes)), ()))
-        house.kill()
-        house.start()
+        mortal.kill()
+        mortal.start()
         after = kept.now()
         while after.clock < before.clock + 1.5:
             after = kept.now()
@@ -293,125 +314,40 @@ def test_a_submit_at_one_hub_wakes_a_claim_that_waits_at_another(tmp_path: Path,
 # --- when it is not there --------------------------------------------------------------------------------------------
 
 
-def test_a_store_that_was_away_is_used_again_as_if_nothing_had_been(tmp_path: Path) -> None:
-    with server() as house:
-        found = House(tmp_path, partial(Postgres, house.fresh()))
-        job = found.desk.submit(asked())
-        house.kill()
-        house.start()
-        grant = found.desk.claim(offer("w"))
-        found.close()
-    assert held(grant).job == job.id
+@pytest.fixture
+def lonely(tmp_path: Path, mortal: Server) -> Iterator[House]:
+    """A hub whose Postgres may be killed."""
+    where = address.Address({**mortal.fresh().said, "connect_timeout": "2"})
+    found = House(tmp_path, partial(Postgres, where))
+    yield found
+    found.close()
 
 
-def test_a_store_that_is_gone_is_said_to_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_was_away_is_used_again_as_if_nothing_had_been(lonely: House, mortal: Server) -> None:
+    job = lonely.desk.submit(asked())
+    mortal.kill()
+    mortal.start()
+    assert held(lonely.desk.claim(offer("w"))).job == job.id
+
+
+def test_a_store_that_is_gone_is_said_to_be_gone(lonely: House, mortal: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_PATIENCE", 0.2)
-    with server() as house:
-        found = House(tmp_path, partial(Postgres, house.fresh()))
-        house.kill()
-        for call in (lambda: found.desk.submit(asked()), lambda: found.desk.jobs(Query()), lambda: found.desk.claim(offer("w"))):
-            with pytest.raises(UnreachableError) as caught:
-                call()
-            assert caught.value.code == "E-STORE-UNREACHABLE"
-        found.close()
+    mortal.kill()
+    codes = []
+    for call in (lambda: lonely.desk.submit(asked()), lambda: lonely.desk.jobs(Query()), lambda: lonely.desk.claim(offer("w"))):
+        with pytest.raises(UnreachableError) as caught:
+            call()
+        codes.append(caught.value.code)
+    mortal.start()
+    assert codes == ["E-STORE-UNREACHABLE"] * 3
 
 
-def test_a_store_that_is_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_silent_is_given_up_and_used_again(lonely: House, mortal: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_SILENT", 0.5)
     monkeypatch.setattr(room, "_PATIENCE", 0.2)
-    with server() as house:
-        found = House(tmp_path, partial(Postgres, address.Address({**house.fresh().said, "connect_timeout": "2"})))
-        house.freeze()
-        with pytest.raises(UnreachableError):
-            found.desk.jobs(Query())
-        house.thaw()
-        job = found.desk.submit(asked())
-        found.close()
-    assert job.state == QUEUED
-
-
-# --- the commands ----------------------------------------------------------------------------------------------------
-
-
-def _told(home: Path, *words: str, code: int, **env: str) -> str:
-    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": SOURCE, **env}
-    done = subprocess.run([sys.executable, "-m", "overnight", *words], env=environ, cwd=home, capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
-    assert (done.returncode, "Traceback" in done.stderr, "hush" in done.stdout + done.stderr) == (code, False, False), done
-    return done.stdout if code == 0 else done.stderr
-
-
-def test_a_hub_remembers_its_store_and_not_the_password(tmp_path: Path, postgres: Server) -> None:
-    where = f"{postgres.fresh()}&password=hush-hush"
-    first = json.loads(_told(tmp_path, "hub", "submit", "--no-code", "--json", "--", "true", code=0, OVERNIGHT_HUB_STORE=where))
-    again = json.loads(_told(tmp_path, "hub", "list", "--json", code=0))
-    kept = (tmp_path / ".local/state/overnight/hub/store.json").read_text()
-    assert ([job["id"] for job in again["jobs"]], "hush" in kept) == ([first["job"]["id"]], False)
-
-
-@pytest.mark.parametrize(
-    ("words", "store", "code", "said"),
-    [
-        (("hub", "list"), "postgres://u:hush@127.0.0.1:1/d", 7, "E-STORE-UNREACHABLE"),
-        (("hub", "list"), "postgres://u:hush%zz@h/d", 2, "E-STORE-ADDRESS"),
-        (("hub", "start", "--store", "postgres://u:hush@h/d"), "", 2, "E-STORE-PASSWORD"),
-        (("hub", "start", "--store", "hub.db"), "", 2, "E-STORE-ADDRESS"),
-    ],
-)
-def test_what_is_wrong_with_a_store_is_one_error_with_its_exit_code(
-    tmp_path: Path, words: tuple[str, ...], store: str, code: int, said: str
-) -> None:
-    found = _told(tmp_path, *words, code=code, **({"OVERNIGHT_HUB_STORE": store} if store else {}))
-    assert (said in found, "fix:" in found) == (True, True)
-
-
-def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path) -> None:
-    (tmp_path / "no" / "psycopg").mkdir(parents=True)
-    (tmp_path / "no" / "psycopg" / "__init__.py").write_text("raise ModuleNotFoundError('no', name='psycopg')")
-    found = _told(tmp_path, "hub", "list", code=2, OVERNIGHT_HUB_STORE="postgres://h/d", PYTHONPATH=f"{tmp_path / 'no'}:{SOURCE}")
-    assert "pip install 'overnight[postgres]'" in found
-
-
-def _open(folder: Path, text: str) -> None:
-    with keeping.kept(folder, {}, text):
-        pass
-
-
-def test_jobs_in_the_hubs_own_file_are_not_left_behind(tmp_path: Path, postgres: Server) -> None:
-    with keeping.kept(tmp_path, {}) as kept:
-        kept.queue.submit(Submission(("true",)), "", lambda _: "job-a", kept.now())
-    with pytest.raises(UsageError, match="1 jobs still wait or run"):
-        _open(tmp_path, str(postgres.fresh()))
-
-
-def test_a_store_of_another_hubs_folder_is_refused(tmp_path: Path, postgres: Server) -> None:
-    where = str(postgres.fresh())
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-    _open(tmp_path / "one", where)
-    with pytest.raises(UsageError) as caught:
-        _open(tmp_path / "other", where)
-    assert (caught.value.code, str(tmp_path / "one") in str(caught.value)) == ("E-HUB-STORE", True)
-
-
-def test_a_hubs_store_that_is_suddenly_empty_is_refused(tmp_path: Path, postgres: Server) -> None:
-    where = str(postgres.fresh())
-    _open(tmp_path, where)
-    postgres.fresh()
-    with pytest.raises(UsageError, match="is empty"):
-        _open(tmp_path, "")
-
-
-def test_the_same_store_under_another_address_is_taken(tmp_path: Path, postgres: Server) -> None:
-    where = str(postgres.fresh())
-    _open(tmp_path, where)
-    _open(tmp_path, f"{where}&connect_timeout=7")
-    assert "connect_timeout=7" in (tmp_path / "store.json").read_text()
-
-
-def test_a_queue_in_a_file_needs_no_postgres(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom overnight.store.queue import Queue, QueueFile\nfrom overnight.app import hub\nassert 'psycopg' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": SOURCE}, check=False)
-    with contextlib.closing(Queue(QueueFile(tmp_path / "hub.db"))) as queue:
-        assert (done.returncode, queue.counts()) == (0, {})
+    mortal.freeze()
+    with pytest.raises(UnreachableError):
+        lonely.desk.jobs(Query())
+    mortal.thaw()
+    monkeypatch.undo()
+    assert lonely.desk.submit(asked()).state == QUEUED
