@@ -44,7 +44,7 @@ class Weather:
 
     def _break(self, kind: str) -> None:
         if kind == "held":
-            self.net.hold()
+            self.net.stall = frozenset({"there", "back"})
         elif kind == "cut":
             self.net.refuse = True
             self.net.hurt += self.net.reset()
@@ -52,8 +52,7 @@ class Weather:
             self.net.swallow = frozenset(SWALLOWS[kind])
 
     def _mend(self, kind: str) -> None:
-        self.net.refuse, self.net.swallow = False, frozenset()
-        self.net.release()
+        self.net.refuse, self.net.swallow, self.net.stall = False, frozenset(), frozenset()
         if kind in SWALLOWS:  # what comes after a hole is no TLS any more
             self.net.reset()
 
