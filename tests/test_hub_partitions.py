@@ -21,8 +21,9 @@ from overnight.models import JobState
 from overnight.queue.words import Stream
 from relays import free_port
 from worlds import Land
-from yards import LEASE, PATIENCE, Yard, until
+from yards import PATIENCE, Yard, until
 
+LEASE = 4.0  # seconds; a machine that is busy cannot hold shorter ones, and a job that is lost ten times is given up
 KINDS = ("held", "cut", "deaf", "mute", "swallowed")
 SWALLOWS = {"deaf": {"back"}, "mute": {"there"}, "swallowed": {"there", "back"}}
 
@@ -57,7 +58,7 @@ class Weather:
             self.net.reset()
 
 
-def _partitions(root: Path, workers: int, times: int, seed: int, pause: float = 0.1) -> None:
+def _partitions(root: Path, workers: int, times: int, seed: int, pause: float = 0.2) -> None:
     """So many partitions for each worker, each on a net of its own, while jobs of two leases go on."""
     port, chance = free_port(), random.Random(seed)
     land = Land(root, workers, LEASE, port)
