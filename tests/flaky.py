@@ -1,4 +1,4 @@
-"""A wire that can be made bad: a TCP proxy of our own that resets, refuses, swallows, holds back, passes one way only, or is slow."""
+"""A wire that can be made bad: a TCP proxy of our own that resets, refuses, swallows, or lets wait, both ways or one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 _PIECE = 65536
+_LOOK = 0.02  # seconds between two looks at whether bytes may go on
 
 
 class Wire:
@@ -22,13 +23,11 @@ class Wire:
         self.swallow: frozenset[str] = frozenset()  # of "there" and "back": bytes of this way go nowhere
         self.refuse = False  # whoever comes is sent away
         self.hurt = 0  # how often it was bad to somebody
-        self.rate = 0.0  # bytes a second on the way back; 0 = as fast as can be
+        self.stall: frozenset[str] = frozenset()  # of "there" and "back": bytes of this way wait until it is taken away
         self.passed = 0  # connections
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._ended = threading.Event()
-        self._flows = threading.Event()
-        self._flows.set()
         threading.Thread(target=self._serve, daemon=True).start()
 
     def reset(self) -> int:
@@ -41,16 +40,9 @@ class Wire:
                 each.shutdown(socket.SHUT_RDWR)
         return len(found) // 2
 
-    def hold(self) -> None:
-        """Keep all bytes back until ``release``, as a net does that is broken and mended: they come late, and none is lost."""
-        self._flows.clear()
-
-    def release(self) -> None:
-        self._flows.set()
-
     def close(self) -> None:
         self._ended.set()
-        self.release()
+        self.stall = frozenset()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -79,14 +71,13 @@ class Wire:
 
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(1024 if self.rate and way == "back" else _PIECE):
+            while data := source.recv(_PIECE):
                 if way in self.swallow:
                     self.hurt += 1
                     continue
-                self.hurt += not self._flows.is_set()
-                self._flows.wait()
-                if self.rate and way == "back":
-                    time.sleep(len(data) / self.rate)
+                self.hurt += way in self.stall
+                while way in self.stall:
+                    time.sleep(_LOOK)
                 sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):

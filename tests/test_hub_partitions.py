@@ -21,8 +21,9 @@ from overnight.models import JobState
 from overnight.queue.words import Stream
 from ports import free_port
 from worlds import Land
-from yards import LEASE, PATIENCE, Yard, until
+from yards import PATIENCE, Yard, until
 
+LEASE = 4.0  # seconds; a machine that is busy cannot hold shorter ones, and a job that is lost ten times is given up
 KINDS = ("held", "cut", "deaf", "mute", "swallowed")
 SWALLOWS = {"deaf": {"back"}, "mute": {"there"}, "swallowed": {"there", "back"}}
 
@@ -44,7 +45,7 @@ class Weather:
 
     def _break(self, kind: str) -> None:
         if kind == "held":
-            self.net.hold()
+            self.net.stall = frozenset({"there", "back"})
         elif kind == "cut":
             self.net.refuse = True
             self.net.hurt += self.net.reset()
@@ -52,13 +53,12 @@ class Weather:
             self.net.swallow = frozenset(SWALLOWS[kind])
 
     def _mend(self, kind: str) -> None:
-        self.net.refuse, self.net.swallow = False, frozenset()
-        self.net.release()
+        self.net.refuse, self.net.swallow, self.net.stall = False, frozenset(), frozenset()
         if kind in SWALLOWS:  # what comes after a hole is no TLS any more
             self.net.reset()
 
 
-def _partitions(root: Path, workers: int, times: int, seed: int, pause: float = 0.1) -> None:
+def _partitions(root: Path, workers: int, times: int, seed: int, pause: float = 0.2) -> None:
     """So many partitions for each worker, each on a net of its own, while jobs of two leases go on."""
     port, chance = free_port(), random.Random(seed)
     land = Land(root, workers, LEASE, port)

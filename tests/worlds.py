@@ -38,8 +38,12 @@ class Land:
             machine.env |= {"OVERNIGHT_HUB_LEASE": str(lease), "PATH": f"{machine.env['PATH']}:{root}"}  # a mark on all that is started
         self.server.run("relay", "init", "--host", "localhost", "--port", str(port))
         self.relay = self.server.start("relay", "start")
-        for machine in (self.laptop, *self.workers):
-            self._join(machine, "client" if machine is self.laptop else "worker")
+        try:
+            for machine in (self.laptop, *self.workers):
+                self._join(machine, "client" if machine is self.laptop else "worker")
+        except BaseException:
+            _end(self.relay)
+            raise
 
     def _join(self, machine: Machine, kind: str) -> None:
         until(partial(self.is_up, self.relay.pid))

@@ -189,7 +189,7 @@ class Worker:
     def _live(self, attempt: Attempt, is_ours: Callable[[], bool]) -> None:
         try:
             if not is_ours():
-                attempt.stop("its lease could not be renewed", fenced=True)
+                attempt.stop("its lease could not be renewed")  # it is given back unstarted, and counts against nobody
             attempt.live()
         except Exception as exc:  # noqa: BLE001 - the edge of a thread: one job's fault must not end the others
             self._around.say(f"[{attempt.job.id}] {type(exc).__name__}: {exc}")
