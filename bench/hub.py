@@ -22,6 +22,7 @@ from overnight.models import JobState, JobStatus
 from overnight.queue.words import CHUNK, Chunk, Ended, Held, Machine, Offer, Stream, Submission
 
 LINE = b"Epoch 40/80  @loss=0.4821  @mpjpe=26.88 and some words\n"
+REST = 0.4  # seconds, in which a worker builds the walls of its next job
 POINT = b'["loss", 0.482100, 40.0, 12.345]\n'
 
 
@@ -48,11 +49,12 @@ def worker(folder: Path, *, unsafe: bool) -> Iterator[None]:
             thread.join()
 
 
-def first_output(folder: Path, count: int, *, unsafe: bool) -> list[float]:
-    """Seconds from the call of submit to the first bytes in the hands of a watcher."""
+def first_output(folder: Path, count: int, *, unsafe: bool, rest: float) -> list[float]:
+    """Seconds from the call of submit to the first bytes in the hands of a watcher; the worker has had nothing to do for ``rest`` seconds."""
     walls = []
     with worker(folder, unsafe=unsafe), hub(folder) as found:
         for _ in range(count + 2):
+            time.sleep(rest)
             begun = time.perf_counter()
             job = found.desk.submit(Submission(("echo x",)))
             while not found.desk.part(job.id, Stream.LOG).data:
@@ -133,10 +135,10 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        for unsafe in (True, False):
-            walls = first_output(root / f"first-{unsafe}", count, unsafe=unsafe)
+        for unsafe, rest in ((True, REST), (False, REST), (True, 0.0), (False, 0.0)):
+            walls = first_output(root / f"first-{unsafe}-{rest}", count, unsafe=unsafe, rest=rest)
             print(
-                f"submit to first output at a watcher, {'no walls' if unsafe else 'behind walls'}: median {1e3 * statistics.median(walls):.1f} ms,"
+                f"submit to first output at a watcher, {'no walls' if unsafe else 'behind walls'}, {'after a rest' if rest else 'job after job'}: median {1e3 * statistics.median(walls):.1f} ms,"
                 f" 9 of 10 within {1e3 * sorted(walls)[int(0.9 * len(walls))]:.1f} ms"
             )
         print(f"tiny jobs from submit to end, one slot: {through(root / 'through', 2 * count):.0f}/s")

@@ -23,6 +23,7 @@ from overnight.store.queue import Queue, QueueFile
 
 FLEET, BATCH = 10_000, 1_000_000  # workers and jobs on paper
 LEASE, RENEWED = 60.0, 12.0  # seconds: of a lease, between two renewals
+IDLE = 11.25  # seconds between two claims of an idle worker beyond those whom the hub lets wait, on the average (worker._LONGEST)
 HOUR = 3600.0  # seconds of a job, on paper
 LOG = 2**16  # bytes that a job prints, on paper
 CARRIED = 0.65  # ms of the hub's CPU for a request through the relay beside what it asks for (bench/relay_many.py)
@@ -131,7 +132,7 @@ def paper(found: Mapping[str, float], waiting: float, over: float) -> None:
     ends = FLEET / HOUR
     rows = {
         "renewals": (FLEET / RENEWED, found["renew"] + CARRIED),
-        "claims that wait a second and find nothing, fleet idle": (FLEET / 1.0, found["claim"] / 4 + CARRIED),
+        "claims that find nothing, all idle": (FLEET / IDLE, found["claim"] / 4 + CARRIED),
         "claims and ends, jobs of an hour": (2 * ends, (found["claim"] + found["end"]) / 2 + CARRIED),
         "pieces of logs, each worker one in 5 s": (FLEET / 5.0, found["log"] + CARRIED),
     }

@@ -14,6 +14,7 @@ from hubs import House, asked, ended, held, offer
 from overnight.errors import StorageError
 from overnight.queue.words import Started
 from overnight.store import flush
+from relays import until
 
 
 @pytest.fixture
@@ -68,14 +69,15 @@ def test_those_who_come_during_a_flush_share_the_next(house: House, monkeypatch:
 
     monkeypatch.setattr(flush, "_sync", slow)
     threads = [threading.Thread(target=house.desk.submit, args=(asked(),)) for _ in range(9)]
+    file: Any = house.queue._rows
+    log = file.__self__._flush
+    assert log is not None
+    all_written = log._written + len(threads)
     threads[0].start()
     assert first.wait(60.0)
     for thread in threads[1:]:
         thread.start()
-    file: Any = house.queue._rows
-    log, end = file.__self__._flush, threading.Event()
-    while log is not None and log._written < len(threads) and not end.wait(0.001):
-        pass
+    assert until(lambda: log._written == all_written)
     go.set()
     for thread in threads:
         thread.join()

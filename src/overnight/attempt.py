@@ -25,7 +25,8 @@ from overnight.protocols import Executor, Hub
 from overnight.queue import coding
 from overnight.queue.words import CHUNK, OURS, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream, input_of
 
-_SOON, _LATE = 0.002, 0.05  # seconds between two looks at what a job prints
+_FIRST, _SOON, _LATE = 0.001, 0.002, 0.05  # seconds between two looks at what a job prints: at first, while it prints, and at most
+_GROWTH = 1.25  # of the time between them, while nothing comes
 _PAUSES = (0.2, 30.0)  # seconds before the hub is told again: at first, and at most
 _FILES = {Stream.LOG: jobs.LOG, Stream.METRICS: jobs.METRICS}
 
@@ -177,14 +178,14 @@ class Attempt:
 
     def _follow(self) -> JobStatus | None:
         """Tell what the command prints, until it is over; None if that is left to another."""
-        gap, said = _SOON, False
+        gap, said = _FIRST, False
         while not self._abandoned:
             status = self._hands.executor.poll(self.name, gap)
             if self._fenced and status.state.over:
                 raise FencedError
-            if not said and status.state is not JobState.QUEUED:
+            gap = _SOON if self._pass_on() else min(_LATE, _GROWTH * gap)
+            if not said and status.state is not JobState.QUEUED:  # after its first words: somebody may be waiting for these
                 said = self._tell(Started())
-            gap = _SOON if self._pass_on() else min(_LATE, 1.5 * gap)
             if status.state.over:
                 return status
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings  # noqa: F401 - execvpe asks for it, and should find it loaded
 
 
 def main() -> int:

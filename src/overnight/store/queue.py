@@ -7,6 +7,7 @@ one order: attempts, then their jobs, then what needs these. Must not know the r
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -362,7 +363,7 @@ class Queue(Streams):
             until = row["ends"] if row["ends"] is not None else float("inf")
             busy.setdefault(row["worker"], []).append(Busy(tuple(json.loads(row["gpus"])), row["cpus"], row["memory_gb"], until))
         rows = self._rows("SELECT machine FROM worker WHERE until>=? AND draining=0 ORDER BY name", now.clock)
-        machines = [coding.read(Machine, row[0], lenient=True) for row in rows]
+        machines = [_machine(row[0]) for row in rows]
         return [Standing(machine, tuple(busy.get(machine.name, ()))) for machine in machines]
 
     def queued(self, limit: int) -> list[Wish]:
@@ -383,3 +384,9 @@ class Queue(Streams):
             if row[0] is not None:
                 found[job] = float(row[0])
         return found
+
+
+@functools.lru_cache(16_384)
+def _machine(text: str) -> Machine:
+    """What a worker has told of itself, which hardly ever changes, and is looked at with every submit."""
+    return coding.read(Machine, text, lenient=True)
