@@ -51,7 +51,7 @@ class Machine:
     def behind(self, *words: str) -> subprocess.Popen[bytes]:
         """The same, ended with the machine."""
         process = self.start(*words)
-        self.running.callback(_end, process)
+        self.running.callback(end, process)
         return process
 
     def said(self, verb: str) -> str:
@@ -59,6 +59,6 @@ class Machine:
         return (self.home / f"{verb}.log").read_text()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait(60)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from machines import Machine
+from machines import Machine, end
 from overnight.app import joining
 from overnight.app import relay as relays
 from overnight.hub import credentials
@@ -42,7 +42,7 @@ class Land:
             for machine in (self.laptop, *self.workers):
                 self._join(machine, "client" if machine is self.laptop else "worker")
         except BaseException:
-            _end(self.relay)
+            end(self.relay)
             raise
 
     def _join(self, machine: Machine, kind: str) -> None:
