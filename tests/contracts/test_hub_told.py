@@ -12,6 +12,7 @@ from hubs import LEASE, House, asked, ended, everything, held, log, offer, one, 
 from overnight.errors import NotFoundError, UsageError
 from overnight.models import JobState, JobStatus
 from overnight.queue.words import Chunk, Ended, Output, Query, Stream
+from overnight.store.queue_rows import QUEUE_MIGRATIONS
 
 QUEUED, RUNNING, DONE = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 
@@ -103,7 +104,7 @@ def test_jobs_that_were_over_before_values_were_forgotten_lose_them_too(house: H
     house.close()
     with contextlib.closing(sqlite3.connect(house.path)) as db, db:  # as an earlier version has left it
         db.execute("UPDATE job SET submission = json_set(submission, '$.env.TOKEN', 'sesame')")
-        db.execute("PRAGMA user_version=1")
+        db.executescript(QUEUE_MIGRATIONS[1])
     house.restart()
     assert [dict(one(house.desk, job.id).submission.env) for job in (done, queued)] == [{"TOKEN": ""}, {"TOKEN": "sesame"}]
 
