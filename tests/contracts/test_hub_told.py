@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,7 +87,8 @@ def test_what_cannot_be_a_variable_is_refused_when_a_job_is_queued_again(hub: An
         hub.retry(job.id, {"NOT-ONE": "1"})
 
 
-def test_no_byte_of_a_secret_is_left_in_the_file_once_its_jobs_are_over(house: House) -> None:
+def test_no_byte_of_a_secret_is_left_in_the_file_once_its_jobs_are_over(tmp_path: Path) -> None:
+    house = House(tmp_path / "hub.db")
     for number in range(40):
         job = house.desk.submit(asked(env={"TOKEN": f"sesame-{number}" * 20}))
         if number % 2:
