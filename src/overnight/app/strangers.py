@@ -52,8 +52,8 @@ class Strangers:
             )
             if why:
                 found[index] = why[0]
-        for why in (found[index] for index in found if index not in self._out):
-            self._say(why)
+        for reason in (found[index] for index in found if index not in self._out):
+            self._say(reason)
         for index in (each for each in free if each in self._out and each not in found):
             self._say(f"GPU {index} is offered again")
         self._out = found
