@@ -168,6 +168,8 @@ def test_retry_says_which_variables_it_needs_again_and_takes_only_those_that_are
         (("hub", "submit", "--output", "/etc/*", "--", "true"), 2, "E-SUBMIT"),
         (("hub", "submit", "--needs", "job-none", "--", "true"), 3, "E-NO-JOB"),
         (("hub", "submit", "--workdir", "no/such", "--", "true"), 2, "E-NO-FOLDER"),
+        (("hub", "submit", "--workdir", os.environ.get("HOME", "/"), "--", "true"), 2, "E-CODE-HOME"),
+        (("hub", "submit", "--workdir", "/", "--", "true"), 2, "E-CODE-HOME"),
         (("worker", "start", "--name", "a/b"), 2, "E-WORKER-NAME"),
         (("worker", "start", "--executor", "moon"), 2, "E-NO-EXECUTOR"),
         (("worker", "start", "--gpus", "-1"), 2, "E-USAGE"),

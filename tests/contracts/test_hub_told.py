@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hubs import LEASE, House, asked, ended, everything, held, log, offer, one, 
 from overnight.errors import NotFoundError, UsageError
 from overnight.models import JobState, JobStatus
 from overnight.queue.words import Chunk, Ended, Output, Query, Stream
+from overnight.store.queue_rows import QUEUE_MIGRATIONS
 
 QUEUED, RUNNING, DONE = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 
@@ -85,7 +87,8 @@ def test_what_cannot_be_a_variable_is_refused_when_a_job_is_queued_again(hub: An
         hub.retry(job.id, {"NOT-ONE": "1"})
 
 
-def test_no_byte_of_a_secret_is_left_in_the_file_once_its_jobs_are_over(house: House) -> None:
+def test_no_byte_of_a_secret_is_left_in_the_file_once_its_jobs_are_over(tmp_path: Path) -> None:
+    house = House(tmp_path / "hub.db")
     for number in range(40):
         job = house.desk.submit(asked(env={"TOKEN": f"sesame-{number}" * 20}))
         if number % 2:
@@ -100,11 +103,9 @@ def test_no_byte_of_a_secret_is_left_in_the_file_once_its_jobs_are_over(house: H
 def test_jobs_that_were_over_before_values_were_forgotten_lose_them_too(house: House) -> None:
     done, queued = house.desk.submit(asked(env={"TOKEN": "sesame"})), house.desk.submit(asked(env={"TOKEN": "sesame"}))
     house.desk.cancel(done.id)
-    house.close()
     with contextlib.closing(sqlite3.connect(house.path)) as db, db:  # as an earlier version has left it
         db.execute("UPDATE job SET submission = json_set(submission, '$.env.TOKEN', 'sesame')")
-        db.execute("PRAGMA user_version=1")
-    house.restart()
+        db.executescript(QUEUE_MIGRATIONS[1])
     assert [dict(one(house.desk, job.id).submission.env) for job in (done, queued)] == [{"TOKEN": ""}, {"TOKEN": "sesame"}]
 
 

@@ -165,6 +165,12 @@ def submit(found: Reached, asked: Submission, workdir: Path | None) -> HubJob:
 def _with_code(found: Reached, asked: Submission, workdir: Path) -> Submission:
     from overnight.workspace.parcels import Parcels
 
+    home = found.environ.get("HOME", "")
+    if home.startswith("/") and Path(home).resolve().is_relative_to(workdir.resolve()) and not (workdir / ".git").exists():
+        raise UsageError(
+            "E-CODE-HOME", f"the code would be all of {workdir.resolve()}, with your keys and whatever else your home folder holds",
+            why="the folder travels as it is", fix="overnight hub submit --workdir PROJECT -- …   # or --no-code",
+        )  # fmt: skip
     with contextlib.closing(Parcels(found.place.code)) as parcels:
         code = parcels.pack(workdir)
         found.courier.send_code(parcels, code.commit)

@@ -52,8 +52,8 @@ class Strangers:
             )
             if why:
                 found[index] = why[0]
-        for index in found.keys() - self._out.keys():
-            self._say(found[index])
-        for index in self._out.keys() & set(free) - found.keys():
+        for reason in (found[index] for index in found if index not in self._out):
+            self._say(reason)
+        for index in (each for each in free if each in self._out and each not in found):
             self._say(f"GPU {index} is offered again")
         self._out = found

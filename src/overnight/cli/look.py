@@ -179,7 +179,7 @@ def config(config_file: Path | None, state: Path | None, as_json: bool) -> None:
 
 EXIT_CODES = {
     0: "done, also when a budget is used up", 1: "failed", 2: "wrong use or wrong configuration", 3: "not found", 4: "not authorised",
-    5: "ended without reaching the target (only with --exit-status)", 6: "a node of a pipeline failed", 7: "a hub or worker cannot be reached", 8: "still running (status --exit-status, stop --wait)",
+    5: "ended without reaching the target (only with --exit-status)", 6: "a job failed (only with --exit-status), or a node of a pipeline", 7: "a hub or worker cannot be reached", 8: "still running (status --exit-status, stop --wait)",
     124: "time limit", 130: "interrupted (^C)", 143: "terminated",
 }  # fmt: skip
 
