@@ -107,6 +107,7 @@ def overlaps(marks: Path) -> list[str]:
 
 def _night(yard: Yard, kills: int, seed: int) -> None:
     night = Night(yard, random.Random(seed))
+    until(night.acked)
     for _ in range(kills):
         night.kill_one()
     end(night.submitter, signal.SIGKILL)
