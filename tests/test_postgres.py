@@ -92,8 +92,7 @@ def test_both_stores_have_the_same_tables_and_columns(store: Postgres, tmp_path:
 def test_no_column_has_a_name_that_postgres_has_kept_for_itself(store: Postgres) -> None:
     rows = store.rows("SELECT column_name FROM information_schema.columns WHERE table_schema='overnight'")
     kept = {row[0] for row in store.rows("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T')")}
-    bare = {row[0] for row in rows if dialect.statement(row[0]) == str(row[0]).encode()}
-    assert sorted(bare & kept) == []
+    assert sorted({row[0] for row in rows} & kept) == []
 
 
 def test_a_statement_is_told_its_locks_and_not_its_index() -> None:

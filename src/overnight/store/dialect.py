@@ -19,7 +19,6 @@ _TYPES = {
 # What is said besides, by the number of the migration: streams are read in slices, and mostly do not shrink.
 _BESIDES = {1: "ALTER TABLE chunk ALTER COLUMN data SET STORAGE EXTERNAL;"}
 _OLDER = frozenset({2})  # what rows written before there was a Postgres needed
-_RESERVED = re.compile(r"\bplacing\b")  # names of ours that are words of its own
 _INDEX = re.compile(r" INDEXED BY \w+")
 _LOCK = re.compile(r"/\*\+ (.*?) \*/")
 
@@ -27,7 +26,7 @@ _LOCK = re.compile(r"/\*\+ (.*?) \*/")
 @functools.lru_cache(maxsize=256)
 def statement(sql: str) -> bytes:
     """A statement: its places for values, the locks in its comments; without the index that a file is told to use."""
-    return _named(_LOCK.sub(r"\1", _INDEX.sub("", sql))).replace("%", "%%").replace("?", "%s").encode()
+    return _LOCK.sub(r"\1", _INDEX.sub("", sql)).replace("%", "%%").replace("?", "%s").encode()
 
 
 def migration(number: int, script: str) -> str:
@@ -36,8 +35,4 @@ def migration(number: int, script: str) -> str:
         return ""
     for word, other in _TYPES.items():
         script = re.sub(word, other, script)
-    return f"{_named(script)}\n{_BESIDES.get(number, '')}"
-
-
-def _named(sql: str) -> str:
-    return _RESERVED.sub(lambda found: f'"{found[0]}"', sql)
+    return f"{script}\n{_BESIDES.get(number, '')}"
