@@ -57,6 +57,8 @@ class Flush:
             self._safe = reached
 
     def close(self) -> None:
-        """Forget the log."""
+        """Forget the log; again is nothing."""
         with self._turn:
-            os.close(self._fd)
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
