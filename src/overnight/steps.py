@@ -211,8 +211,8 @@ class Steps:
 
     def wanted(self, experiment: Experiment) -> Wanted | None:
         """The run that is wanted before there can be a verdict. Called under ``deciding``."""
-        found = self.foresee(experiment).wanted
-        return Wanted(*found) if found else None
+        ruling = self.foresee(experiment)
+        return Wanted(*ruling.wanted) if ruling.wanted else self.verifier.second(self.study, experiment, ruling.verdict)
 
     def give_up(self, experiment: Experiment, why: str) -> Experiment:
         """Write that whoever proposed it does not want it: never a keep, whatever it is worth. Called under ``deciding``."""
