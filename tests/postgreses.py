@@ -24,6 +24,7 @@ from overnight.store.address import Address
 PATIENCE = 60.0
 _NOBODY = 65534  # Postgres refuses to run as root
 _OLDEST = 14
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "QUIT") if shutil.which("setpriv") else ()
 
 
 def programs() -> Path:
@@ -98,7 +99,7 @@ class Server:
         """Start it, and wait until it answers."""
         with (self.root / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self.root / "data"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*_DIES_WITH_US, self._bin / "postgres", "-D", self.root / "data"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 user=self._who, group=self._who, extra_groups=[] if self._who else None, cwd="/",
             )  # fmt: skip
         until = time.monotonic() + PATIENCE
