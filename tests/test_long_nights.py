@@ -89,7 +89,7 @@ def night(folder: Path, experiments: int, every: int, seconds: float) -> list[st
     wrong += [f"ended: {found.status()['reason']}"] if "budget used up" not in found.status()["reason"] else []
     wrong += [f"{growth / 1e6:.1f} MB more"] if growth > 20e6 else []
     wrong += [f"{more} more open files"] if more >= 1 else []
-    wrong += [f"the record takes {ledger} bytes"] if ledger > 5e6 * experiments / 1000 else []
+    wrong += [f"the record takes {ledger} bytes"] if ledger > 1e5 + 5e6 * experiments / 1000 else []
     wrong += [f"the status said only {seen.said}"] if seen.said != set(OUTAGES) else []
     causes = {row["cause"].partition(":")[0] for row in rows if row["decision"] == "crash"}
     wrong += [f"crashes {causes}"] if causes and not causes <= {"SyntaxError", "exit code 1", "ValueError"} else []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -37,8 +37,7 @@ class Lot:
 
     def waiting(self) -> list[int]:
         """The processes that wait behind parked walls."""
-        lines = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
-        return [int(line.split()[0]) for line in lines if "gate.py" in line and _is_below(line.split()[0], self.ground.root)]
+        return waiting(self.ground.root)
 
     def run(self, spec: JobSpec) -> JobStatus:
         """How a job ended that was run in whatever walls it got."""
@@ -51,15 +50,26 @@ class Lot:
 
     def moved_in(self, make: Callable[[], JobSpec]) -> JobStatus:
         """How a job ended that found walls standing; those that came too early for it are tried again."""
-        end = time.monotonic() + PATIENCE
+        end, pause = time.monotonic() + PATIENCE, 0.1  # walls are parked a moment after the last job, and take a moment to stand
         while time.monotonic() < end:
             spec = make()
             status = self.run(replace(spec, argv=("/bin/sh", "-c", 'pwd; exec "$@"', "sh", *spec.argv)))
             where, _, rest = status.end.partition("\n")
             if "/parked." in where:
                 return replace(status, end=rest)
-            until(lambda: bool(self.waiting()))
+            until(lambda: self.parking._parked is not None and bool(self.waiting()))
+            time.sleep(pause := 2 * pause)
         raise AssertionError("no job has found walls standing")
+
+
+def waiting(root: Path) -> list[int]:
+    """The processes that wait behind walls below a folder."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"gate.py" in (each / "cmdline").read_bytes() and _is_below(each.name, root):
+                found.append(int(each.name))
+    return found
 
 
 def _is_below(pid: str, root: Path) -> bool:
@@ -187,6 +197,8 @@ def test_a_worker_with_nothing_to_do_has_walls_for_the_next_job(yard: Yard) -> N
 
     def found() -> bool:
         if not any("/parked." in each for each in told):
+            until(lambda: bool(waiting(yard.hub)))
+            time.sleep(0.2 * len(told))  # it takes a moment until they stand
             job = yard.submit("pwd; echo own > kept; cat kept")
             job.wait(PATIENCE)
             told.append(job.logs())

@@ -12,7 +12,7 @@ def test_a_worker_hands_its_jobs_to_slurm_with_further_words(yard: Yard, slurm: 
     until(yard.alive)
     job = yard.submit(f"echo @n=1; until [ -e {yard.told}/go ]; do sleep 0.05; done")
     until(job.logs)
-    limits = slurm.says("squeue", "-h", "-o", "%l").split()
+    limits = until(lambda: slurm.says("squeue", "-h", "-o", "%l").split())
     (yard.told / "go").touch()
     assert (limits, job.wait(120), job.metrics()) == (["7:00"], JobState.SUCCEEDED, {"n": 1.0})
 
