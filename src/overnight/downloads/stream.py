@@ -23,6 +23,13 @@ _BLOCK = 4 * 2**20
 _CONNECT, _SILENCE = 30.0, 60.0  # seconds
 _AGAIN = "overnight hub retry last"
 _DENIED = {401, 403, 407}
+_NETWORK = {
+    "ClientError",
+    "TimeoutError",
+    "FSTimeoutError",
+    "EndpointConnectionError",
+    "TransportError",
+}  # of aiohttp, fsspec, botocore, httpx
 
 
 class _Sink(io.RawIOBase):
@@ -34,15 +41,18 @@ class _Sink(io.RawIOBase):
         self.digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:
-        """Raises ``JobError`` (E-INPUT-SIZE), ``OSError``."""
+        """Raises ``JobError`` (E-INPUT-SIZE)."""
         disk = os.fstatvfs(self._handle)
         if disk.f_bavail * disk.f_frsize - len(data) < self._room:
             raise JobError(
                 "E-INPUT-SIZE", "an input is too large for the worker's disk", why=f"{self._room >> 20} MB must stay free", fix="df -h"
             )
         left = memoryview(data)
-        while left:
-            left = left[os.write(self._handle, left) :]
+        try:
+            while left:
+                left = left[os.write(self._handle, left) :]
+        except OSError as exc:
+            raise JobError("E-INPUT-SIZE", f"an input cannot be kept: {exc.strerror}", why="it was being fetched", fix="df -h") from exc
         self.digest.update(data)
         return len(data)
 
@@ -110,17 +120,25 @@ def _manners(order: Order) -> dict[str, Any]:
 def _told(exc: Exception, shown: str) -> JobError:
     """A foreign error as ours."""
     kinds = {each.__name__ for each in type(exc).__mro__}
-    status = getattr(exc, "status", None)
+    status = getattr(exc, "status", None) or getattr(getattr(exc, "response", None), "status_code", None)
     why = f"{type(exc).__name__}: {exc}"[:500]
     if isinstance(exc, FileNotFoundError) or status in (404, 410):
-        return JobError("E-INPUT-MISSING", f"{shown} is not there", why=why, fix=f"curl -I {shown}")
+        return JobError("E-INPUT-MISSING", f"{shown} is not there", why=why, fix=_look(shown))
     if isinstance(exc, PermissionError) or status in _DENIED or any("Credential" in name for name in kinds):
         return JobError(
             "E-INPUT-DENIED", f"the worker may not read {shown}", why=why, fix="give the worker's user the keys, and start the worker again"
         )
-    if isinstance(exc, OSError) or kinds & {"ClientError", "TimeoutError", "FSTimeoutError", "EndpointConnectionError"}:
+    if (isinstance(exc, OSError) or kinds & _NETWORK) and not shown.startswith("file:"):
         return JobError("E-INPUT-NETWORK", f"{shown} could not be fetched", why=why, fix=_AGAIN)
     return JobError("E-INPUT-FETCH", f"{shown} could not be fetched", why=why, fix=_AGAIN)
+
+
+def _look(shown: str) -> str:
+    if shown.startswith("file://"):
+        return f"ls -ld {shown.removeprefix('file://')}"
+    if shown.startswith("http"):
+        return f"curl -I {shown}"
+    return "overnight hub submit --input NAME=URL#sha256=HEX -- …   # with another URL"
 
 
 def _end_with_input() -> None:
