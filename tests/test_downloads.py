@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.server
 import os
@@ -193,6 +194,22 @@ def test_a_draft_of_one_who_was_killed_is_taken_over_or_swept(tmp_path: Path) ->
     draft.touch()
     sweep(kept)
     assert (whole, [path.name for path in kept.iterdir()]) == (True, [SHA])
+
+
+def test_a_file_that_another_has_finished_between_our_opening_and_locking_its_draft_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft, lock = tmp_path / f".{SHA}.part", fcntl.flock
+    draft.write_bytes(DATA)
+
+    def finished(handle: int, how: int) -> None:
+        draft.rename(tmp_path / SHA)
+        monkeypatch.setattr(fcntl, "flock", lock)
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", finished)
+    fetch(tmp_path, "nobody://knows/this")
+    assert ([path.name for path in tmp_path.iterdir()], (tmp_path / SHA).read_bytes() == DATA) == ([SHA], True)
 
 
 # --- whose jobs may have what ------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from overnight.errors import NotAllowedError, UsageError
 from overnight.queue.fit import could_run
 from overnight.queue.inputs import address_of, check, check_prefix, granting, input_of, is_below
 from overnight.queue.words import Machine, wish_of
+from repositories import git
+from yards import Yard
 
 SHA = "ab" * 32
 HASH = f"#sha256={SHA}"
@@ -59,6 +61,15 @@ def test_a_url_without_a_well_formed_hash_or_that_cannot_be_meant_is_refused_at_
 def test_what_can_be_meant_is_taken(entry: str) -> None:
     check([entry])
     assert asked(inputs=(entry,)).trouble() == ""
+
+
+def test_urls_are_submitted_with_code_as_they_are_and_linked_below_its_folder(yard: Yard) -> None:
+    sub = yard.root / "code" / "sub"
+    sub.mkdir(parents=True)
+    (sub / "train.py").touch()
+    git(yard.root / "code", "init", "-q")
+    job = yard.submit("true", workdir=sub, inputs=(f"x=https://h/y?a=b{HASH}", f"s3://b/z.bin{HASH}", "data=/mnt"))
+    assert job.told().submission.inputs == (f"sub/x=https://h/y?a=b{HASH}", f"sub/z.bin=s3://b/z.bin{HASH}", "sub/data=/mnt")
 
 
 def test_extras_are_paths_alone() -> None:
