@@ -50,8 +50,8 @@ def bring(
                 elif not place.exists():
                     begins()
                     if _streamed(handle, order, environ, stopped):
-                        os.fchmod(handle, 0o444)
                         os.rename(folder / f".{order.sha256}{_DRAFT}", place)
+                        os.fchmod(handle, 0o444)  # afterwards: a draft that was left must be open to whoever takes it over
     except OSError as exc:
         raise StorageError(
             "E-STORAGE", f"what is fetched cannot be kept: {exc.strerror}", where=str(folder), fix=f"df -h {folder}"
