@@ -22,7 +22,7 @@ _WORDS = {
     "environment", "jobs", "protocols", "redact", "goals", "suggestions", "plans", "commissions", "queue", "dag",
 }  # fmt: skip
 _DOORS = {
-    "config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "semantic", "doorbell", "hub", "outputs", "leavings", "yamls",
+    "config", "store", "workspace", "supervisor", "sandbox", "executors", "proposers", "gpus", "folders", "results", "blind", "semantic", "doorbell", "hub", "outputs", "leavings", "yamls", "downloads",
 }  # fmt: skip
 _WORK = {
     "asking",
@@ -82,7 +82,7 @@ _IMPURE = {
 _PACKAGES = {
     "click": {"cli"}, "rich": {"cli"}, "optuna": {"proposers.optuna_search"}, "numpy": {"proposers.optuna_search", "semantic"}, "model2vec": {"semantic"}, "httpx2": {"proposers.llm"},
     "genai_prices": {"proposers.prices"}, "acp": {"proposers.acp_client"},
-    "aiohttp": {"hub"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"}, "pynvml": {"gpus.nvml"}, "yaml": {"yamls"},
+    "aiohttp": {"hub", "downloads.stream"}, "fsspec": {"downloads.stream"}, "cryptography": {"hub"}, "nacl": {"hub"}, "nats": {"hub"}, "nkeys": {"hub"}, "pynvml": {"gpus.nvml"}, "yaml": {"yamls"},
     "psycopg": {"store.address", "store.notices", "store.postgres"},
     "mcp": {"mcp_server"}, "pydantic": {"mcp_server"}, "anyio": {"mcp_server"}, "uvicorn": {"mcp_server"},
 }  # fmt: skip
@@ -96,6 +96,7 @@ _STARTS_PROCESSES = {
     "blind": "examiner and predictor, as a program under a supervisor",
     "gpus.smi": "nvidia-smi",
     "hub": "nats-server, which a relay is made of",
+    "downloads": "the process that fetches one URL",
     "folders": "rm, for trees deeper than Python can walk",
     "app.apart": "our own long verbs, for who serves many",
     "app.agents": "agents, for their versions",

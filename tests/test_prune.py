@@ -19,7 +19,7 @@ from overnight.app import pruning, serving
 from overnight.errors import UsageError
 from overnight.models import JobState, MetricSummary
 from overnight.queue import coding
-from overnight.queue.words import Query, Stream
+from overnight.queue.words import HubJob, Query, Stream
 from overnight.workspace.parcels import Parcels
 from pipelines import project
 from yards import Yard
@@ -130,6 +130,23 @@ def test_code_that_was_just_packed_stays_although_no_job_names_it_yet(attic: Att
     young = attic.code("on its way", 60.0)
     attic.prune(older=3600.0)
     assert attic.codes() == {young}
+
+
+def test_fetched_inputs_go_unless_they_were_used_lately_or_a_job_that_was_granted_names_them(attic: Attic) -> None:
+    old, young, needed = ("a" * 64, "b" * 64, "c" * 64)
+    places = [folder / sha for folder in (attic.place.fetched, attic.place.fetched / "clients") for sha in (old, young, needed)]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"x" * 10_000)
+        place.chmod(0o444)
+        os.utime(place, (time.time() - (YOUNG if place.name == young else OLD),) * 2)
+    spool = attic.place.worker("gone") / "spool"
+    spool.mkdir(parents=True)
+    job = HubJob("job-1", asked("train", inputs=(f"x=https://h/x#sha256={needed}",)), JobState.RUNNING)
+    (spool / "job-1.1.grant").write_text(coding.written(job))
+    told, done = attic.prune(dry_run=True), attic.prune()
+    assert [place for place in places if place.exists()] == [place for place in places if place.name != old]
+    assert told.bytes["fetched"] == done.bytes["fetched"] >= 20_000
 
 
 def _left(attic: Attic, worker: str, name: str) -> Path:

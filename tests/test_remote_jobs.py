@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.server
 import json
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,22 @@ pathlib.Path("weights.bin").write_bytes(b"w" * 700_000)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a server has ``sets/x`` and ``other``."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "sets").mkdir()
+    for name in ("sets/x", "other"):
+        (folder / name).write_text("weights\n")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, shelf: str) -> Iterator[World]:
     found = World(tmp_path_factory.mktemp("world"))
     with found.server.running, found.worker.running:
         found.server.run("relay", "init", "--host", "localhost", "--port", str(free_port()))
@@ -39,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         found.server.running.callback(found.server.run, "relay", "stop")
         found.hub = found.server.behind("hub", "start")
         found.worker.run("worker", "join", found.line("worker", "gpu-1"))
-        found.worker.behind("worker", "start", "--gpus", "2")
+        found.worker.behind("worker", "start", "--gpus", "2", "--fetch", f"{shelf}/sets/")
         found.laptop.run("join", found.line("client", "laptop"))
         assert until(lambda: [each["name"] for each in found.laptop.json("hub", "workers")["workers"] if each["alive"]] == ["gpu-1"])
         yield found
@@ -240,6 +259,14 @@ def test_a_job_of_the_laptop_reads_nothing_of_the_worker_that_its_owner_does_not
     ended = [over(laptop, job) for job in found]
     told = [b"".join(watching.raw(laptop, job, 0, 0)) for job in ended]
     assert ([job.state for job in ended], [b"TOPSECRET" in text for text in told]) == ([JobState.FAILED] * len(ways), [False] * len(ways))
+
+
+def test_a_job_of_the_laptop_has_fetched_what_the_workers_owner_lets_it_and_nothing_else(laptop: hubs.Reached, shelf: str) -> None:
+    sha = hashlib.sha256(b"weights\n").hexdigest()
+    with pytest.raises(NotAllowedError, match=f"E-NOT-SHARED.*{shelf}/other"):
+        hubs.submit(laptop, Submission(("true",), inputs=(f"x={shelf}/other#sha256={sha}",)), None)
+    ended = over(laptop, hubs.submit(laptop, Submission(("cat x",), inputs=(f"x={shelf}/sets/x#sha256={sha}",)), None).id)
+    assert (ended.state, b"".join(watching.raw(laptop, ended, 0, 0))) == (JobState.SUCCEEDED, b"weights\n")
 
 
 def test_a_worker_that_is_cut_off_is_shown_as_revoked_at_once(world: World, laptop: hubs.Reached, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from overnight.folders import remove
 from overnight.models import JobSpec, JobState, JobStatus
 from overnight.protocols import Executor, Hub
 from overnight.queue import coding
-from overnight.queue.words import CHUNK, OURS, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream, input_of
+from overnight.queue.words import CHUNK, OURS, Chunk, Ended, Held, HubJob, OnLost, Output, Started, Stream
 
 _FIRST, _SOON, _LATE = 0.001, 0.002, 0.05  # seconds between two looks at what a job prints: at first, while it prints, and at most
 _GROWTH = 1.25  # of the time between them, while nothing comes
@@ -41,7 +41,10 @@ class Hands:
     bring_back: Callable[[HubJob, Path], tuple[Output, ...]]  # what a job has left; raises ``OvernightError``
     wrap: Callable[[HubJob, JobSpec], JobSpec]
     env: Mapping[str, str]
-    may_read: Callable[[HubJob, str], bool] = lambda _job, path: os.path.exists(path)  # whether an input is there and open to the job
+    readable: Callable[[HubJob], tuple[str, ...]] = lambda _job: ()  # paths of this machine that are inputs, there, and open to the job
+    fetch: Callable[[HubJob, Callable[[], bool]], None] = lambda _job, _stopped: (
+        None
+    )  # brings inputs here, until it is told to stop; as ``lay_out``
     kind: Callable[[tuple[str, ...]], str] = lambda _gpus: ""  # class of machine of a job on these GPUs
     confined: str = ""  # what ``wrap`` puts around jobs
 
@@ -148,6 +151,8 @@ class Attempt:
         """Lay the folder out and have the command started; whether it was, for its end may be wanted meanwhile. Raises ``FencedError``."""
         folder = self._place.runs / self.name
         if not self._wanted:
+            self._hands.fetch(self.job, lambda: bool(self._wanted))
+        if not self._wanted:
             remove(folder)
             self._hands.lay_out(self.job, folder)
         with self._starting:
@@ -170,7 +175,7 @@ class Attempt:
         return JobSpec(
             id=self.name, argv=argv, cwd=inside, env={**self._hands.env, **asked.env, **own, **cards},
             writable=(str(folder),) if inside != str(folder) else (),
-            readable=tuple(path for _, path in map(input_of, (*asked.inputs, *asked.extras)) if self._hands.may_read(self.job, path)),
+            readable=self._hands.readable(self.job),
             time_limit=asked.time_limit, grace=asked.grace, memory_limit=int(asked.memory_gb * 1e9), process_limit=asked.process_limit,
             disk_limit=asked.disk_limit, log_head=asked.log_limit, gpus=self.job.gpus, metric=asked.metric,
             lease=str(self._place.lease) if asked.on_lost is OnLost.STOP else "",

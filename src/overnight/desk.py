@@ -15,6 +15,7 @@ from functools import partial
 from overnight.errors import NotAllowedError, NotFoundError, OvernightError, UsageError
 from overnight.models import JobState
 from overnight.queue import fit
+from overnight.queue.inputs import check, granting, plainly
 from overnight.queue.words import (
     LEASE,
     Chunk,
@@ -128,6 +129,7 @@ class Desk:
 
     def submit(self, submission: Submission, owner: str = "") -> HubJob:
         """See ``protocols.Orders``; also raises ``UsageError`` (E-NO-FIT) if no worker that lives could ever run the job."""
+        check(submission.inputs)
         if trouble := submission.trouble():
             raise UsageError("E-SUBMIT", trouble, fix="overnight hub submit --help")
         now = self._clock()
@@ -154,8 +156,8 @@ class Desk:
             )  # fmt: skip
         if path := fit.unshared(wish, machines):
             return NotAllowedError(
-                "E-NOT-SHARED", f"no worker lets jobs of '{owner}' read {path}", why="inputs of clients lie in folders that a worker's owner shares",
-                fix=f"overnight worker start --share {path}   # on the worker's machine, by its owner",
+                "E-NOT-SHARED", f"no worker lets jobs of '{owner}' read {plainly(path)}", why="inputs of clients lie where a worker's owner lets them",
+                fix=f"overnight worker start {granting(path)}   # on the worker's machine, by its owner",
             )  # fmt: skip
         if has := fit.lacking(wish, machines):
             return UsageError(

@@ -21,6 +21,7 @@ from overnight.errors import NotFoundError, OvernightError, StorageError, UsageE
 from overnight.models import JobState, MetricPoint
 from overnight.queue import coding
 from overnight.queue.fit import described
+from overnight.queue.inputs import check, input_of, is_url
 from overnight.queue.wire import Counter
 from overnight.queue.words import HubJob, Query, Stream, Submission, WorkerState
 
@@ -47,6 +48,11 @@ class HubPlace:
     def handed(self) -> Path:
         """Large files that jobs are handed, by their hash."""
         return self.folder / "handed"
+
+    @property
+    def fetched(self) -> Path:
+        """What jobs of the hub's owner had fetched, by its hash; below ``clients`` what those of clients had."""
+        return self.folder / "fetched"
 
     def outputs(self, job: HubJob) -> Path:
         """What the latest attempt of a job has left."""
@@ -152,6 +158,7 @@ def joined(environ: Mapping[str, str], kind: str) -> bool:
 
 def submit(found: Reached, asked: Submission, workdir: Path | None) -> HubJob:
     """Take the code as it is now and queue the job. Raises ``UsageError``, ``NotFoundError``, ``StorageError``."""
+    check(asked.inputs)
     if trouble := replace(asked, inputs=()).trouble():
         raise UsageError("E-SUBMIT", trouble, fix="overnight hub submit --help")
     asked = replace(asked, needs=tuple(which(found, need).id for need in asked.needs))
@@ -177,8 +184,10 @@ def _with_code(found: Reached, asked: Submission, workdir: Path) -> Submission:
     below = f"{code.folder}/" if code.folder else ""
     inputs = []
     for entry in asked.inputs:
-        name, sign, path = entry.partition("=")
-        if sign and not entry.startswith("/"):
+        name, path = input_of(entry)
+        if is_url(path):
+            inputs.append(f"{below}{name}={path}")
+        elif "=" in entry and not entry.startswith("/"):
             inputs.append(f"{below}{name}={(workdir / Path(path).expanduser()).resolve()}")
         elif entry.startswith(("/", "~")):
             inputs.append(str(Path(entry).expanduser()))
@@ -260,7 +269,7 @@ def worker_json(worker: WorkerState) -> dict[str, Any]:
     return {
         "name": machine.name, "alive": worker.alive, "draining": worker.draining, "revoked": worker.revoked,
         "quarantine": [{"by": each.owner or None, "reason": each.reason, "since": moment(each.since)} for each in worker.doubts],
-        "clients": None if machine.clients is None else list(machine.clients), "shares": list(machine.shares), "seen": moment(worker.seen), "jobs": list(worker.jobs),
+        "clients": None if machine.clients is None else list(machine.clients), "shares": list(machine.shares), "fetches": list(machine.fetches), "seen": moment(worker.seen), "jobs": list(worker.jobs),
         "slots": machine.slots, "gpus": [{"index": card.index, "name": card.name, "memory_mb": card.memory_mb} for card in machine.cards],
         "cpus": machine.cpus, "memory_gb": machine.memory_gb, "tags": list(machine.tags), "host": machine.host, "class": machine.kind,
         "text": described(machine),

@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from overnight import downloads
 from overnight.app import dag_place, keeping
 from overnight.app import hub as hubs
 from overnight.app import place as places
 from overnight.app import relay as relays
+from overnight.app.inputs import CLIENTS
 from overnight.errors import OvernightError, UsageError
 from overnight.executors.local import LocalExecutor
 from overnight.folders import remove
 from overnight.queue import coding
+from overnight.queue.inputs import address_of, input_of
 from overnight.queue.words import HubJob
 from overnight.store.pruning import OldJobs, OldPipelines
 from overnight.workspace.parcels import Parcels
@@ -65,6 +68,7 @@ def prune(environ: Mapping[str, str], hub: Path | None, older: float, *, dry_run
         done.passed_over.append("jobs, since their queue is in a Postgres")
     elif file.exists():
         _hub(place, file, before, done, dry_run=dry_run)
+    _fetched(place, before, done, dry_run=dry_run)
     home = dag_place.Home(place.folder)
     if home.database.exists():
         _pipelines(home, before, done, dry_run=dry_run)
@@ -136,6 +140,23 @@ def _workers(place: hubs.HubPlace, before: float, done: Pruned, running: set[str
                         _drop(folder / "spool" / f"{name}.{ending}", "workers", done, dry_run=dry_run)
 
 
+def _fetched(place: hubs.HubPlace, before: float, done: Pruned, *, dry_run: bool) -> None:
+    """Inputs with a URL that were last used before, as far as no job that was granted here names them."""
+    named = (address_of(input_of(entry)[1]) for job in _granted(place) for entry in job.submission.inputs)
+    needed = {address.sha256 for address in named if address is not None}
+    for folder in (place.fetched, place.fetched / CLIENTS):
+        for file in _entries(folder):
+            if not file.is_dir() and downloads.sha_of(file) not in needed and _is_older(file, before):
+                _drop(file, "fetched", done, dry_run=dry_run)
+
+
+def _granted(place: hubs.HubPlace) -> Iterator[HubJob]:
+    """The jobs of the workers of this folder."""
+    for grant in (place.folder / "workers").glob("*/spool/*.grant"):
+        with contextlib.suppress(OSError, ValueError):
+            yield coding.read(HubJob, grant.read_bytes(), lenient=True)
+
+
 @contextlib.contextmanager
 def _ours(lock: Path) -> Iterator[bool]:
     """Whether no worker has this folder; while this lasts none can take it."""
@@ -201,11 +222,9 @@ def _kept_of_far(place: hubs.HubPlace, before: float, done: Pruned, *, dry_run: 
     for folder in _entries(place.folder / "out"):
         if _is_older(folder, before):
             _drop(folder, "files", done, dry_run=dry_run)
-    needed = set()
-    for grant in (place.folder / "workers").glob("*/spool/*.grant"):
-        with contextlib.suppress(OSError, ValueError):
-            needed.add(coding.read(HubJob, grant.read_bytes(), lenient=True).submission.code)
+    needed = {job.submission.code for job in _granted(place)}
     _workers(place, before, done, set(), dry_run=dry_run)
+    _fetched(place, before, done, dry_run=dry_run)
     _code(place.code, before, needed, done, dry_run=dry_run)
 
 

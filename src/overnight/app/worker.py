@@ -13,6 +13,7 @@ from overnight import gpus, sandbox
 from overnight.app import handed
 from overnight.app import hub as hubs
 from overnight.app.bringing import brought
+from overnight.app.inputs import Inputs, room_of
 from overnight.app.keeping import boot, clock
 from overnight.app.parking import Parking
 from overnight.app.strangers import Strangers
@@ -22,10 +23,10 @@ from overnight.environment import for_run
 from overnight.errors import BusyError, JobError, StorageError, UsageError
 from overnight.executors.local import LocalExecutor
 from overnight.models import Confined, JobSpec, JobState
-from overnight.queue.fit import is_shared
-from overnight.queue.words import NETWORK, OURS, Card, HubJob, Machine, Output, Submission, cache_tag, input_of, is_worker_name
+from overnight.queue.inputs import check_prefix
+from overnight.queue.words import NETWORK, OURS, Card, HubJob, Machine, Output, Submission, cache_tag, is_worker_name
 from overnight.sandbox import By, Walls, confined, interpreters, stand
-from overnight.worker import ROOM, Around, Worker, place_at
+from overnight.worker import Around, Worker, place_at
 from overnight.workspace.parcels import Parcels
 
 
@@ -47,6 +48,7 @@ class Wanted:
     caches: tuple[str, ...] = ()  # folders that jobs may write and later ones find again
     unsafe: bool = False
     shares: tuple[Path, ...] = ()  # folders below which jobs of clients may name inputs
+    fetches: tuple[str, ...] = ()  # beginnings of URLs that jobs of clients may have fetched
 
 
 @contextlib.contextmanager
@@ -71,21 +73,23 @@ def ready(reached: hubs.Reached, wanted: Wanted, say: Callable[[str], None]) -> 
             parking.begin()
             stack.callback(parking.close)
         parcels = stack.enter_context(contextlib.closing(Parcels(place.code)))
+        inputs = Inputs(place.fetched, machine, reached, say)
+        inputs.sweep()
         hands = Hands(
-            reached.desk, executor, lambda job, folder: _fetched(reached, (parcels, machine.shares), job, folder),
+            reached.desk, executor, lambda job, folder: _fetched(reached, (parcels, inputs), job, folder),
             lambda job, folder: _outputs(reached, parcels, job, folder), wrap,
-            for_run(reached.environ), lambda job, path: os.path.exists(path) and _is_open(job, path, machine.shares), lambda given: class_of(machine, given), standing.word,
+            for_run(reached.environ), inputs.readable, inputs.fetch, lambda given: class_of(machine, given), standing.word,
         )  # fmt: skip
         bell = stack.enter_context(reached.bell("stop"))
         handed.sweep(place.handed)
-        around = Around(clock, boot(), bell.wait, say, room=_room(reached), clients=reached.clients)
+        around = Around(clock, boot(), bell.wait, say, room=room_of(reached.environ), clients=reached.clients)
         if wanted.gpus is None and wanted.executor == "local" and machine.cards:  # of declared cards nobody can be asked
             around = replace(around, leftover=Strangers([card.index for card in machine.cards], clock, say))
         yield Worker(machine, hands, own, around)
 
 
 def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
-    """What the worker has: as it is found, or as it is declared."""
+    """What the worker has: as it is found, or as it is declared. Raises ``UsageError`` (E-SHARE, E-FETCH)."""
     if wanted.gpus is None:
         cards = tuple(Card(gpu.index, gpu.name, gpu.memory_mb) for gpu in gpus.found(environ.get("CUDA_VISIBLE_DEVICES")))
     else:
@@ -94,11 +98,13 @@ def machine_of(name: str, wanted: Wanted, environ: dict[str, str]) -> Machine:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     slots = wanted.slots if wanted.slots is not None else max(1, len(cards))
     home = environ.get("HOME", "")
+    for prefix in wanted.fetches:
+        check_prefix(prefix)
     granted = (*([NETWORK] if wanted.network or wanted.unsafe else []), *(cache_tag(str(path), home) for path in _caches(wanted)))
     kind = " + ".join(card.name or f"GPU {card.index}" for card in cards) or gpus.processor()
     return Machine(
         name, slots, cards, cores if wanted.cpus is None else wanted.cpus, round(memory if wanted.memory_gb is None else wanted.memory_gb, 1),
-        (*wanted.tags, *granted), os.uname().nodename, kind, shares=tuple(map(_share, wanted.shares)),
+        (*wanted.tags, *granted), os.uname().nodename, kind, shares=tuple(map(_share, wanted.shares)), fetches=wanted.fetches,
     )  # fmt: skip
 
 
@@ -115,27 +121,22 @@ def _share(folder: Path) -> str:
         raise UsageError("E-SHARE", f"{folder} cannot be shared: {exc}", fix=f"ls -ld {folder}") from exc
 
 
-def _is_open(job: HubJob, path: str, shares: Sequence[str]) -> bool:
-    """Whether a job may name this path as an input: one of the hub's owner any, that of a client what is shared, wherever links lead."""
-    return not job.owner or (is_shared(path, shares) and is_shared(os.path.realpath(path), shares))
-
-
 def class_of(machine: Machine, given: Sequence[str]) -> str:
     """The class of machine of a job that was given these GPUs: their models, else the processor."""
     names = {card.index: card.name for card in machine.cards}
     return " + ".join(names.get(index) or f"GPU {index}" for index in given) or gpus.processor()
 
 
-def lay_out(parcels: Parcels, job: HubJob, folder: Path, shares: Sequence[str] = ()) -> None:
-    """The code of a job in a new folder, with its inputs linked; those of clients lie below ``shares``. Raises ``JobError``, ``NotFoundError``, ``StorageError``."""
+def lay_out(parcels: Parcels, job: HubJob, folder: Path, inputs: Inputs) -> None:
+    """The code of a job in a new folder, with its inputs linked; those of clients are open to them. Raises ``JobError``, ``NotFoundError``, ``StorageError``."""
     asked = job.submission
     if asked.code:
         parcels.export(asked.code, folder)
     try:
         (folder / asked.folder).mkdir(parents=True, exist_ok=True)
         for entry in (*asked.inputs, *asked.extras):
-            name, path = input_of(entry)
-            there, is_open = os.path.exists(path), _is_open(job, path, shares)
+            name, path = inputs.placed(job, entry)
+            there, is_open = os.path.exists(path), inputs.is_open(job, entry)
             if entry in asked.extras and not (there and is_open):
                 continue
             if not is_open:
@@ -182,13 +183,13 @@ def _find(command: tuple[str, ...], job: HubJob, folder: Path) -> None:
         raise JobError("E-NO-COMMAND", f"command not found: {command[0]}", fix=f"which {command[0]}")
 
 
-def _fetched(reached: hubs.Reached, keep: tuple[Parcels, Sequence[str]], job: HubJob, folder: Path) -> None:
+def _fetched(reached: hubs.Reached, keep: tuple[Parcels, Inputs], job: HubJob, folder: Path) -> None:
     reached.admit(job.owner)
-    parcels, shares = keep
+    parcels, inputs = keep
     reached.courier.fetch_code(parcels, job)
     store = reached.place.handed
     reached.courier.fetch_handed(job, handed.missing(store, job), store)
-    lay_out(parcels, job, folder, shares)
+    lay_out(parcels, job, folder, inputs)
     if job.submission.handed:
         handed.lay(store, job, folder)
 
@@ -271,9 +272,3 @@ def _held(folder: Path) -> int:
         os.close(handle)
         return -1
     return handle
-
-
-def _room(reached: hubs.Reached) -> int:
-    """Bytes that must be free before a job is claimed."""
-    text = reached.environ.get("OVERNIGHT_WORKER_ROOM", "")
-    return int(text) if text.isdecimal() else ROOM

@@ -70,7 +70,11 @@ def hub() -> None:
 @click.option("--retries", default=0, type=int, metavar="N", help="Run it again so often when it fails, with growing pauses.")
 @click.option("--needs", multiple=True, metavar="JOB", help="Start only after this job has succeeded. Repeatable.")
 @click.option(
-    "--input", "inputs", multiple=True, metavar="[NAME=]PATH", help="A path on the worker that it may read, linked as NAME. Repeatable."
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="A path on the worker that it may read, linked as NAME; or NAME=URL#sha256=HEX, which the worker fetches once. Repeatable.",
 )
 @click.option("--output", "outputs", multiple=True, metavar="GLOB", help="Files that are brought back when it is over. Repeatable.")
 @click.option("--metric", default="", help="The goal metric, when its name alone does not show that it is one.")

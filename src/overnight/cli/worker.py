@@ -49,6 +49,13 @@ def worker() -> None:
     metavar="DIR",
     help="Let jobs of clients read below this folder as their inputs; without it they read nothing but their own. Repeatable.",
 )
+@click.option(
+    "--fetch",
+    "fetches",
+    multiple=True,
+    metavar="URL",
+    help="Let jobs of clients have URLs fetched that lie below this one, with your keys and from your network; without it none. Repeatable.",
+)
 @click.option("--network", is_flag=True, help="Let jobs reach the network.")
 @click.option(
     "--cache", "caches", multiple=True, metavar="DIR", help="A folder that jobs may write, and later ones find again. Repeatable."

@@ -34,6 +34,10 @@ def hub_submit(
     env: Annotated[dict[str, str] | None, Field(description="Variables for it.")] = None,
     tags: Annotated[list[str] | None, Field(description="Tags that its worker must have.")] = None,
     needs: Annotated[list[str] | None, Field(description="Jobs that must have succeeded before.")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        Field(description="What it may read: NAME=PATH on the worker, or NAME=URL#sha256=HEX, which the worker fetches."),
+    ] = None,
     outputs: Annotated[list[str] | None, Field(description="Globs of files that are brought back.")] = None,
     retries: Annotated[int, Field(ge=0, description="How often it is run again when it fails.")] = 0,
     priority: Annotated[int, Field(ge=-100, le=100, description="Higher goes first.")] = 0,
@@ -43,7 +47,7 @@ def hub_submit(
     """Queue a command for the user's workers and return at once. SPENDS compute: it runs as soon as a worker is free."""
     job = api.hub_submit(
         command, name=name, workdir=call.folder(workdir) if workdir is not None else None, env=env or {}, time_limit=time_limit,
-        gpu_count=gpu_count, exp_id=exp_id, tags=tags or [], needs=needs or [], outputs=outputs or [], retries=retries, priority=priority,
+        gpu_count=gpu_count, exp_id=exp_id, tags=tags or [], needs=needs or [], inputs=inputs or [], outputs=outputs or [], retries=retries, priority=priority,
         submission_key=submission_key, wait=wait,
     )  # fmt: skip
     with hubs.reached(None, call.environ) as found:

@@ -10,6 +10,7 @@ import math
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from overnight.queue.inputs import address_of, is_below
 from overnight.queue.words import Busy, Card, Machine, Offer, Standing, Wish
 
 _RESERVED = 8  # older jobs that hold back younger ones on one worker
@@ -74,17 +75,25 @@ def unwelcome(wish: Wish, machines: Sequence[Machine]) -> bool:
 
 
 def unshared(wish: Wish, machines: Sequence[Machine]) -> str:
-    """A path that a client's job wants to read, and that no worker which runs this client's jobs shares; empty if there is none."""
+    """A path or URL that a client's job wants to read, and that no worker which runs this client's jobs lets it; empty if there is none."""
     open_to = [machine for machine in machines if _lets_in(wish, machine)]
     if not wish.owner or not open_to:
         return ""
-    return next((path for path in wish.inputs if not any(is_shared(path, machine.shares) for machine in open_to)), "")
+    return next((path for path in wish.inputs if not any(lets_read(path, machine) for machine in open_to)), "")
 
 
 def is_shared(path: str, shares: Sequence[str]) -> bool:
     """Whether an absolute path is one of the folders ``shares`` or lies below one, by its name."""
     whole = posixpath.normpath(path)
     return any(whole == share or whole.startswith(f"{share.rstrip('/')}/") for share in map(posixpath.normpath, shares))
+
+
+def lets_read(path: str, machine: Machine) -> bool:
+    """Whether jobs of clients may read this path, or what this URL gives, on the machine, by its name."""
+    address = address_of(path)
+    if address is None or address.path:
+        return is_shared(address.path if address else path, machine.shares)
+    return is_below(address.url, machine.fetches)
 
 
 def _lets_in(wish: Wish, machine: Machine) -> bool:
@@ -95,7 +104,7 @@ def _takes(wish: Wish, machine: Machine) -> bool:
     """Whether it may run there: named, not ruled out, let in, and with its inputs shared."""
     if (wish.workers and machine.name not in wish.workers) or machine.name in wish.not_workers or not _lets_in(wish, machine):
         return False
-    return not wish.owner or all(is_shared(path, machine.shares) for path in wish.inputs)
+    return not wish.owner or all(lets_read(path, machine) for path in wish.inputs)
 
 
 def waits(wishes: Iterable[Wish], standings: Sequence[Standing], seconds: Mapping[str, float], now: float) -> dict[str, float]:

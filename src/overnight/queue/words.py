@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from overnight.models import JobState, JobStatus
+from overnight.queue.inputs import address_of, input_of
 
 OURS = "overnight"  # the first word of a command that means this program, wherever it lies on the worker
 MOST_HANDED = 512  # files that travel apart from the code
@@ -67,8 +68,10 @@ class Submission:
     cpus: int = 0
     memory_gb: float = 0.0
     needs: tuple[str, ...] = ()  # jobs that must have succeeded before
-    inputs: tuple[str, ...] = ()  # paths on the worker's machine that it may read: PATH, or NAME=PATH, linked into its folder as NAME
-    extras: tuple[str, ...] = ()  # as ``inputs``, but passed over where they are not there
+    inputs: tuple[
+        str, ...
+    ] = ()  # what it may read: PATH on its worker, or NAME=PATH, linked as NAME, or NAME=URL#sha256=HEX, fetched there
+    extras: tuple[str, ...] = ()  # paths as ``inputs``, but passed over where they are not there
     outputs: tuple[str, ...] = ()  # globs below its folder; what they match is brought back
     pipeline: str = ""
     submission_key: str = ""  # the same key again is the same job
@@ -110,7 +113,7 @@ def _text_trouble(asked: Submission) -> str:
 def _placing_trouble(asked: Submission) -> str:
     if odd := next((name for name in (*asked.workers, *asked.not_workers) if not is_worker_name(name)), ""):
         return f"no worker can be called {odd[:80]!r}"
-    paths = (*asked.inputs, *asked.extras)
+    paths = (*(each for each in asked.inputs if address_of(input_of(each)[1]) is None), *asked.extras)
     return next((f"input {entry!r} must lead to an absolute path" for entry in paths if not input_of(entry)[1].startswith("/")), "")
 
 
@@ -141,12 +144,6 @@ def _env_trouble(asked: Submission) -> str:
             return f"env: {name[:80]!r} cannot be a variable"
     size = sum(len(word) for word in (*asked.command, *asked.env, *asked.env.values()))
     return f"command and env have {size} characters, at most {_BYTES} are taken" if size > _BYTES else ""
-
-
-def input_of(entry: str) -> tuple[str, str]:
-    """Name in the job's folder (empty: not linked) and path of an input."""
-    name, sign, path = entry.partition("=")
-    return (name, path) if sign and not entry.startswith("/") else ("", entry)
 
 
 def cache_tag(path: str, home: str) -> str:
@@ -231,6 +228,7 @@ class Machine:
     kind: str = ""  # class of machine, in words
     clients: tuple[str, ...] | None = None  # whose jobs it runs beside those of the hub's owner; None = everybody's
     shares: tuple[str, ...] = ()  # folders below which jobs of clients may name inputs
+    fetches: tuple[str, ...] = ()  # beginnings of URLs that jobs of clients may have fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +374,7 @@ class Wish:
     owner: str = ""
     workers: tuple[str, ...] = ()
     not_workers: tuple[str, ...] = ()  # also those that its owner has in quarantine
-    inputs: tuple[str, ...] = ()  # paths on the worker that it must be let read
+    inputs: tuple[str, ...] = ()  # paths on the worker, and URLs with their hashes, that it must be let read
 
 
 @dataclass(frozen=True, slots=True)
