@@ -149,15 +149,32 @@ def test_a_study_goes_from_brief_to_commit(real: Real, tmp_path: Path) -> None:
     assert row["cost"] == pytest.approx(0.00963) if real.name == "claude" else row["cost"] >= 0
 
 
-@pytest.mark.parametrize(
-    ("steps", "code"),
+_TROUBLES: list[tuple[list[Step], str]] = (
     [
         ([Fail(401)], "E-AGENT-LOGIN"), ([Fail(402)], "E-AGENT-CREDIT"), ([Fail(429)], "E-AGENT-RATE"), ([Fail(529)], "E-AGENT-OVERLOADED"), ([Empty()], "E-AGENT-EMPTY"),
         ([Garbage()], "E-AGENT-GARBAGE"), ([Flood()], "E-AGENT-FLOOD"), ([Ask("Shall I go on?")], "E-AGENT-QUESTION"), ([Say("All is well.")], "E-NO-EDIT"),
         ([Read("prepare.py"), Edit("prepare.py", "x = 1", "x = 2"), Say("done")], "E-WRONG-FILE"),
-    ],
-    ids=lambda found: found if isinstance(found, str) else "",
+    ]
 )  # fmt: skip
+_LONG = {
+    "E-AGENT-EMPTY",
+    "E-AGENT-GARBAGE",
+    "E-AGENT-FLOOD",
+    "E-AGENT-QUESTION",
+    "E-NO-EDIT",
+    "E-WRONG-FILE",
+}  # codex asks its model again and again
+
+
+@pytest.mark.parametrize(
+    ("real", "steps", "code"),
+    [
+        pytest.param(name, steps, code, marks=[pytest.mark.slow] if name == "codex" and code in _LONG else [], id=f"{name}-{code}")
+        for name in PROGRAMS
+        for steps, code in _TROUBLES
+    ],
+    indirect=["real"],
+)
 def test_each_trouble_is_told_apart(real: Real, steps: list[Step], code: str) -> None:
     with pytest.raises(ProposalError) as caught:
         real.ask(steps)

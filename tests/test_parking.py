@@ -161,9 +161,14 @@ def test_walls_that_show_a_folder_which_was_replaced_are_not_taken(tmp_path: Pat
 
 def test_a_job_whose_walls_were_killed_gets_others(lot: Lot) -> None:
     assert until(lambda: bool(lot.waiting()))
-    for pid in lot.waiting():
-        os.kill(pid, signal.SIGKILL)
-    assert until(lambda: not lot.waiting())
+
+    def killed() -> bool:
+        for pid in lot.waiting():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not lot.waiting()
+
+    assert until(killed)
     assert lot.run(lot.spec("echo here")).end == "here\n"
 
 
