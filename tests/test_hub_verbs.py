@@ -67,13 +67,20 @@ def test_watch_without_a_job_shows_all_that_run_and_ctrl_c_only_looks_away(yard:
 
 
 def test_watch_until_idle_ends_when_nothing_waits_or_runs_and_tells_that_one_has_failed(yard: Yard) -> None:
-    first = yard.submit("echo one; exit 3")
+    first = yard.submit(f"while [ ! -e {yard.told}/go ]; do sleep .02; done; echo one; exit 3")
     yard.submit("echo two", name="after")
     yard.worker("--once")
-    done = yard.call("hub", "watch", "--until-idle", "--exit-status")
-    words = {line.partition("] ")[2] for line in done.stdout.splitlines()}
+    argv = [sys.executable, "-m", "overnight", "hub", "watch", "--until-idle", "--exit-status", "--hub", str(yard.hub)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ) as watch:
+        assert watch.stdout is not None
+        seen = ""
+        while "RUNNING" not in seen:
+            seen += watch.stdout.readline()
+        (yard.told / "go").touch()
+        seen += watch.stdout.read()
+    words = {line.partition("] ")[2] for line in seen.splitlines()}
     idle = yard.call("hub", "watch", "--until-idle", "--exit-status")
-    assert ({"one", "two", "Status: FAILED (exit code 3)", "Status: SUCCEEDED"} <= words, done.returncode, first.state) == (
+    assert ({"one", "two", "Status: FAILED (exit code 3)", "Status: SUCCEEDED"} <= words, watch.returncode, first.state) == (
         True,
         6,
         JobState.FAILED,

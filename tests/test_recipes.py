@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clusters import Slurm, slurm  # noqa: F401 - a fixture
+from clusters import Slurm
 from overnight.app.recipes import KINDS, recipe
 from relays import until
 from test_docs import _wrong
@@ -79,7 +79,7 @@ def test_a_worker_in_an_allocation_that_ends_is_asked_to_finish_its_jobs(program
     assert (said.read_text(), program.exists()) == ("SIGINT", True)
 
 
-def test_slurm_takes_its_recipe(slurm: Slurm, tmp_path: Path) -> None:  # noqa: F811 - the fixture
+def test_slurm_takes_its_recipe(slurm: Slurm, tmp_path: Path) -> None:
     script = tmp_path / "worker.sbatch"
     script.write_text(recipe("slurm"))
     done = subprocess.run(
