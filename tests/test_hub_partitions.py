@@ -85,6 +85,7 @@ def _partitions(root: Path, workers: int, times: int, seed: int, pause: float = 
         print(f"\npartitions {dict(sum((each.done for each in weathers), Counter()))}; {night}")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_however_the_net_breaks_no_two_attempts_of_a_job_run_at_once(tmp_path: Path) -> None:
     _partitions(tmp_path, 2, 1, 1, 0.02)
