@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from overnight import gpus, sandbox
+from overnight import gpus
 from overnight.app import handed
 from overnight.app import hub as hubs
 from overnight.app.bringing import brought
@@ -229,11 +229,6 @@ def _walls(
         return confined(replace(walls, readable=tuple(interpreters(spec.env, spec.argv, Path(spec.cwd)))), spec)
 
     return wrap, Confined.LANDLOCK if walls.by is By.LANDLOCK else Confined.BUBBLEWRAP
-
-
-def confined_by(wanted: Wanted) -> str:
-    """What stands around jobs, in words."""
-    return "nothing" if wanted.unsafe else f"bubblewrap {sandbox.version()}"
 
 
 @contextlib.contextmanager
