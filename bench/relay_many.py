@@ -136,11 +136,12 @@ def first_output(found: Relay, root: Path, saved: dict[str, Path]) -> None:
                 time.sleep(0.4)
                 began = time.perf_counter()
                 job = hub.submit(Submission(("echo x",)))
+                asked, seen = Query(job.id), ""
                 while not hub.part(job.id, Stream.LOG).data:
-                    time.sleep(0.0005)
+                    seen = hub.news(asked, seen, 10.0)
                 took.append(time.perf_counter() - began)
-                while not hub.jobs(Query(job.id))[0].state.over:
-                    time.sleep(0.02)
+                while not hub.jobs(asked)[0].state.over:
+                    seen = hub.news(asked, seen, 10.0)
             took = sorted(took[3:])
             print(
                 f"submit to first output over the relay, {'no walls' if unsafe else 'behind walls'}: median {1e3 * statistics.median(took):.1f} ms,"

@@ -202,7 +202,7 @@ def forged(folder: Path, files: dict[str, bytes], *names: str) -> JobStatus:
     def outputs(_job: HubJob) -> Path:
         return left
 
-    reach = Reach(house.desk, lambda _folder: Packed("0" * 40), outputs, lambda _seconds: None, 0.0, house.close, {})
+    reach = Reach(house.desk, lambda _folder: Packed("0" * 40), outputs, lambda _seconds, _query: None, 0.0, house.close, {})
     with HubExecutor(folder / "jobs", reach, Wishes()) as executor:
         executor.submit(shell("true", cwd=str(run), env=ENV, outputs=("**",), hands_on=True))
         grant = house.desk.claim(offer())

@@ -77,3 +77,14 @@ def test_where_no_socket_can_be_made_one_only_sleeps(tmp_path: Path) -> None:
     with Doorbell(tmp_path / "file", "log") as bell:
         assert bell.wait(0.001)
     ring(tmp_path / "nowhere", "log")
+
+
+def test_a_ring_that_another_thread_has_heard_counts_for_who_waits_a_moment_later(tmp_path: Path) -> None:
+    with Doorbell(tmp_path, "log") as bell:
+        ring(tmp_path, "log")
+        heard = bell.wait(10)
+        found: list[bool] = []
+        thread = threading.Thread(target=lambda: found.append(bell.wait(0)))
+        thread.start()
+        thread.join()
+        assert (heard, found, bell.wait(0)) == (True, [True], False)

@@ -42,7 +42,13 @@ class Meanwhile:
 
 def seen(house: House, job: str, *deeds: Callable[[], object]) -> list[str]:
     """What is shown of the job, without its id, to somebody who follows it until its end."""
-    found = Reached(Meanwhile(house, list(deeds)), HubPlace(house.path.parent), house.pass_time, lambda _what: contextlib.nullcontext(), {})
+    found = Reached(
+        Meanwhile(house, list(deeds)),
+        HubPlace(house.path.parent),
+        lambda seconds, _query=None: house.pass_time(seconds),
+        lambda _what: contextlib.nullcontext(),
+        {},
+    )
     return "".join(watching.streamed(found, job)).replace(f"[{job}] ", "").splitlines()
 
 

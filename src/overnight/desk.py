@@ -6,11 +6,15 @@ runs on while the machine sleeps, and is never compared with that of another mac
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from overnight.errors import NotAllowedError, NotFoundError, OvernightError, UsageError
 from overnight.models import JobState
@@ -41,6 +45,8 @@ _LOOK = 1.0  # seconds after which one who waits looks by himself
 _CUT = 1.0  # seconds: a worker that is heard of later than this after its revocation is another one of that name
 _AHEAD = 500  # queued jobs whose waits are told
 _PARKED = 64  # claims that wait at once, each in a thread; whoever comes beyond them has his answer now, and asks again later
+_LOOKING = 32  # the same of those who wait for news of jobs
+_PAUSE = 0.01  # seconds from one look in vain to the next: where much happens, most of it concerns others
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Bell:
 
     ring: Callable[[str], None]  # "claim", "stop", "log"
     wait: Callable[[float], object]
+    hear: Callable[[], AbstractContextManager[Any]] | None = None  # one who waits for "log" alone: ``wait(seconds)``; None = as ``wait``
 
 
 class Desk:
@@ -66,6 +73,8 @@ class Desk:
         self._bell = bell
         self._lease = lease
         self._parked = threading.BoundedSemaphore(_PARKED)
+        self._looking = threading.BoundedSemaphore(_LOOKING)
+        self._ear = _Ear(bell)
         self._revoked = revoked
         queue.begin(era, clock().clock + lease, restarted=restarted)
 
@@ -221,6 +230,26 @@ class Desk:
             raise NotFoundError("E-NO-ATTEMPT", f"{job} has no attempt {attempt}", fix=f"overnight hub logs {job}")
         return found
 
+    def news(self, query: Query, seen: str = "", wait: float = 0.0) -> str:
+        """See ``protocols.Views``."""
+        query = replace(query, last=min(query.last, 1000))
+        until = self._clock().clock + wait
+        found = self._queue.mark(query)
+        if found != seen or wait <= 0 or not self._looking.acquire(blocking=False):
+            return found
+        try:
+            with self._ear.open() as hear:
+                while (found := self._queue.mark(query)) == seen and (left := until - self._clock().clock) > 0:
+                    if hear(min(left, _LOOK)):
+                        found = self._queue.mark(query)
+                        if found != seen:
+                            break
+                        time.sleep(_PAUSE)
+                    self._expire(self._clock())
+        finally:
+            self._looking.release()
+        return found
+
     def workers(self) -> list[WorkerState]:
         """See ``protocols.Views``."""
         cut = self._revoked()
@@ -235,6 +264,33 @@ class Desk:
         wishes = self._queue.queued(_AHEAD)
         standings = self._queue.standings(now)
         return fit.waits(wishes, standings, self._queue.usual_seconds([wish.id for wish in wishes]), now.clock)
+
+
+class _Ear:
+    """One bell for all who wait for news, there while anybody does."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._turn = threading.Lock()
+        self._users = 0
+        self._stack = contextlib.ExitStack()
+        self._wait: Callable[[float], object] = bell.wait
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[float], object]]:
+        """How to wait; rings that come from now on count."""
+        with self._turn:
+            if self._users == 0 and self._bell.hear is not None:
+                self._wait = self._stack.enter_context(self._bell.hear()).wait
+            self._users += 1
+            wait = self._wait
+        try:
+            yield wait
+        finally:
+            with self._turn:
+                self._users -= 1
+                if self._users == 0:
+                    self._stack.close()
 
 
 def _name(tries: int) -> str:

@@ -28,6 +28,7 @@ class Doorbell:
         self._turn = threading.Condition()
         self._listening = False  # one of the threads that wait listens for all
         self._rings = 0
+        self._mine = threading.local()  # how many this thread has heard
         self._socket: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,13 +39,14 @@ class Doorbell:
             self._socket = None
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until it rings, ``seconds`` at most; whether it rang. Rings that came before count. Wakes all threads that wait here."""
+        """Sleep until it rings, ``seconds`` at most; whether it rang. Rings that came since this thread waited last count. Wakes all threads that wait here."""
         until = time.monotonic() + seconds
         with self._turn:
-            heard = self._rings
+            heard = getattr(self._mine, "heard", 0)
             while self._listening and self._rings == heard and (left := until - time.monotonic()) > 0:
                 self._turn.wait(left)
             if self._rings != heard:
+                self._mine.heard = self._rings
                 return True
             if self._listening:
                 return False
@@ -56,6 +58,7 @@ class Doorbell:
             with self._turn:
                 self._listening = False
                 self._rings += rang
+                self._mine.heard = self._rings
                 self._turn.notify_all()  # also lest nobody listens
         return rang
 

@@ -173,6 +173,10 @@ class Views(Protocol):
         """What a stream holds from a byte on, without gaps; attempt 0 is the latest. Raises ``NotFoundError``."""
         ...
 
+    def news(self, query: Query, seen: str = "", wait: float = 0.0) -> str:
+        """What these jobs and their streams look like, as a short mark; waits, ``wait`` seconds at most, until it is not ``seen`` any more."""
+        ...
+
     def workers(self) -> list[WorkerState]:
         """Every worker that was seen."""
         ...

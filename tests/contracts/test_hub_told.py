@@ -12,7 +12,7 @@ import pytest
 from hubs import LEASE, House, asked, ended, everything, held, log, offer, one, state
 from overnight.errors import NotFoundError, UsageError
 from overnight.models import JobState, JobStatus
-from overnight.queue.words import Chunk, Ended, Output, Query, Stream
+from overnight.queue.words import Chunk, Ended, Output, Query, Started, Stream
 from overnight.store.queue_rows import QUEUE_MIGRATIONS
 
 QUEUED, RUNNING, DONE = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
@@ -274,3 +274,43 @@ def test_jobs_are_found_by_beginning_state_worker_experiment_and_pipeline(hub: A
     queries = [Query(ids[0][:10]), Query(states=(QUEUED,)), Query(worker="w"), Query(exp_id="exp-2"), Query(pipeline="p"), Query(last=1)]
     found = [[ids.index(job.id) for job in hub.jobs(query)] for query in queries]
     assert found == [[0], [2, 1], [0], [2], [2, 1], [2]]
+
+
+# --- news -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_thing_that_happens_to_a_job_is_news_once(hub: Any) -> None:
+    job = hub.submit(asked(retries=1))
+    seen = [hub.news(Query(job.id))]
+
+    def then(_done: object) -> None:
+        seen.append(hub.news(Query(job.id)))
+
+    grant = hub.claim(offer())
+    then(grant)
+    then(hub.report("w", held(grant), Started()))
+    then(hub.report("w", held(grant), log(0, b"x")))
+    then(hub.report("w", held(grant), Chunk(Stream.METRICS, 0, b'["loss", 1.0, null, 1.0]\n')))
+    then(hub.report("w", held(grant), ended(JobState.FAILED)))
+    then(hub.report("w", held(grant), log(1, b"y")))
+    then(hub.cancel(job.id))
+    assert (len(seen), len(set(seen)), hub.news(Query(job.id))) == (8, 8, seen[-1])
+
+
+def test_what_happens_to_other_jobs_is_no_news(hub: Any) -> None:
+    job = hub.submit(asked(priority=-1))
+    before = hub.news(Query(job.id))
+    other = hub.submit(asked())
+    hub.report("w", held(hub.claim(offer())), ended())
+    assert (hub.news(Query(job.id)), one(hub, other.id).state) == (before, JobState.SUCCEEDED)
+
+
+def test_who_waits_for_news_that_do_not_come_is_answered_when_the_time_is_over(hub: Any, house: House) -> None:
+    seen, at = hub.news(Query(states=(JobState.RUNNING,))), house.clock.at
+    assert (hub.news(Query(states=(JobState.RUNNING,)), seen, 5.0), house.clock.at) == (seen, at + 5.0)
+
+
+def test_who_waits_for_news_that_have_come_already_is_answered_at_once(hub: Any, house: House) -> None:
+    seen, at = hub.news(Query()), house.clock.at
+    hub.submit(asked())
+    assert (hub.news(Query(), seen, 5.0) != seen, house.clock.at) == (True, at)

@@ -12,7 +12,7 @@ from overnight.app import hub as hubs
 from overnight.app import watching
 from overnight.errors import JobError
 from overnight.models import JobState, MetricPoint
-from overnight.queue.words import HubJob, OnLost, Submission
+from overnight.queue.words import HubJob, OnLost, Query, Submission
 
 _LOOK = 1.0  # seconds
 
@@ -45,7 +45,7 @@ class Job:
                 left = until - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"{self.id} is {job.state} after {timeout} s")
-                found.wait(min(_LOOK, left))
+                found.wait(min(_LOOK, left), Query(job.id, last=1))
         if check and job.state is not JobState.SUCCEEDED:
             raise JobError("E-JOB-FAILED", f"{self.id} has ended: {job.state}", why=job.cause, fix=f"overnight hub logs {self.id}")
         return job.state

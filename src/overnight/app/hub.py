@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Reached:
 
     desk: Counter
     place: HubPlace  # the hub's own folder; of one behind a relay, what we keep of it
-    wait: Any  # seconds -> sleeps, not longer
+    wait: Any  # (seconds, query) -> sleeps, not longer; of a hub that is far only news of these jobs end it
     bell: Callable[[str], AbstractContextManager[Any]]  # one who waits for "claim", "stop" or "log": ``wait(seconds)``
     environ: Mapping[str, str]
     courier: Courier = NEAR
@@ -113,9 +114,9 @@ def reached(hub: Path | None, environ: Mapping[str, str], waits_for: str = "log"
         ) from exc
     with kept(place.folder, environ) as store, store.bell(waits_for) as bell:
         desk = Desk(
-            store.queue, store.now, Bell(store.ring, bell.wait), lease=lease_of(environ), era=store.era, revoked=cut_off(lambda: served_over(place)),
+            store.queue, store.now, Bell(store.ring, bell.wait, partial(store.bell, "log")), lease=lease_of(environ), era=store.era, revoked=cut_off(lambda: served_over(place)),
         )  # fmt: skip
-        yield Reached(desk, place, bell.wait, store.bell, environ)
+        yield Reached(desk, place, lambda seconds, _query=None: bell.wait(seconds), store.bell, environ)
 
 
 def served_over(place: HubPlace) -> str:

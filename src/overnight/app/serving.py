@@ -22,7 +22,9 @@ from overnight.app import hub as hubs
 from overnight.app import relay as relays
 from overnight.desk import Bell, Desk
 from overnight.doorbell import Doorbell, ring
+from overnight.errors import OvernightError
 from overnight.queue.wire import LONGEST_WAIT, Counter, Remote, Role, Who, answer
+from overnight.queue.words import Query
 from overnight.workspace.parcels import Parcels
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 VERB = "ask"
 PATIENCE = LONGEST_WAIT + 15.0  # seconds; a claim may be parked
 _WORKER = 15.0  # seconds; a worker parks its claims for one, tries everything again, and may be asked to leave meanwhile
-_LOOK = 0.25  # seconds after which who waits for a far hub looks again
+_LOOK = 0.25  # seconds after which who waits for a far hub looks again, where it is not told
+_RATE, _BURST = 20, 20.0  # looks a second at a hub where much happens; so many may follow at once
+_KNOWN = 1000  # marks of what threads have seen
 
 
 def serve(link: Link, answered: Callable[[Who, bytes], bytes], also: Mapping[str, Callable[[Peer, bytes], bytes]] | None = None) -> None:
@@ -90,7 +94,7 @@ def open_hub(environ: Mapping[str, str], hub: Path | None, relay: Path | None, s
         link = stack.enter_context(joining.hub_linked(environ, relay, patient=True))
         wait = stack.enter_context(_woken(kept.bell, lambda: link.control_all("worker", b"stop")))
         desk = Desk(
-            kept.queue, kept.now, Bell(kept.ring, wait), lease=keeping.lease_of(environ), era=kept.era, restarted=True, revoked=hubs.cut_off(lambda: over),
+            kept.queue, kept.now, Bell(kept.ring, wait, partial(kept.bell, "log")), lease=keeping.lease_of(environ), era=kept.era, restarted=True, revoked=hubs.cut_off(lambda: over),
         )  # fmt: skip
         serve_hub(link, desk, parcels, place)
         stack.enter_context(_tidied(environ, place.folder))
@@ -120,18 +124,52 @@ def far(environ: Mapping[str, str], kind: str) -> Iterator[hubs.Reached]:
         place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if kind == "worker":
             link.on_control(lambda _payload: ring(place.wake, "stop"))
+        desk = remote(link, _WORKER if kind == "worker" else PATIENCE)
         yield hubs.Reached(
-            remote(link, _WORKER if kind == "worker" else PATIENCE), place, lambda seconds: time.sleep(max(0.0, min(seconds, _LOOK))),
+            desk, place, _News(desk),
             partial(Doorbell, place.wake), environ, courier.member(link),
             link.name if kind == "worker" else "", link.trouble, lambda owner: joining.check_allowed(environ, owner),
             lambda: joining.welcome(environ), "" if kind == "worker" else link.name,
         )  # fmt: skip
 
 
+class _News:
+    """Sleeps until a far hub has news of the jobs of a query since this thread slept last for them; without a query only a little."""
+
+    def __init__(self, desk: Remote) -> None:
+        self._desk = desk
+        self._seen: dict[tuple[int, Query], str] = {}
+        self._turn = threading.Lock()
+        self._left, self._since = _BURST, time.monotonic()
+
+    def __call__(self, seconds: float, query: Query | None = None) -> None:
+        """Not longer than ``seconds``, unless the hub is asked in vain."""
+        until = time.monotonic() + seconds
+        time.sleep(max(0.0, min(seconds, self._owed() if query else _LOOK)))
+        if query is None or (left := until - time.monotonic()) <= 0:
+            return
+        who = (threading.get_ident(), query)
+        try:
+            found = self._desk.news(query, self._seen.get(who, ""), left)
+        except OvernightError:  # whoever looks next is told, or the hub is older than this question
+            time.sleep(min(left, _LOOK))
+            return
+        if len(self._seen) >= _KNOWN:
+            self._seen.clear()
+        self._seen[who] = found
+
+    def _owed(self) -> float:
+        """Seconds to wait, lest somebody who looks at what changes all the time keeps the hub busy."""
+        with self._turn:
+            now = time.monotonic()
+            self._left, self._since = min(_BURST, self._left + (now - self._since) * _RATE) - 1, now
+            return max(0.0, -self._left / _RATE)
+
+
 @contextlib.contextmanager
 def _woken(bells: Callable[[str], AbstractContextManager[Any]], stop: Callable[[], object]) -> Iterator[Callable[[float], object]]:
     """A wait that a ring ends for all who wait at once; and what is to be done when something must end."""
-    ended, come = threading.Event(), threading.Condition()
+    ended, come, mine, rings = threading.Event(), threading.Condition(), threading.local(), 0
 
     def listen(bell: Any, then: Callable[[], object]) -> None:
         while not ended.is_set():
@@ -139,12 +177,16 @@ def _woken(bells: Callable[[str], AbstractContextManager[Any]], stop: Callable[[
                 then()
 
     def wake() -> None:
+        nonlocal rings
         with come:
+            rings += 1
             come.notify_all()
 
     def wait(seconds: float) -> object:
-        with come:
-            return come.wait(seconds)
+        with come:  # a ring that came after this thread has looked, and before it waits, counts too
+            rang = come.wait_for(lambda: rings != getattr(mine, "heard", 0), seconds)
+            mine.heard = rings
+            return rang
 
     with bells("claim") as claims, bells("stop") as stops:
         threads = [threading.Thread(target=listen, args=pair, daemon=True) for pair in ((claims, wake), (stops, stop))]

@@ -6,7 +6,6 @@ import contextlib
 import glob
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from overnight.environment import for_run
 from overnight.errors import UsageError
 from overnight.executors.hub import HubExecutor, Packed, Reach, wishes_of
 from overnight.models import JobSpec
-from overnight.queue.words import NETWORK, HubJob, cache_tag
+from overnight.queue.words import NETWORK, HubJob, Query, cache_tag
 from overnight.settings import Settings
 from overnight.workspace.parcels import Parcels
 
@@ -60,9 +59,9 @@ def _granted(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
     return (*([NETWORK] if settings.sandbox_network else []), *(cache_tag(os.path.normpath(place), home) for _, place in places))
 
 
-def _waits(found: hubs.Reached) -> tuple[Callable[[float], object], float]:
-    """How to wait for a hub, and for how long: one on this machine rings, one behind a relay is asked less often."""
-    return (found.wait, _NEAR) if found.courier is NEAR else (time.sleep, _FAR)
+def _waits(found: hubs.Reached) -> tuple[Callable[[float, Query | None], object], float]:
+    """How to wait for a hub, and for how long: one behind a relay is asked less often."""
+    return found.wait, _NEAR if found.courier is NEAR else _FAR
 
 
 def readable(settings: Settings, named: Sequence[Path], environ: Mapping[str, str], spec: JobSpec) -> JobSpec:

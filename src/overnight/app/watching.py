@@ -113,7 +113,7 @@ def streamed(found: Reached, job: str, since: int = 0, attempt: int = 0) -> Iter
         elif follower.over:
             return
         else:
-            found.wait(_LOOK)
+            found.wait(_LOOK, Query(job, last=1))
 
 
 def streamed_all(found: Reached, seen: set[str] | None = None) -> Iterator[str]:
@@ -141,7 +141,7 @@ def streamed_all(found: Reached, seen: set[str] | None = None) -> Iterator[str]:
         if quiet and seen is not None and not open_ and not followers:
             return
         if quiet:
-            found.wait(_LOOK)
+            found.wait(_LOOK, Query(states=_OPEN))
 
 
 def raw(found: Reached, job: HubJob, since: int, attempt: int) -> Iterator[bytes]:

@@ -64,7 +64,7 @@ class Reach:
     desk: _Counter
     pack: Callable[[Path], Packed]  # keeps a folder as it is, where the hub's workers can fetch it
     outputs: Callable[[HubJob], Path]  # the folder with what a job has left, fetched if need be
-    wait: Callable[[float], object]  # sleeps until something has happened at the hub, not longer
+    wait: Callable[[float, Query | None], object]  # sleeps until something has happened with these jobs, not longer
     look: float  # seconds between two questions about a job of which nothing is heard
     close: Callable[[], object]
     env: Mapping[str, str]  # variables of this machine, which workers have of their own
@@ -177,7 +177,7 @@ class HubExecutor:
             left = until - time.monotonic()
             if status.state.over or left <= 0:
                 return status
-            self._reach.wait(min(left, self._reach.look))
+            self._reach.wait(min(left, self._reach.look), self._query(job))
 
     def tail(self, job: str, offset: int) -> tuple[list[MetricPoint], int]:
         """Metric points of the latest attempt since ``offset``, all of them if that was of an earlier one, and the next offset.
@@ -317,6 +317,13 @@ class HubExecutor:
             except OSError as exc:
                 raise StorageError("E-STORAGE", f"job {job} cannot be followed: {exc.strerror}", where=str(folder), fix="df -h .") from exc
             return self._heard[job]
+
+    def _query(self, job: str) -> Query | None:
+        """What the job is to the hub, once it has it."""
+        try:
+            return Query((self._root / job / JOB).read_text(encoding="ascii"), last=1)
+        except OSError:
+            return None
 
     def _told(self, folder: Path) -> JobStatus:
         """What the hub says of the job, with its streams mirrored as far as they are there."""

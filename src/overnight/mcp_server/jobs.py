@@ -87,7 +87,7 @@ def hub_watch(
             left = until - time.monotonic()
             if now.state.over or left <= 0 or call.stopped.is_set():
                 return shapes.Watched(job=_job(now), over=now.state.over, text=reader.text, cut=reader.cut, next=reader.at)
-            found.wait(min(_LOOK, left))
+            found.wait(min(_LOOK, left), Query(now.id, last=1))
 
 
 class _Reader:

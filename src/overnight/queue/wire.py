@@ -121,6 +121,13 @@ class _Jobs:
 
 
 @dataclass(frozen=True, slots=True)
+class _News:
+    query: Query
+    seen: str = ""
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
     job: str
     stream: Stream
@@ -152,7 +159,11 @@ def _mine(desk: Counter, who: Who, job: str) -> str:
 
 def _claim(desk: Counter, who: Who, said: _Claim) -> Any:
     _own(who, said.offer.machine.name)
-    return desk.claim(said.offer, min(max(0.0, said.wait), LONGEST_WAIT) if said.wait == said.wait else 0.0)
+    return desk.claim(said.offer, _patience(said.wait))
+
+
+def _patience(wait: float) -> float:
+    return min(wait, LONGEST_WAIT) if wait > 0 else 0.0  # also of what is no number
 
 
 def _report(desk: Counter, who: Who, said: _Report) -> Any:
@@ -160,8 +171,13 @@ def _report(desk: Counter, who: Who, said: _Report) -> Any:
     return desk.report(_own(who, said.worker), said.held, what)
 
 
+def _asked(who: Who, query: Query) -> Query:
+    """The query, among one's own jobs."""
+    return query if who.role is Role.OWNER else replace(query, owner=who.name)
+
+
 def _jobs(desk: Counter, who: Who, said: _Jobs) -> Any:
-    query = said.query if who.role is Role.OWNER else replace(said.query, owner=who.name)
+    query = _asked(who, said.query)
     found, room = desk.jobs(replace(query, last=min(query.last, _JOBS_AT_ONCE))), _ROOM
     fit = []
     for job in found:
@@ -210,6 +226,7 @@ _VERBS: Mapping[str, tuple[tuple[Role, ...], Any, Callable[[Counter, Who, Any], 
     "drain": ((), _Drain, lambda desk, _who, said: desk.drain(said.worker, on=said.on), Grant | None),
     "jobs": (_ASKS, _Jobs, _jobs, tuple[HubJob, ...]),
     "part": (_ASKS, _Part, lambda desk, who, said: desk.part(_mine(desk, who, said.job), said.stream, said.attempt, said.since), Part),
+    "news": (_ASKS, _News, lambda desk, who, said: desk.news(_asked(who, said.query), said.seen, _patience(said.wait)), str),
     "quarantine": (_ASKS, _Quarantine, lambda desk, who, said: desk.quarantine(said.worker, said.reason, _owner(who)), Grant | None),
     "trust": (_ASKS, _Trust, lambda desk, who, said: desk.trust(said.worker, _owner(who)), bool),
     "workers": (_ASKS, _Nothing, _workers, tuple[WorkerState, ...]),
@@ -307,6 +324,10 @@ class Remote:
     def part(self, job: str, stream: Stream, attempt: int = 0, since: int = 0) -> Part:
         """See ``protocols.Views``."""
         return self._said("part", _Part(job, stream, attempt, since))  # type: ignore[no-any-return]
+
+    def news(self, query: Query, seen: str = "", wait: float = 0.0) -> str:
+        """See ``protocols.Views``."""
+        return str(self._said("news", _News(query, seen, wait)))
 
     def workers(self) -> list[WorkerState]:
         """See ``protocols.Views``."""

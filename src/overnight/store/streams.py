@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 from overnight.errors import NotFoundError
@@ -12,6 +13,10 @@ from overnight.store.database import Database, Session, again
 from overnight.store.queue_rows import JOB_COLUMNS, job_from
 
 _PIECE = 2**19  # bytes of a stream that are read at once
+_MARK = (
+    "SELECT chosen.id, chosen.state, chosen.cause, chosen.cancelled, chosen.attempt, attempt.started, log_size, metrics_size, attempt.state"
+    " FROM ({}) AS chosen LEFT JOIN attempt ON attempt.job=chosen.id AND attempt.attempt=chosen.attempt ORDER BY chosen.seq"
+)
 
 
 class Streams:
@@ -93,21 +98,16 @@ class Streams:
 
     def jobs(self, query: Query) -> list[HubJob]:
         """The jobs that the query asks for, newest first."""
-        terms: list[str] = []
-        values: list[object] = []
-        if query.id:
-            terms.append("seq IN (SELECT seq FROM job WHERE id>=? AND id<?)")  # through the index of ids, however many jobs there are
-            values += [query.id, f"{query.id}\U0010ffff"]
-        if query.states:
-            terms.append(f"state IN ({','.join('?' * len(query.states))})")
-            values += query.states
-        for name in ("worker", "owner", "exp_id", "pipeline"):
-            if getattr(query, name):
-                terms.append(f"{name}=? AND {name}!=''")  # what else the indexes want to know
-                values.append(getattr(query, name))
-        where = f" WHERE {' AND '.join(terms)}" if terms else ""
+        where, values = _terms(query)
         rows = self._rows(f"SELECT {JOB_COLUMNS} FROM job{where} ORDER BY seq DESC LIMIT ?", *values, max(0, query.last))  # noqa: S608 - of our own words
         return [job_from(row) for row in rows]
+
+    def mark(self, query: Query) -> str:
+        """A short text that is another one once any of these jobs, or what it has printed and measured, is not as it was."""
+        where, values = _terms(query)
+        chosen = f"SELECT seq, id, state, cause, cancelled, attempt FROM job{where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - of our own words
+        rows = [tuple(row[at] for at in range(9)) for row in self._rows(_MARK.format(chosen), *values, max(0, query.last))]
+        return hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are queued, and how many run."""
@@ -157,3 +157,20 @@ class Streams:
             "INSERT INTO event (time, job, attempt, type, data) VALUES (?,?,?,?,?)",
             (now.wall, job, attempt, kind, json.dumps(data)),
         )
+
+
+def _terms(query: Query) -> tuple[str, list[object]]:
+    """What a query asks for, as the words of a statement and their values."""
+    terms: list[str] = []
+    values: list[object] = []
+    if query.id:
+        terms.append("seq IN (SELECT seq FROM job WHERE id>=? AND id<?)")  # through the index of ids, however many jobs there are
+        values += [query.id, f"{query.id}\U0010ffff"]
+    if query.states:
+        terms.append(f"state IN ({','.join('?' * len(query.states))})")
+        values += query.states
+    for name in ("worker", "owner", "exp_id", "pipeline"):
+        if getattr(query, name):
+            terms.append(f"{name}=? AND {name}!=''")  # what else the indexes want to know
+            values.append(getattr(query, name))
+    return f" WHERE {' AND '.join(terms)}" if terms else "", values
