@@ -1,6 +1,6 @@
 """The hub on one machine: from submit to the first output, claim and finish cycles, lines to a watcher, metric lines stored.
 
-Run it as `python bench/hub.py [JOBS]`. The worker runs in this process, as it does in `overnight worker start`; jobs have no code of their own.
+Run it as `python bench/hub.py [JOBS]`. The worker is a process of its own, as ever; jobs have no code of theirs.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,7 +18,6 @@ from pathlib import Path
 
 from overnight.app import hub as hubs
 from overnight.app import watching
-from overnight.app import worker as workers
 from overnight.models import JobState, JobStatus
 from overnight.queue.words import CHUNK, Chunk, Ended, Held, Machine, Offer, Stream, Submission
 
@@ -35,34 +35,38 @@ def hub(folder: Path) -> Iterator[hubs.Reached]:
 
 @contextlib.contextmanager
 def worker(folder: Path, *, unsafe: bool) -> Iterator[None]:
-    """Have a worker at work."""
-    with (
-        hubs.reached(folder, os.environ, "claim") as found,
-        workers.ready(found, workers.Wanted(name="bench", slots=1, unsafe=unsafe), lambda _text: None) as made,
-    ):
-        thread = threading.Thread(target=made.run)
-        thread.start()
+    """Have a worker at work, in a process of its own."""
+    words = ("worker", "start", "--hub", str(folder), "--slots", "1", *(["--unsafe-no-sandbox"] if unsafe else []))
+    with subprocess.Popen([sys.executable, "-m", "overnight", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
+            with hub(folder) as found:
+                while not found.desk.workers():
+                    time.sleep(0.05)
             yield
         finally:
-            made.leave()
-            thread.join()
+            process.terminate()
 
 
-def first_output(folder: Path, count: int, *, unsafe: bool, rest: float) -> list[float]:
-    """Seconds from the call of submit to the first bytes in the hands of a watcher; the worker has had nothing to do for ``rest`` seconds."""
-    walls = []
+def first_output(folder: Path, count: int, *, unsafe: bool, rest: float) -> tuple[list[float], list[float]]:
+    """Seconds from the call of submit to the start of the command, and to its first bytes in the hands of a watcher.
+
+    The worker has had nothing to do for ``rest`` seconds.
+    """
+    starts, outputs = [], []
     with worker(folder, unsafe=unsafe), hub(folder) as found:
         for _ in range(count + 2):
             time.sleep(rest)
-            begun = time.perf_counter()
+            at, begun = time.time(), time.perf_counter()
             job = found.desk.submit(Submission(("echo x",)))
             while not found.desk.part(job.id, Stream.LOG).data:
                 found.wait(1.0)
-            walls.append(time.perf_counter() - begun)
+            outputs.append(time.perf_counter() - begun)
             while not hubs.which(found, job.id).state.over:
                 found.wait(1.0)
-    return walls[2:]
+            status = found.desk.part(job.id, Stream.LOG, since=2**30).status
+            assert status is not None
+            starts.append(status.started - at)
+    return starts[2:], outputs[2:]
 
 
 def through(folder: Path, count: int) -> float:
@@ -136,10 +140,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         for unsafe, rest in ((True, REST), (False, REST), (True, 0.0), (False, 0.0)):
-            walls = first_output(root / f"first-{unsafe}-{rest}", count, unsafe=unsafe, rest=rest)
+            found = first_output(root / f"first-{unsafe}-{rest}", count, unsafe=unsafe, rest=rest)
+            told = [
+                f"median {1e3 * statistics.median(each):.1f} ms, 9 of 10 within {1e3 * sorted(each)[int(0.9 * len(each))]:.1f} ms"
+                for each in found
+            ]
             print(
-                f"submit to first output at a watcher, {'no walls' if unsafe else 'behind walls'}, {'after a rest' if rest else 'job after job'}: median {1e3 * statistics.median(walls):.1f} ms,"
-                f" 9 of 10 within {1e3 * sorted(walls)[int(0.9 * len(walls))]:.1f} ms"
+                f"{'no walls' if unsafe else 'behind walls'}, {'after a rest' if rest else 'job after job'}: submit to start {told[0]}; to first output {told[1]}"
             )
         print(f"tiny jobs from submit to end, one slot: {through(root / 'through', 2 * count):.0f}/s")
         for queued in (0, 1_000_000):

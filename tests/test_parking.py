@@ -39,6 +39,14 @@ class Lot:
         """The processes that wait behind parked walls."""
         return waiting(self.ground.root)
 
+    def sets(self) -> int:
+        """How many sets of walls these wait behind."""
+        places = set()
+        for pid in self.waiting():
+            with contextlib.suppress(OSError):
+                places.add(os.readlink(f"/proc/{pid}/cwd"))
+        return len(places)
+
     def run(self, spec: JobSpec) -> JobStatus:
         """How a job ended that was run in whatever walls it got."""
         self.ground.executor.submit(self.parking.wrap(JOB, spec))
@@ -57,7 +65,7 @@ class Lot:
             where, _, rest = status.end.partition("\n")
             if "/parked." in where:
                 return replace(status, end=rest)
-            until(lambda: self.parking._parked is not None and bool(self.waiting()))
+            until(lambda: bool(self.parking._parked) and bool(self.waiting()))
             time.sleep(pause := 2 * pause)
         raise AssertionError("no job has found walls standing")
 
@@ -104,6 +112,16 @@ def test_a_job_moves_into_walls_that_stand_and_what_it_writes_is_in_its_own_fold
 
     status = lot.moved_in(make)
     assert (status.state, status.end, Path(made[-1].cwd, "new").read_text()) == (JobState.SUCCEEDED, "mine\n", "new\n")
+
+
+def test_two_jobs_at_once_find_walls_of_their_own(lot: Lot) -> None:
+    lot.moved_in(lambda: lot.spec("true"))  # from now on walls are like those of the next two
+    assert until(lambda: len(lot.parking._parked) == 2)
+    specs = [lot.parking.wrap(JOB, lot.spec("touch mine; pwd; ls")) for _ in range(2)]
+    for spec in specs:
+        lot.ground.executor.submit(spec)
+    ends = [lot.ground.executor.poll(spec.id, PATIENCE).end.splitlines() for spec in specs]
+    assert ([end[1:] for end in ends], len({spec.parked for spec in specs} - {""}), ends[0][0] != ends[1][0]) == ([["mine"]] * 2, 2, True)
 
 
 def test_no_attack_wins_anything_from_walls_that_stood_before(lot: Lot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,13 +178,17 @@ def test_walls_that_show_a_folder_which_was_replaced_are_not_taken(tmp_path: Pat
 
 
 def test_a_job_whose_walls_were_killed_gets_others(lot: Lot) -> None:
-    assert until(lambda: bool(lot.waiting()))
+    assert until(lambda: lot.sets() == 2)
+
+    quiet = itertools.count(1)
 
     def killed() -> bool:
-        for pid in lot.waiting():
+        nonlocal quiet
+        for pid in lot.waiting():  # one that is about to become another program is not seen for a moment
+            quiet = itertools.count(1)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return not lot.waiting()
+        return next(quiet) > 20
 
     assert until(killed)
     assert lot.run(lot.spec("echo here")).end == "here\n"

@@ -8,6 +8,8 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from overnight import sandbox
 from overnight.sandbox import home, seccomp
 from overnight.sandbox.mounts import Kind, Layout, trail
+from overnight.sandbox.walls import _kept
 
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL = 0x7FFF0000, 0x80000000
@@ -191,3 +194,18 @@ def test_a_folder_that_has_not_changed_is_not_read_again(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(home, "_read", noted)
     assert (home.sockets(Path("/usr")), "/usr" in read) == (before, False)
+
+
+def test_walls_that_several_threads_build_at_once_share_their_files(tmp_path: Path) -> None:
+    start, content = threading.Barrier(4), b"x" * 2**20
+
+    def build(folder: Path) -> Path:
+        start.wait(60.0)
+        return _kept(folder, "blank", content)
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(20):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            found = set(pool.map(build, [folder] * 4))
+            assert [path.read_bytes() == content for path in found] == [True]

@@ -6,6 +6,7 @@ Must not know what a job does with them, nor how they are carried between machin
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def is_there(store: Path, output: Output) -> bool:
 
 def add(store: Path, output: Output, fetch: Callable[[Path], object]) -> None:
     """Keep a file that ``fetch`` writes, unless it is not what its hash says. Raises ``StorageError``, ``OvernightError``."""
-    draft = store / f".{os.getpid()}.{output.sha256}"
+    draft = store / f".{os.getpid()}.{threading.get_ident()}.{output.sha256}"
     try:
         draft.mkdir(parents=True, exist_ok=True, mode=0o700)
         fetch(draft / "file")

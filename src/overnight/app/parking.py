@@ -12,6 +12,7 @@ import os
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from overnight.models import JobSpec
 from overnight.queue.words import HubJob
 from overnight.sandbox import GATE, sources
 
-_QUIET = 0.1  # seconds without a new job before walls are parked: what has just begun has the machine first
+_KEPT = 2  # sets that wait
+_QUIET = 0.005  # seconds after a job has begun before the next set is parked: what has just begun has the machine first
 _MISSED = 1.0  # the same, after a job that they did not fit
 _NEEDED = ("LD_LIBRARY_PATH",)  # for the interpreter that waits in them
 
@@ -35,7 +37,7 @@ class _Parked:
 
 
 class Parking:
-    """Wraps jobs, in walls that stand already where they fit. One set at a time; a thread parks the next."""
+    """Wraps jobs, in walls that stand already where they fit; a thread parks the next."""
 
     def __init__(
         self, runs: Path, build: Callable[[HubJob, JobSpec], JobSpec], executor: LocalExecutor, first: tuple[HubJob, JobSpec]
@@ -46,7 +48,7 @@ class Parking:
         self._executor = executor
         self._like = first
         self._turn = threading.Lock()
-        self._parked: _Parked | None = None
+        self._parked: deque[_Parked] = deque()
         self._due = 0.0  # when the next set is parked, by the monotonic clock; 0 = none is wanted
         self._wake = threading.Condition(self._turn)
         self._open = True
@@ -63,7 +65,7 @@ class Parking:
             self._open = False
             self._wake.notify()
         self._thread.join()
-        self._let_go(self._taken())
+        self._clear()
 
     def wrap(self, job: HubJob, spec: JobSpec) -> JobSpec:
         """The job behind its walls. Raises what ``build`` raises."""
@@ -79,6 +81,7 @@ class Parking:
             _move(spec.cwd, parked.spec.cwd)
         else:
             self._let_go(parked)
+            self._clear()  # they are alike
         self._like = (job, spec)
         self._later(_QUIET if fits else _MISSED)
         return replace(built, parked=parked.spec.id) if fits else built
@@ -87,13 +90,15 @@ class Parking:
 
     def _taken(self) -> _Parked | None:
         with self._turn:
-            parked, self._parked = self._parked, None
-            return parked
+            return self._parked.popleft() if self._parked else None
 
-    def _let_go(self, parked: _Parked | None) -> None:
-        if parked is not None:
-            self._executor.drop(parked.spec.id)
-            remove(Path(parked.spec.cwd))
+    def _clear(self) -> None:
+        while parked := self._taken():
+            self._let_go(parked)
+
+    def _let_go(self, parked: _Parked) -> None:
+        self._executor.drop(parked.spec.id)
+        remove(Path(parked.spec.cwd))
 
     def _later(self, seconds: float) -> None:
         with self._wake:
@@ -110,9 +115,10 @@ class Parking:
                 self._due = 0.0
             with contextlib.suppress(OvernightError, OSError):  # the next job says what is wrong, if it still is
                 self._park()
+                if len(self._parked) < _KEPT:
+                    self._later(0.0)
 
     def _park(self) -> None:
-        self._let_go(self._taken())
         name = f"parked.{secrets.token_hex(4)}"
         folder = self._runs / name
         folder.mkdir(mode=0o755, parents=True)
@@ -122,7 +128,7 @@ class Parking:
         parked = _Parked(replace(built, argv=GATE, env=env), _seen(built))
         self._executor.park(parked.spec)
         with self._turn:
-            self._parked = parked
+            self._parked.append(parked)
 
 
 def _is_plain(spec: JobSpec) -> bool:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -218,7 +219,7 @@ def _same_shape(new: str, old: str) -> bool:
 
 def _replace(path: Path, text: str) -> None:
     path = Path(os.path.realpath(path))
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with contextlib.suppress(OSError):
         draft.touch(mode=0o600)
         draft.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ import hashlib
 import os
 import resource
 import sys
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -383,7 +384,7 @@ def _kept(folder: Path, name: str, content: bytes) -> Path:
             return path
     except FileNotFoundError:
         pass
-    draft = folder / f".{path.name}.{os.getpid()}"
+    draft = folder / f".{path.name}.{os.getpid()}.{threading.get_ident()}"
     draft.write_bytes(content)
     draft.chmod(0o644)
     return draft.replace(path)

@@ -17,6 +17,7 @@ from overnight.supervisor import command, orphans
 from overnight.supervisor.ears import ears
 
 READY = b"r"
+_SOON = 0.05  # seconds in which walls that are being built are waited for
 
 
 class Parked:
@@ -28,6 +29,7 @@ class Parked:
         self.born = orphans.now()
         self._pipe = command.pipe()  # our end, and the one that it prints into
         self._channel, theirs = socket.socketpair()
+        self._channel.settimeout(_SOON)
         try:
             found = command.start(spec, self._pipe[1], theirs.fileno())
         finally:
@@ -42,7 +44,7 @@ class Parked:
         if spec.parked != self.id or spec.memory_limit or spec.process_limit or spec.stdin:
             return False
         try:
-            return self._channel.recv(1, socket.MSG_DONTWAIT) == READY
+            return self._channel.recv(1) == READY
         except OSError:
             return False
 
