@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hubs import Clock, asked, offer
 from overnight import desk
+from overnight.app import keeping
 from overnight.desk import Bell, Desk
 from overnight.queue.words import Query
 from overnight.store.queue import Queue, QueueFile
@@ -43,3 +47,46 @@ def test_jobs_are_found_by_the_beginning_of_their_id_and_by_their_experiment(tmp
     found = [[job.id for job in hub.jobs(Query(text))] for text in (jobs[0], "job-", "job-\U0010ffff", "no", "%")]
     assert (found, [job.id for job in hub.jobs(Query(exp_id="exp-1"))]) == ([[jobs[0]], jobs[::-1], [], [], []], [jobs[3], jobs[1]])
     queue.close()
+
+
+def test_who_waits_for_news_is_woken_by_a_report_to_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "_LOOK", 3600.0)  # nobody looks by himself
+    with ThreadPoolExecutor(8) as pool, _open(tmp_path) as here, _open(tmp_path) as there:
+        job = there.submit(asked(wait=True))
+        seen = here.news(Query(job.id))
+        waiting = [pool.submit(here.news, Query(job.id), seen, 600.0) for _ in range(8)]
+        assert until(lambda: len(list((tmp_path / "wake").glob("log-*"))) == 1)
+        there.cancel(job.id)
+        found = {each.result(60.0) for each in waiting}
+        assert (found == {seen}, len(found), until(lambda: not list((tmp_path / "wake").glob("log-*")))) == (False, 1, True)
+
+
+def test_what_happens_to_others_wakes_nobody_for_good(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, _open(tmp_path) as here, _open(tmp_path) as there:
+        mine, other = (there.submit(asked(wait=True)) for _ in range(2))
+        seen = here.news(Query(mine.id))
+        waiting = pool.submit(here.news, Query(mine.id), seen, 600.0)
+        there.cancel(other.id)
+        there.submit(asked(wait=True))
+        before = waiting.done()
+        there.cancel(mine.id)
+        assert (before, waiting.result(60.0) != seen) == (False, True)
+
+
+def test_whoever_comes_beyond_those_who_wait_for_news_is_answered_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "_LOOKING", 1)
+    with ThreadPoolExecutor(1) as pool, _open(tmp_path) as here:
+        job = here.submit(asked(wait=True))
+        seen = here.news(Query(job.id))
+        waiting = pool.submit(here.news, Query(job.id), seen, 600.0)
+        assert until(lambda: bool(list((tmp_path / "wake").glob("log-*"))))
+        assert (here.news(Query(job.id), seen, 600.0), waiting.done()) == (seen, False)
+        here.cancel(job.id)
+        assert waiting.result(60.0) != seen
+
+
+@contextlib.contextmanager
+def _open(folder: Path) -> Iterator[Desk]:
+    """The hub in a folder, as another process has it."""
+    with keeping.kept(folder, {}) as found, found.bell("claim") as bell:
+        yield Desk(found.queue, found.now, Bell(found.ring, bell.wait, partial(found.bell, "log")), era=found.era)

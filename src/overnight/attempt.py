@@ -188,8 +188,10 @@ class Attempt:
             status = self._hands.executor.poll(self.name, gap)
             if self._fenced and status.state.over:
                 raise FencedError
-            gap = _SOON if self._pass_on() else min(_LATE, _GROWTH * gap)
-            if not said and status.state is not JobState.QUEUED:  # after its first words: somebody may be waiting for these
+            passed = self._pass_on()
+            gap = _SOON if passed else min(_LATE, _GROWTH * gap)
+            said = said or passed  # who prints has started, and so has who has ended
+            if not said and status.state is JobState.RUNNING:
                 said = self._tell(Started())
             if status.state.over:
                 return status

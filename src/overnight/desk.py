@@ -118,7 +118,7 @@ class Desk:
         """See ``protocols.Hub``."""
         now = self._clock()
         if isinstance(what, Chunk):
-            taken = self._queue.take(worker, held, what, now.clock)
+            taken = self._queue.take(worker, held, what, now)
         elif isinstance(what, Ended):
             if not what.status.state.over:
                 raise UsageError("E-REPORT", f"{held.job} cannot have ended {what.status.state}", fix="pip install --upgrade overnight")

@@ -314,3 +314,26 @@ def test_who_waits_for_news_that_have_come_already_is_answered_at_once(hub: Any,
     seen, at = hub.news(Query()), house.clock.at
     hub.submit(asked())
     assert (hub.news(Query(), seen, 5.0) != seen, house.clock.at) == (True, at)
+
+
+# --- when it started -------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_has_printed_has_started(hub: Any) -> None:
+    job = hub.submit(asked())
+    grant = hub.claim(offer())
+    before = one(hub, job.id).started
+    hub.report("w", held(grant), log(0, b"x"))
+    assert (before, one(hub, job.id).started) == (None, 11_000.0)
+
+
+def test_a_job_whose_end_is_the_first_that_is_told_had_started_before(hub: Any) -> None:
+    job = hub.submit(asked())
+    hub.report("w", held(hub.claim(offer())), ended(started=5.0, seconds=4.0))
+    assert (one(hub, job.id).started, one(hub, job.id).finished) == (10_996.0, 11_000.0)
+
+
+def test_a_job_that_was_never_begun_never_started(hub: Any) -> None:
+    job = hub.submit(asked())
+    hub.report("w", held(hub.claim(offer())), ended(JobState.CANCELLED))
+    assert one(hub, job.id).started is None

@@ -258,8 +258,7 @@ class Queue(Streams):
         with self._write(synced=False) as db:
             if not self._is_current(db, worker, held, now):
                 return False
-            db.execute("UPDATE attempt SET started=coalesce(started, ?) WHERE job=? AND attempt=?", (now.wall, held.job, held.attempt))
-            db.execute("UPDATE job SET started=coalesce(started, ?) WHERE id=?", (now.wall, held.job))
+            self._begun(db, held, now.wall)
         return True
 
     @again
@@ -305,6 +304,8 @@ class Queue(Streams):
 
     def _end(self, db: Session, held: Held, end: Ended, now: Now) -> None:
         status = end.status
+        if status.started:
+            self._begun(db, held, now.wall - status.seconds)
         db.execute(
             "UPDATE attempt SET state=?, cause=?, finished=?, seconds=?, exit_code=?, status=? WHERE job=? AND attempt=?",
             (status.state, status.cause, now.wall, status.seconds, status.exit_code, coding.written(status), held.job, held.attempt),

@@ -26,22 +26,24 @@ class Streams:
         self._write, self._rows, self.close = database.write, database.rows, database.close
 
     @again
-    def take(self, worker: str, held: Held, chunk: Chunk, clock: float) -> bool:
+    def take(self, worker: str, held: Held, chunk: Chunk, now: Now) -> bool:
         """Keep the bytes of the chunk that are not there yet; false if the attempt is lost or another worker's.
 
-        A chunk that comes before those in front of it is kept, and seen once these are there.
+        A chunk that comes before those in front of it is kept, and seen once these are there. What prints has started.
         """
         size = f"{Stream(chunk.stream).value}_size"
         with self._write(synced=False) as db:
             row = db.execute(
-                f"SELECT worker, state, lease, {size} AS size FROM attempt WHERE job=? AND attempt=? /*+ FOR UPDATE */",  # noqa: S608 - of our own words
+                f"SELECT worker, state, lease, started, {size} AS size FROM attempt WHERE job=? AND attempt=? /*+ FOR UPDATE */",  # noqa: S608 - of our own words
                 (held.job, held.attempt),
             ).fetchone()
-            if row is None or row["worker"] != worker or row["state"] == "LOST" or (row["state"] == "RUNNING" and row["lease"] < clock):
+            if row is None or row["worker"] != worker or row["state"] == "LOST" or (row["state"] == "RUNNING" and row["lease"] < now.clock):
                 return False
             start, data = max(chunk.start, row["size"]), chunk.data[max(0, row["size"] - chunk.start) :]
             if not data or start + len(data) > STREAM_LIMIT:
                 return True
+            if row["started"] is None:
+                self._begun(db, held, now.wall)
             key = (held.job, held.attempt, chunk.stream)
             db.execute(
                 "INSERT INTO chunk VALUES (?,?,?,?,?) ON CONFLICT (job, attempt, stream, start) DO UPDATE SET data=excluded.data"
@@ -52,6 +54,11 @@ class Streams:
                 end = self._joined(db, key, start)
                 db.execute(f"UPDATE attempt SET {size}=? WHERE job=? AND attempt=?", (end, held.job, held.attempt))  # noqa: S608 - of our own words
         return True
+
+    def _begun(self, db: Session, held: Held, at: float) -> None:
+        """Note when the attempt's command started, unless that is known."""
+        db.execute("UPDATE attempt SET started=coalesce(started, ?) WHERE job=? AND attempt=?", (at, held.job, held.attempt))
+        db.execute("UPDATE job SET started=coalesce(started, ?) WHERE id=? AND attempt=?", (at, held.job, held.attempt))
 
     def _joined(self, db: Session, key: tuple[str, int, str], end: int) -> int:
         """How far the stream reaches without a gap."""
