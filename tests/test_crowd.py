@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 
 from hubs import Clock, asked, offer
 from overnight import desk
-from overnight.app import keeping
+from overnight.app import keeping, serving
 from overnight.desk import Bell, Desk
 from overnight.queue.words import Query
 from overnight.store.queue import Queue, QueueFile
@@ -90,3 +91,17 @@ def _open(folder: Path) -> Iterator[Desk]:
     """The hub in a folder, as another process has it."""
     with keeping.kept(folder, {}) as found, found.bell("claim") as bell:
         yield Desk(found.queue, found.now, Bell(found.ring, bell.wait, partial(found.bell, "log")), era=found.era)
+
+
+def test_who_is_not_kept_waiting_for_news_asks_again_only_after_a_while() -> None:
+    asked_at: list[float] = []
+
+    class Full:
+        def news(self, *_: object) -> str:
+            asked_at.append(time.monotonic())
+            return "same"
+
+    wait = serving._News(Full())  # type: ignore[arg-type] # nothing else is asked of it
+    for _ in range(3):
+        wait(60.0, Query("job-1"))
+    assert asked_at[2] - asked_at[1] >= 0.2

@@ -149,11 +149,11 @@ class _News:
         if query is None or (left := until - time.monotonic()) <= 0:
             return
         who = (threading.get_ident(), query)
-        try:
-            found = self._desk.news(query, self._seen.get(who, ""), left)
-        except OvernightError:  # whoever looks next is told, or the hub is older than this question
+        seen = found = self._seen.get(who, "")
+        with contextlib.suppress(OvernightError):  # whoever looks next is told, or the hub is older than this question
+            found = self._desk.news(query, seen, left)
+        if found == seen and (left := until - time.monotonic()) > 0:  # nor does it keep everybody waiting who comes
             time.sleep(min(left, _LOOK))
-            return
         if len(self._seen) >= _KNOWN:
             self._seen.clear()
         self._seen[who] = found
