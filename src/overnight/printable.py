@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from datetime import UTC, datetime
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?|\x9b[0-?]*[ -/]*[@-~]", re.DOTALL)
 # Controls, lone surrogates, line and paragraph separators; and what turns the direction of writing.
@@ -46,6 +47,11 @@ def number(value: float | None, digits: int = 6) -> str:
     if abs(value) < 1e15 and value == int(value):
         return str(int(value))
     return f"{value:.{digits}g}"
+
+
+def moment(when: float | None) -> str | None:
+    """ISO 8601 in UTC."""
+    return None if when is None else datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def duration(seconds: float) -> str:

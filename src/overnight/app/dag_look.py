@@ -12,10 +12,10 @@ from overnight import jobs
 from overnight.app import dag_place
 from overnight.app.dag import number_of, planned
 from overnight.app.dag_place import Home
-from overnight.app.read import moment
 from overnight.dag import graph, svg
 from overnight.dag.words import Dag, DagState, Plan, Row, TaskState
 from overnight.errors import NotFoundError, nearest
+from overnight.printable import moment
 from overnight.store.pipelines import Pipelines
 
 INTERRUPTED = "INTERRUPTED"

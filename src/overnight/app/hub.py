@@ -15,11 +15,11 @@ from typing import Any
 from overnight import jobs
 from overnight.app.courier import NEAR, Courier
 from overnight.app.keeping import SERVING, STORE, kept, lease_of
-from overnight.app.read import moment
 from overnight.config import user_file
 from overnight.desk import Bell, Desk
 from overnight.errors import NotFoundError, OvernightError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
+from overnight.printable import moment
 from overnight.queue import coding
 from overnight.queue.fit import described
 from overnight.queue.inputs import check, input_of, is_url

@@ -11,10 +11,10 @@ from typing import Any
 
 from overnight.app import place as places
 from overnight.app.notes import worded
-from overnight.app.read import moment
 from overnight.errors import NotFoundError
 from overnight.models import Decision, Experiment
 from overnight.notes import QueuedIdea, Source
+from overnight.printable import moment
 from overnight.redact import Redactor
 from overnight.settings import Settings
 from overnight.store import Store

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from overnight.app import learned
-from overnight.app.read import moment
 from overnight.errors import UsageError
 from overnight.notes import LONGEST, Edge, Hit, Note
+from overnight.printable import moment
 
 
 def add(start: Path, state: Path | None, environ: Mapping[str, str], tag: str, text: str, experiment: int) -> Note:

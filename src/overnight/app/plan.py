@@ -12,14 +12,13 @@ from typing import Any
 from overnight import planning
 from overnight.app import researching
 from overnight.app.options import Options
-from overnight.app.read import moment
 from overnight.app.researching import Desk
 from overnight.app.suggest import detail_of, goal_of
 from overnight.errors import NotFoundError, StorageError, UsageError, nearest
 from overnight.goals import Goal
 from overnight.notes import QueuedIdea
 from overnight.plans import FILES, TASKS, Plan, Problem, Progress, Task, Work
-from overnight.printable import one_line
+from overnight.printable import moment, one_line
 from overnight.settings import Settings
 
 FOLDER = "plans"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from overnight import jobs
 from overnight.app import place as places
 from overnight.errors import NotFoundError
 from overnight.models import Experiment, Stage, Study, Summary
+from overnight.printable import moment
 from overnight.referee import Referee
 from overnight.settings import Settings, as_dict
 from overnight.store import Store
@@ -186,11 +186,6 @@ def _over(found: Open, experiment: Experiment, job: Path) -> bool:
         if jobs.status_from_json((job / jobs.STATUS).read_bytes()).state.over:
             return True
     return not found.place.holder() and not places.is_held(job / jobs.LOCK)
-
-
-def moment(when: float | None) -> str | None:
-    """ISO 8601 in UTC."""
-    return None if when is None else datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def experiment_json(item: Experiment) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from overnight.errors import UsageError
 from overnight.kinds import parse_duration
 from overnight.models import Confined, Decision, Experiment, Operator, Summary, Trust
 from overnight.notes import QueuedIdea
+from overnight.printable import moment
 
 _TOP = 3
 _NEXT = 3
@@ -141,7 +142,7 @@ def report_json(found: Report) -> dict[str, Any]:
     """The report for programs: the whole summary, and what is of this time alone."""
     listed = [read.experiment_json(item) for item in found.rows]
     return {
-        "schema": "overnight/report/1", "since": read.moment(found.since), "until": read.moment(found.until), "seconds": round(found.until - found.since, 1),
+        "schema": "overnight/report/1", "since": moment(found.since), "until": moment(found.until), "seconds": round(found.until - found.since, 1),
         "summary": read.summary_json(found.told), "experiments": len(listed), "kept": [row for row in listed if row["decision"] == "keep"],
         "top": [item.number for item in found.top], "best_before": found.before.number if found.before else None,
         "failures": [{"kind": item.kind, "count": item.count, "example": item.example, "cause": item.cause} for item in found.failures],

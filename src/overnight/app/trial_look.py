@@ -14,6 +14,7 @@ from overnight.app.options import Options
 from overnight.errors import NotFoundError
 from overnight.models import Experiment, Run, Stage, Study, Trial
 from overnight.operators import SPOKEN
+from overnight.printable import moment
 from overnight.referee import Referee, Ruling
 from overnight.store import Store
 from overnight.trying import which
@@ -129,7 +130,7 @@ def trial_json(seen: View) -> dict[str, object]:
     )
     return {
         "schema": "overnight/trial/1", "trial": trial.number, "state": seen.state, "tag": seen.study.tag, "branch": seen.study.branch, "metric": seen.study.metric,
-        "direction": seen.study.direction, "operator": trial.operator, "parent": trial.parent, "begun": read.moment(trial.begun), "ended": read.moment(trial.ended),
+        "direction": seen.study.direction, "operator": trial.operator, "parent": trial.parent, "begun": moment(trial.begun), "ended": moment(trial.ended),
         "path": str(seen.copy) if trial.ended is None else None, "editable": list(seen.editable), "experiment": read.experiment_json(mine) if mine else None,
         "values": [run.value for run in seen.runs], "best": read.experiment_json(seen.best) if seen.best else None, "expected": expected,
         "goal_reached": seen.goal, "notes": list(seen.notes), "next": following(seen), "brief": seen.brief,

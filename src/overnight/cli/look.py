@@ -17,7 +17,7 @@ from overnight.app import read
 from overnight.cli import plot, table
 from overnight.cli.options import json_option, options_of, place_options, state_option
 from overnight.models import Experiment, Trust
-from overnight.printable import clean, duration, number, one_line
+from overnight.printable import clean, duration, moment, number, one_line
 
 
 def _opened(state: Path | None, tag: str) -> Any:
@@ -81,7 +81,7 @@ def show(experiment: str, hidden: bool, state: Path | None, tag: str, as_json: b
 def _print(item: Experiment, found: read.Open, *, as_json: bool, hidden: read.Hidden | None = None) -> None:
     if as_json:
         jobs = [
-            {**job, "submitted": read.moment(job["submitted"]), "finished": read.moment(job["finished"])}
+            {**job, "submitted": moment(job["submitted"]), "finished": moment(job["finished"])}
             for job in found.store.jobs(found.study.id, item.number)
         ]
         told = {"hidden": asdict(hidden)} if hidden is not None else {}
@@ -94,7 +94,7 @@ def _print(item: Experiment, found: read.Open, *, as_json: bool, hidden: read.Hi
         ("result", f"{number(item.value)}   {table.state(item)}   {item.trust}" + table.walls(item, "   {}")), ("cause", item.cause), ("believed", _believed(item)), ("hidden", _hidden(hidden)), ("let go on", item.spared), ("undone by", f"#{item.reverted}" if item.reverted else ""), ("parent", f"#{item.parent}" if item.parent else ""),
         ("repairs", f"#{item.repairs}" if item.repairs else ""), ("proposer", f"{item.proposer}{item.model and f', {item.model}'} ({duration(item.think_seconds)})"),
         ("spent", _spent(item)), ("run", f"{duration(item.seconds)}, {item.memory_gb:.2f} GB" if item.seconds else ""), claims, ("code", f"{item.lines} lines"),
-        ("commit", item.commit), ("when", read.moment(item.started) or ""),
+        ("commit", item.commit), ("when", moment(item.started) or ""),
     ]  # fmt: skip
     click.echo(f"#{item.number}  {one_line(item.description)}")
     click.echo("\n".join(f"  {name:<9} {one_line(text, 400)}" for name, text in rows if text))

@@ -6,13 +6,16 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from overnight.app import pruning
 from overnight.cli.options import json_option
 from overnight.errors import UsageError
 from overnight.kinds import parse_duration
+
+if TYPE_CHECKING:
+    from overnight.app.pruning import Pruned
 
 
 @click.command()
@@ -26,6 +29,8 @@ from overnight.kinds import parse_duration
 @json_option
 def prune(older: str, dry_run: bool, folder: Path | None, as_json: bool) -> None:
     """Remove what is old: jobs with their logs and files, code, pipelines, what dead workers have left. Experiments keep their numbers."""
+    from overnight.app import pruning
+
     try:
         seconds = parse_duration(older)
     except ValueError as exc:
@@ -37,7 +42,7 @@ def prune(older: str, dry_run: bool, folder: Path | None, as_json: bool) -> None
     click.echo("\n".join(_told(done, dry_run=dry_run)))
 
 
-def _told(done: pruning.Pruned, *, dry_run: bool) -> list[str]:
+def _told(done: Pruned, *, dry_run: bool) -> list[str]:
     counts = [
         f"{count} {word}{'s' * (count != 1)}{more}"
         for count, word, more in (
