@@ -77,6 +77,7 @@ _IMPURE = {
     ("queue.fit", "posixpath"): "the form of paths, which are not looked at",
     ("dag.kinds", "pathlib"): "the parts of a path, which is not looked at",
     ("protocols", "pathlib"): "the type of a field",
+    ("printable", "datetime"): "how a moment is written; what time it is is an argument",
 }
 
 _PACKAGES = {
