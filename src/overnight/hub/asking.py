@@ -190,18 +190,22 @@ class Answerer:
 
     def seal(self, name: str) -> Seal | None:
         """The seal between hub and member; None if the name is nobody's."""
+        return self._known(name)[1]
+
+    def _known(self, name: str) -> tuple[Peer, Seal] | tuple[None, None]:
+        """Whose name it is now, with the seal."""
         peer = self._peers(name)
         if peer is None:
             self._seals.pop(name, None)
-            return None
+            return None, None
         held = self._seals.get(name)
         if held is None or held[0] != peer:
             held = self._seals[name] = (peer, Seal(self._own, peer))
-        return held[1]
+        return held
 
     async def _heard(self, message: Message) -> None:
         _, name, last = message.subject.split(".")
-        seal, peer = self.seal(name), self._peers(name)
+        peer, seal = self._known(name)
         if (
             seal is None or peer is None or not message.reply.startswith(f"_INBOX.{name}.")
         ):  # an answer must not go where the asker may not write
