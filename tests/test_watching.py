@@ -101,3 +101,55 @@ def test_where_an_attempt_runs_is_said_before_the_first_that_it_prints(house: Ho
 def test_a_job_that_is_cancelled_before_it_was_ever_begun_ends_the_looking(house: House) -> None:
     job = house.desk.submit(asked()).id
     assert seen(house, job, lambda: house.desk.cancel(job)) == ["Status: CANCELLED (cancelled: on request)"]
+
+
+# --- all jobs --------------------------------------------------------------------------------------------------------
+
+
+def seen_of_all(house: House, *deeds: Callable[[], object]) -> str:
+    """What is shown to somebody who follows all jobs until nothing waits or runs; a deed is done each time when he waits."""
+    left = list(deeds)
+
+    def wait(seconds: float, _query: object = None) -> None:
+        left.pop(0)() if left else house.pass_time(seconds)
+
+    found = Reached(house.desk, HubPlace(house.path.parent), wait, lambda _what: contextlib.nullcontext(), {})
+    return "".join(watching.streamed_all(found, set()))
+
+
+def run(house: House, text: bytes) -> str:
+    grant = house.desk.claim(offer())
+    printed(house, grant, 0, text)
+    over(house, grant)
+    return grant.job.id if grant else ""
+
+
+def test_who_watches_all_jobs_sees_those_too_that_came_and_went_between_two_looks(house: House) -> None:
+    first, ids = house.desk.submit(asked()).id, []
+
+    def short_ones() -> None:
+        for number in range(3):
+            house.desk.submit(asked(priority=1))
+            ids.append(run(house, b"short %d\n" % number))
+
+    told = seen_of_all(house, short_ones, lambda: run(house, b"first\n"))
+    short = [line for number, job in enumerate(ids) for line in (f"[{job}] short {number}", f"[{job}] Status: SUCCEEDED")]
+    rest = [f"[{first}] Status: QUEUED", f"[{first}] first", f"[{first}] Status: SUCCEEDED"]
+    assert sorted(told.splitlines()) == sorted([*short, *rest])
+
+
+def test_who_watches_all_jobs_sees_the_oldest_of_very_many(house: House) -> None:
+    ids = [house.desk.submit(asked()).id for _ in range(250)]
+    told = seen_of_all(house, lambda: [run(house, b"x\n") for _ in ids])
+    assert [told.count(f"[{job}] x\n") for job in ids] == [1] * 250
+
+
+def test_what_a_job_printed_before_it_was_queued_again_is_not_shown_anew_with_all(house: House) -> None:
+    job, other = house.desk.submit(asked()).id, house.desk.submit(asked(priority=-1)).id
+    told = seen_of_all(
+        house,
+        lambda: run(house, b"one\n"),
+        lambda: house.desk.retry(job),
+        lambda: (run(house, b"two\n"), run(house, b"other\n")),
+    )
+    assert [told.count(f"[{job}] one\n"), told.count(f"[{job}] two\n"), told.count(f"[{other}] other\n")] == [1, 1, 1]

@@ -276,6 +276,17 @@ def test_jobs_are_found_by_beginning_state_worker_experiment_and_pipeline(hub: A
     assert found == [[0], [2, 1], [0], [2], [2, 1], [2]]
 
 
+def test_jobs_are_found_that_were_queued_before_or_after_another(hub: Any) -> None:
+    ids = [hub.submit(asked()).id for _ in range(4)]
+    queries = [Query(before=ids[2]), Query(before=ids[2], last=1), Query(after=ids[1]), Query(before="job-none"), Query(after="job-none")]
+    assert [[ids.index(job.id) for job in hub.jobs(query)] for query in queries] == [[1, 0], [1], [3, 2], [], []]
+
+
+def test_more_jobs_are_listed_than_one_message_holds(hub: Any) -> None:
+    ids = [hub.submit(asked("x" * 60_000, str(number))).id for number in range(20)]
+    assert [job.id for job in hub.jobs(Query(last=19))] == ids[:0:-1]
+
+
 # --- news -----------------------------------------------------------------------------------------------------------
 
 

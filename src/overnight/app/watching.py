@@ -15,6 +15,8 @@ from overnight.queue.words import HubJob, Query, Stream
 
 _LOOK = 1.0  # seconds
 _UNFIT = re.compile(r"[^\x20-\x7e\n]")
+_END = 10**15  # a byte behind every log
+_MOST = 10_000  # jobs
 _BEFORE = 2000  # bytes of what a job has printed before one looked
 _LONGEST = 2000  # letters of a line
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -34,8 +36,10 @@ class Follower:
     _rest: str = ""
     _decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
-    def next(self, found: Reached) -> str:
-        """What is new, as lines; empty if nothing. ``over`` when there will be no more."""
+    def next(self, found: Reached, now: HubJob | None = None) -> str:
+        """What is new, as lines; empty if nothing. ``over`` when there will be no more. ``now``: the job, where that is known."""
+        if now is not None and now.state is JobState.QUEUED and not now.attempt:
+            return self._status(now)
         part = found.desk.part(self.id, Stream.LOG, self.attempt, self.at)
         if self.attempt == 0 and part.attempt:
             self.attempt = part.attempt
@@ -117,23 +121,26 @@ def streamed(found: Reached, job: str, since: int = 0, attempt: int = 0) -> Iter
 
 
 def streamed_all(found: Reached, seen: set[str] | None = None) -> Iterator[str]:
-    """The output of all jobs that run, now or later; of what was printed before, the last lines.
+    """The output of all jobs that run, now or later, however short; of what was printed before, the last lines.
 
     Without end, unless ``seen`` is given, to which every job is added: then until nothing waits or runs any more.
     """
     followers: dict[str, Follower] = {}
+    newest = next((job.id for job in found.desk.jobs(Query(last=1))), "")
     first = True
     while True:
-        open_ = found.desk.jobs(Query(states=_OPEN))
-        for job in open_:
-            if seen is not None:
-                seen.add(job.id)
+        open_ = found.desk.jobs(Query(states=_OPEN, last=_MOST))
+        queued = found.desk.jobs(Query(after=newest, last=_MOST))  # also what is over already
+        newest = queued[0].id if queued else newest
+        known = {job.id: job for job in (*reversed(open_), *reversed(queued))}
+        for job in known.values():
             if job.id not in followers:
-                at = max(0, found.desk.part(job.id, Stream.LOG, 0, 10**15).next - _BEFORE) if first else 0
-                followers[job.id] = Follower(job.id, job.attempt if first else 0, at, midway=at > 0)
+                followers[job.id] = _joined(found, job) if first else Follower(job.id, *_retried(job))
+        if seen is not None:
+            seen.update(known)
         first, quiet = False, True
         for follower in list(followers.values()):
-            if text := follower.next(found):
+            if text := follower.next(found, known.get(follower.id)):
                 quiet = False
                 yield text
             elif follower.over:
@@ -141,7 +148,18 @@ def streamed_all(found: Reached, seen: set[str] | None = None) -> Iterator[str]:
         if quiet and seen is not None and not open_ and not followers:
             return
         if quiet:
-            found.wait(_LOOK, Query(states=_OPEN))
+            found.wait(_LOOK, Query(states=_OPEN, last=_MOST))
+
+
+def _joined(found: Reached, job: HubJob) -> Follower:
+    """One who comes while a job is there already, and is told the last of what it has printed."""
+    at = max(0, found.desk.part(job.id, Stream.LOG, 0, _END).next - _BEFORE) if job.attempt else 0
+    return Follower(job.id, job.attempt, at, midway=at > 0)
+
+
+def _retried(job: HubJob) -> tuple[int, int]:
+    """Where the output begins of a job that was queued again: behind that of the attempt before."""
+    return (job.attempt, _END) if job.state is JobState.QUEUED and job.attempt else (0, 0)
 
 
 def raw(found: Reached, job: HubJob, since: int, attempt: int) -> Iterator[bytes]:

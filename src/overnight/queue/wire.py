@@ -121,6 +121,12 @@ class _Jobs:
 
 
 @dataclass(frozen=True, slots=True)
+class _Page:
+    jobs: tuple[HubJob, ...]
+    more: bool  # those that are further back follow when they are asked for
+
+
+@dataclass(frozen=True, slots=True)
 class _News:
     query: Query
     seen: str = ""
@@ -185,7 +191,7 @@ def _jobs(desk: Counter, who: Who, said: _Jobs) -> Any:
         if room < 0:
             break
         fit.append(job)
-    return fit
+    return _Page(tuple(fit), len(fit) < len(found) or len(found) == _JOBS_AT_ONCE < query.last)
 
 
 def _submit(desk: Counter, who: Who, said: _Submit) -> Any:
@@ -224,7 +230,7 @@ _VERBS: Mapping[str, tuple[tuple[Role, ...], Any, Callable[[Counter, Who, Any], 
     "cancel": (_ASKS, _Job, lambda desk, who, said: desk.cancel(_mine(desk, who, said.job), said.reason), HubJob),
     "retry": (_ASKS, _Retry, lambda desk, who, said: desk.retry(_mine(desk, who, said.job), said.env), HubJob),
     "drain": ((), _Drain, lambda desk, _who, said: desk.drain(said.worker, on=said.on), Grant | None),
-    "jobs": (_ASKS, _Jobs, _jobs, tuple[HubJob, ...]),
+    "jobs": (_ASKS, _Jobs, _jobs, _Page),
     "part": (_ASKS, _Part, lambda desk, who, said: desk.part(_mine(desk, who, said.job), said.stream, said.attempt, said.since), Part),
     "news": (_ASKS, _News, lambda desk, who, said: desk.news(_asked(who, said.query), said.seen, _patience(said.wait)), str),
     "quarantine": (_ASKS, _Quarantine, lambda desk, who, said: desk.quarantine(said.worker, said.reason, _owner(who)), Grant | None),
@@ -319,7 +325,13 @@ class Remote:
 
     def jobs(self, query: Query) -> list[HubJob]:
         """See ``protocols.Views``."""
-        return list(self._said("jobs", _Jobs(query)))
+        found: list[HubJob] = []
+        while True:
+            page = self._said("jobs", _Jobs(query))
+            found += page.jobs
+            if not page.more or not page.jobs:
+                return found
+            query = replace(query, before=found[-1].id, last=query.last - len(page.jobs))
 
     def part(self, job: str, stream: Stream, attempt: int = 0, since: int = 0) -> Part:
         """See ``protocols.Views``."""

@@ -328,6 +328,8 @@ class Query:
     owner: str = ""
     exp_id: str = ""
     pipeline: str = ""
+    before: str = ""  # queued earlier than this job
+    after: str = ""  # queued later than this job
     last: int = 200  # newest of them, at most
 
 

@@ -180,4 +180,8 @@ def _terms(query: Query) -> tuple[str, list[object]]:
         if getattr(query, name):
             terms.append(f"{name}=? AND {name}!=''")  # what else the indexes want to know
             values.append(getattr(query, name))
+    for sign, bound in (("<", query.before), (">", query.after)):
+        if bound:
+            terms.append(f"seq {sign} (SELECT seq FROM job WHERE id=?{' AND owner=?' if query.owner else ''})")  # noqa: S608 - of our own words
+            values += [bound, query.owner] if query.owner else [bound]
     return f" WHERE {' AND '.join(terms)}" if terms else "", values
