@@ -122,6 +122,15 @@ def test_an_attempt_whose_end_is_wanted_while_its_code_is_fetched_is_never_start
     assert (bench.started, state(bench.house.desk, grant.job.id)) == ([], JobState.RUNNING if fenced else JobState.QUEUED)
 
 
+def test_an_attempt_whose_end_was_heard_is_not_ended_again_in_the_folders_that_are_being_removed(bench: Bench) -> None:
+    asked_to_end: list[str] = []
+    bench.hands.executor.cancel = lambda *told: asked_to_end.append(told[0])  # type: ignore[method-assign]
+    attempt = Attempt("w", bench.granted().job, bench.hands, bench.place)
+    attempt.live()
+    attempt.stop("its lease was lost", fenced=True)
+    assert asked_to_end == []
+
+
 def test_a_worker_goes_on_renewing_whatever_the_hub_says_to_it(bench: Bench) -> None:
     bench.wire.cut, bench.wire.trouble = True, UsageError("E-VERB", "this hub knows no 'ask'")
     first, bench.wire.cut = bench.worker.renew(), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from overnight.errors import NotFoundError, UnreachableError, UsageError
 from overnight.hub.link import Link
+from overnight.hub.objects import Objects
 from relays import Relay, relay, until
 
 PushSubscription = nats.js.client.JetStreamContext.PushSubscription
@@ -242,6 +244,27 @@ def test_the_newer_object_of_a_name_takes_the_place_of_the_older(hub: Link, work
     worker.put("ART", "twice", os.urandom(2**20))
     worker.put("ART", "twice", b"newer")
     assert hub.get("ART", "twice", source="w1") == b"newer"
+
+
+def test_two_who_hand_over_different_objects_under_one_name_at_once_leave_one_of_them_whole(
+    hub: Link, worker: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, go, send = threading.Event(), threading.Event(), Objects._send
+
+    async def late(self: Objects, subject: str, part: str, *rest: Any) -> None:
+        if part == "list" and not ready.is_set():
+            ready.set()
+            await asyncio.to_thread(go.wait, 60)
+        await send(self, subject, part, *rest)
+
+    monkeypatch.setattr(Objects, "_send", late)
+    first = threading.Thread(target=worker.put, args=("CODE", "both", b"first" * 1000))
+    first.start()
+    assert ready.wait(60)
+    worker.put("CODE", "both", b"second" * 1000)
+    go.set()
+    first.join()
+    assert hub.get("CODE", "both", source="w1") == b"first" * 1000
 
 
 def test_an_object_too_large_for_the_relay_is_refused_before_it_is_sent(worker: Link, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ class Attempt:
         self._fenced = False
         self._starting = threading.RLock()  # a signal handler may come in between
         self._abandoned = False
+        self._is_over = False  # its end was heard: there is nothing left to be ended
         self._files: dict[Stream, int] = {}
 
     def note(self) -> None:
@@ -87,8 +88,13 @@ class Attempt:
         _write(self._place.spool / f"{self.name}.grant", coding.written(self.job).encode(), synced=False)
 
     def stop(self, reason: str, *, fenced: bool = False) -> None:
-        """Have the command ended. ``fenced``: it is not ours any more, and nothing more is told of it."""
+        """Have the command ended. ``fenced``: it is not ours any more, and nothing more is told of it.
+
+        Once its end was heard, that is nothing: the hub counts it as lost from then on, and its folders are being removed.
+        """
         with self._starting:  # either it is not started any more, or there is something to end
+            if self._is_over:
+                return
             self._fenced, self._wanted = self._fenced or fenced, self._wanted or reason
             self._hands.executor.cancel(self.name, reason)
 
@@ -229,6 +235,8 @@ class Attempt:
 
     def _forget(self) -> None:
         """Remove what is told; the grant first, so that nobody takes up what is left of it."""
+        with self._starting:
+            self._is_over = True
         with contextlib.suppress(OSError):
             os.unlink(self._place.spool / f"{self.name}.grant")
         with contextlib.suppress(OSError):

@@ -6,19 +6,22 @@ Must not know how a hub is opened.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from overnight.app import handed
 from overnight.errors import NotAllowedError, NotFoundError, OvernightError, StorageError, UsageError
+from overnight.folders import remove
 from overnight.queue.words import HubJob, Output, Query
 
 if TYPE_CHECKING:
@@ -53,14 +56,31 @@ NEAR = Courier()
 
 def member(link: Link) -> Courier:
     """A member's side."""
+    turns = _Turns()
     return Courier(
         lambda parcels, commit: _send_code(link, parcels, commit),
         lambda files, store: _send_handed(link, files, store),
-        lambda parcels, job: _fetch_code(link, parcels, job),
-        lambda job, files, store: _fetch_handed(link, job, files, store),
+        lambda parcels, job: _fetch_code(link, turns, parcels, job),
+        lambda job, files, store: _fetch_handed(link, turns, job, files, store),
         lambda job, outputs, folder: _hand_in(link, job, outputs, folder),
         lambda job, folder: _fetch_outputs(link, job, folder),
     )
+
+
+class _Turns:
+    """Has those wait for each other who want the same at once: the second one finds it here."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+
+    @contextlib.contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """The turn of who wants this."""
+        with self._guard:
+            turn = self._held.setdefault(name, threading.Lock())
+        with turn:
+            yield
 
 
 def _send_code(link: Link, parcels: Parcels, commit: str) -> None:
@@ -71,12 +91,13 @@ def _send_code(link: Link, parcels: Parcels, commit: str) -> None:
     _ask(link, "code-sent", {"commit": commit})
 
 
-def _fetch_code(link: Link, parcels: Parcels, job: HubJob) -> None:
+def _fetch_code(link: Link, turns: _Turns, parcels: Parcels, job: HubJob) -> None:
     commit = job.submission.code
-    if not commit or parcels.has(commit):
-        return
-    _ask(link, "code-wanted", {"job": job.id, "attempt": job.attempt, "known": parcels.commits(_KNOWN)})
-    parcels.take(link.get(_CODE, commit, timeout=_PATIENCE), commit)
+    with turns.of(commit):
+        if not commit or parcels.has(commit):
+            return
+        _ask(link, "code-wanted", {"job": job.id, "attempt": job.attempt, "known": parcels.commits(_KNOWN)})
+        parcels.take(link.get(_CODE, commit, timeout=_PATIENCE), commit)
 
 
 def _send_handed(link: Link, files: Sequence[Output], store: Path) -> None:
@@ -91,10 +112,13 @@ def _send_handed(link: Link, files: Sequence[Output], store: Path) -> None:
             _ask(link, "handed-sent", {"files": [row]})
 
 
-def _fetch_handed(link: Link, job: HubJob, files: Sequence[Output], store: Path) -> None:
+def _fetch_handed(link: Link, turns: _Turns, job: HubJob, files: Sequence[Output], store: Path) -> None:
     for each in files:
-        _ask(link, "handed-wanted", {"job": job.id, "attempt": job.attempt, "sha256": each.sha256})
-        handed.add(store, each, lambda place, name=f"handed/{each.sha256}": link.get(_OUTPUTS, name, place, timeout=_PATIENCE))  # type: ignore[misc] # binds the name
+        with turns.of(each.sha256):
+            if handed.is_there(store, each):
+                continue
+            _ask(link, "handed-wanted", {"job": job.id, "attempt": job.attempt, "sha256": each.sha256})
+            handed.add(store, each, lambda place, name=f"handed/{each.sha256}": link.get(_OUTPUTS, name, place, timeout=_PATIENCE))  # type: ignore[misc] # binds the name
 
 
 def _hand_in(link: Link, job: HubJob, outputs: tuple[Output, ...], folder: Path) -> None:
@@ -108,13 +132,18 @@ def _hand_in(link: Link, job: HubJob, outputs: tuple[Output, ...], folder: Path)
 def _fetch_outputs(link: Link, job: HubJob, folder: Path) -> None:
     if folder.is_dir():
         return
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    for each in job.outputs:
-        _ask(link, "output-wanted", {"job": job.id, "path": each.path})
-        _receive(link, "hub", _name(job.id, job.attempt, each.path), draft, each)
-    if draft.is_dir():
-        draft.rename(folder)
+    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")  # several may want them at once
+    try:
+        for each in job.outputs:
+            _ask(link, "output-wanted", {"job": job.id, "path": each.path})
+            _receive(link, "hub", _name(job.id, job.attempt, each.path), draft, each)
+        if draft.is_dir() and not folder.is_dir():
+            draft.rename(folder)
+    except OSError as exc:
+        if not folder.is_dir():  # else somebody else was quicker
+            raise StorageError("E-OUTPUTS", f"{folder} cannot be written: {exc.strerror}", fix=f"df -h {folder.parent}") from exc
+    finally:
+        remove(draft)
 
 
 class Counterpart:

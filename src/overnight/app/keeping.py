@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -197,7 +198,7 @@ def _noted(folder: Path) -> dict[str, str]:
 
 
 def _write(path: Path, row: Mapping[str, str]) -> None:
-    partial_ = path.with_name(f".{path.name}.{os.getpid()}")
+    partial_ = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         handle = os.open(partial_, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(handle, "w", encoding="utf-8") as file:

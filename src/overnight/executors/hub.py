@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +115,7 @@ class HubExecutor:
         self._wishes = wishes
         self._outputs = tuple(outputs)
         self._patience = patience  # seconds for which a run that must not go to some workers waits for another to come
-        self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._turns: dict[str, threading.RLock] = {}
         self._mirrored: dict[str, int] = {}  # attempts whose streams are in the folders
         self._heard: dict[str, JobStatus] = {}
         self._next: dict[str, float] = {}  # when it is looked again whether the worker that a job waits for is there
@@ -149,7 +148,7 @@ class HubExecutor:
     def submit(self, spec: JobSpec) -> None:
         """Queue the job unless that was done already; from then on it outlives us. Raises ``JobError``."""
         folder = self._root / spec.id
-        with self._turns[spec.id]:
+        with self._turn(spec.id):
             try:
                 files.write(spec, folder)
                 if (folder / jobs.STATUS).exists():
@@ -294,12 +293,16 @@ class HubExecutor:
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
 
+    def _turn(self, job: str) -> threading.RLock:
+        """The lock of a job: one, though two threads ask for it first at the same time."""
+        return self._turns.setdefault(job, threading.RLock())
+
     # --- looking -----------------------------------------------------------------------------------------------------------
 
     def _look(self, job: str) -> JobStatus:
         """What is known of the job now. Raises ``StorageError`` when our own disk is gone."""
         folder = self._root / job
-        with self._turns[job]:
+        with self._turn(job):
             status = files.read(folder)
             if status is not None and status.state.over:
                 self._heard.pop(job, None)

@@ -175,8 +175,9 @@ class Folder:
 
     def write_claims(self, now: float) -> str:
         """Put the account's claims where the server reads them at its start; returns them."""
-        found = self.account_claims(now)
-        write(self.accounts / f"{self.relay().account}.jwt", found.encode())
+        with self.changing():  # whoever is cut off meanwhile writes after us
+            found = self.account_claims(now)
+            write(self.accounts / f"{self.relay().account}.jwt", found.encode())
         return found
 
     def renew(self, now: float) -> bool:

@@ -60,15 +60,17 @@ def beside(folder: Folder, role: str, now: float) -> Credentials:
 
 def push_claims(folder: Folder) -> None:
     """Tell the running server who is cut off, at once. Raises ``UnreachableError`` when it does not run."""
-    text, relay = folder.account_claims(time.time()), folder.relay()
+    relay = folder.relay()
 
     async def work(client: Client) -> None:
+        text = folder.account_claims(time.time())
         answer = await client.request(f"$SYS.REQ.ACCOUNT.{relay.account}.CLAIMS.UPDATE", text.encode(), timeout=_ANSWER)
         row = json.loads(answer.data)
         if "error" in row:
             raise OvernightError("E-RELAY-CLAIMS", f"the relay has not taken it: {row['error']}", fix="overnight relay start   # anew")
 
-    _over_system(folder, work)
+    with folder.changing():  # who is cut off meanwhile is told after us
+        _over_system(folder, work)
 
 
 def health(folder: Folder) -> Health:

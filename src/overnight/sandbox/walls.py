@@ -8,6 +8,7 @@ Must not know what the command does, nor who starts it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import resource
@@ -127,7 +128,7 @@ def confined(walls: Walls, spec: JobSpec) -> JobSpec:
     try:
         for cache in own.writable:
             if not cache.exists():
-                cache.mkdir(parents=True)
+                cache.mkdir(parents=True, exist_ok=True)
             if own.uid and cache.stat().st_uid != own.uid:
                 _hand_over(str(cache), own.uid)
         wrap = prefix(own)
@@ -152,11 +153,12 @@ def uid_for(job: str) -> int:
 
 
 def _hand_over(folder: str, uid: int) -> None:
-    """Give a folder and all in it to a user; links are given themselves, never followed."""
+    """Give a folder and all in it to a user; links are given themselves, never followed. What goes meanwhile, out of a cache, needs no owner."""
     os.chown(folder, uid, uid, follow_symlinks=False)
     for _, folders, files, at in os.fwalk(folder):
         for name in (*folders, *files):
-            os.chown(name, uid, uid, dir_fd=at, follow_symlinks=False)
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(name, uid, uid, dir_fd=at, follow_symlinks=False)
 
 
 def prefix(walls: Walls, file: int = FIRST_FILE) -> Wrap:
