@@ -98,6 +98,18 @@ def test_a_grant_that_was_long_on_its_way_is_started_once_it_was_renewed_else_gi
     assert (len(bench.started), state(bench.house.desk, grant.job.id)) == then
 
 
+def test_a_job_that_was_cancelled_on_its_way_to_the_worker_is_never_started(bench: Bench) -> None:
+    bench.worker.renew()
+    bench.house.pass_time(0.1)
+    asked_at, grant = bench.house.clock.at, bench.granted()
+    bench.house.pass_time(0.1)
+    bench.house.desk.cancel(grant.job.id, "enough")
+    bench.worker.renew()  # the bell has rung, and the job is not here yet
+    bench.worker._take(grant, asked_at)
+    until(lambda: not bench.worker.held())
+    assert (bench.started, state(bench.house.desk, grant.job.id)) == ([], JobState.CANCELLED)
+
+
 def test_a_worker_that_adopts_ends_what_it_has_lost_before_the_rest_may_run_on(bench: Bench) -> None:
     grant = bench.granted()
     Attempt("w", grant.job, bench.hands, bench.place).note()

@@ -112,6 +112,20 @@ def test_watching_ends_after_its_seconds_and_cancel_ends_the_job(yard: Yard) -> 
     assert (job["workers"], seen["over"], gone["state"], listed["jobs"]) == (0, False, "CANCELLED", [])
 
 
+def test_a_job_asks_for_all_that_a_job_can_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERNIGHT_HUB", str(tmp_path / "hub"))
+    wanted: dict[str, Any] = {
+        "gpu_count": 2, "gpu_type": "H100", "vram_gb": 40.5, "cpus": 8, "memory_gb": 64.0, "time_limit": 60.0, "tags": ["big"], "workers": ["a", "b"], "not_workers": ["c"],
+        "inputs": ["x=/mnt/x"], "outputs": ["*.pt"], "retries": 2, "priority": -5, "exp_id": "exp-043", "submission_key": "k",
+    }  # fmt: skip
+
+    async def work(client: Client) -> Any:
+        return answer(await client.call_tool("hub_submit", {"command": "true", "workdir": None, "wait": True, **wanted}))
+
+    job = in_process(work)
+    assert {name: job["asked"][name] for name in wanted} == wanted
+
+
 def test_a_pipeline_that_is_no_pipeline_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     found, none = asked(

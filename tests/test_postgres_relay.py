@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from commands import SOURCE
-from hubs import asked, ended, held, offer
+from hubs import House, asked, ended, held, offer
 from overnight.app.serving import remote
 from overnight.hub.link import Link
 from overnight.models import JobState
@@ -74,6 +75,9 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path, postgres: Server) -> Iterator[Pair]:
+    (tmp_path / "hub").mkdir()
+    with contextlib.closing(House(tmp_path / "hub" / "hub.db")) as before:
+        before.desk.cancel(before.desk.submit(asked()).id)
     with relay() as house:
         found = Pair(house, tmp_path, str(postgres.fresh()))
         yield found
@@ -89,4 +93,5 @@ def test_two_hubs_share_the_members_and_one_is_enough(pair: Pair) -> None:
     left = pair.places()
     assert (both, one) == ([(JobState.SUCCEEDED, 1)] * 20, [(JobState.SUCCEEDED, 1)] * 20)
     assert (len(places), len(left), left < places) == (2, 1, True)
+    assert ["1 job of before, now over, stays in" in pair.said(number) for number in range(2)] == [True, True]
     assert "Traceback" not in pair.said(0) + pair.said(1)

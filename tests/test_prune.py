@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from overnight.errors import UsageError
 from overnight.models import JobState, MetricSummary
 from overnight.queue import coding
 from overnight.queue.words import HubJob, Query, Stream
+from overnight.store.address import Address
+from overnight.store.postgres import Postgres
+from overnight.store.pruning import OldJobs
 from overnight.workspace.parcels import Parcels
 from pipelines import project
+from postgreses import Server
 from yards import Yard
 
 DAY = 86400.0
@@ -31,11 +36,12 @@ OLD, YOUNG = 40 * DAY, DAY
 class Attic:
     """A hub's folder with jobs of any age."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, store: Address | None = None) -> None:
         self.place = hubs.HubPlace(root / "hub")
-        self.place.folder.mkdir(parents=True)
-        self.house = House(self.place.folder / "hub.db")
+        self.place.folder.mkdir(parents=True, exist_ok=True)
+        self.house = House(self.place.folder / "hub.db", partial(Postgres, store) if store else None)
         self.env = {"HOME": str(root), "PATH": os.environ["PATH"], "OVERNIGHT_HUB": str(self.place.folder)}
+        self.env |= {"OVERNIGHT_HUB_STORE": str(store)} if store else {}
 
     def job(self, age: float, *, code: str = "", over: bool = True, exp_id: str = "", **more: Any) -> str:
         """A job that was over so long ago, with 300 kB of log and a file that it has left."""
@@ -75,9 +81,9 @@ class Attic:
         return pruning.prune(self.env, None, older, dry_run=dry_run)
 
 
-@pytest.fixture
-def attic(tmp_path: Path) -> Iterator[Attic]:
-    found = Attic(tmp_path)
+@pytest.fixture(params=["file", "postgres"])
+def attic(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Attic]:
+    found = Attic(tmp_path, request.getfixturevalue("postgres").fresh() if request.param == "postgres" else None)
     yield found
     found.house.close()
 
@@ -124,6 +130,28 @@ def test_a_job_of_an_experiment_keeps_its_row_and_its_numbers(attic: Attic) -> N
         {"loss": 0.5}, JobState.SUCCEEDED, b"", True, True,
     )  # fmt: skip
     assert (first.jobs, first.trimmed, second.trimmed, second.freed) == (0, 1, 0, 0)
+
+
+def test_a_job_that_is_needed_or_runs_again_since_it_was_found_is_not_forgotten(attic: Attic) -> None:
+    needed, again, old = attic.job(OLD), attic.job(OLD), attic.job(OLD)
+    record = OldJobs(attic.house.database)
+    found = record.found(time.time() - 30 * DAY)
+    attic.job(0, over=False, needs=(needed,))
+    attic.house.desk.retry(again)
+    assert ([job.id for job in found], [job.id for job in record.forget(found)]) == ([needed, again, old], [old])
+
+
+def test_what_the_hubs_own_file_still_holds_goes_by_the_same_rules(tmp_path: Path, postgres: Server) -> None:
+    before = Attic(tmp_path)
+    ids = before.job(OLD), before.job(YOUNG)
+    before.house.close()
+    after = Attic(tmp_path, postgres.fresh())
+    shared = after.job(OLD), after.job(YOUNG)
+    done = after.prune()
+    after.house.close()
+    with contextlib.closing(House(before.place.folder / "hub.db")) as house:
+        left = {job.id for job in house.desk.jobs(Query(last=100))}
+    assert (left, after.out(), done.jobs, set(ids[:1]) & left) == ({ids[1]}, {ids[1], shared[1]}, 2, set())
 
 
 def test_code_that_was_just_packed_stays_although_no_job_names_it_yet(attic: Attic) -> None:

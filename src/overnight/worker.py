@@ -60,6 +60,7 @@ class Worker:
         self._attempts: dict[Held, tuple[Attempt, threading.Thread]] = {}
         self._until = 0.0  # our jobs may run until then
         self._lease = 0.0
+        self._asked = 0.0  # when leases were renewed last
         self._draining = threading.Event()
         self._leaving = threading.Event()
         self._ended = threading.Event()
@@ -172,9 +173,15 @@ class Worker:
         except StorageError as exc:
             self._say_once(exc)  # its lease ends by itself
             return
-        # Jobs may run until a while after the last renewal, which knew nothing of this one: it must be as young as that.
-        fresh = self._around.clock() < min(asked + _OLD * grant.lease, self._until)
-        self._begin(attempt, lambda: fresh or self.renew())
+        self._begin(attempt, lambda: self._is_fresh(asked) or self.renew())
+
+    def _is_fresh(self, asked: float) -> bool:
+        """Whether a grant that was asked for then can be believed without a renewal.
+
+        Jobs may run until a while after the last renewal, which knew nothing of this one: it must be as young as that. And a renewal since
+        then may have been for the sake of this very job, which was cancelled before it was here.
+        """
+        return self._asked < asked and self._around.clock() < min(asked + _OLD * self._lease, self._until)
 
     def _begin(self, attempt: Attempt, is_ours: Callable[[], bool] = lambda: True) -> None:
         thread = threading.Thread(target=self._live, args=(attempt, is_ours), name=attempt.name, daemon=True)
@@ -217,7 +224,8 @@ class Worker:
 
     def renew(self) -> bool:
         """Renew once: hear what is lost, cancelled, or to be drained. Whether the hub has answered."""
-        asked, alive = self._around.clock(), {attempt.held: attempt for attempt in self._alive()}
+        self._asked = asked = self._around.clock()
+        alive = {attempt.held: attempt for attempt in self._alive()}
         try:
             renewal = self._hands.hub.renew(self.machine.name, list(alive))
         except OvernightError as exc:  # whatever it was: without this thread every lease would end

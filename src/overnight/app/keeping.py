@@ -24,17 +24,20 @@ from typing import TYPE_CHECKING, Any
 from overnight.doorbell import Doorbell, ring
 from overnight.errors import BusyError, StorageError, UsageError
 from overnight.queue.words import LEASE, Now
+from overnight.store.database import Database
 from overnight.store.moments import Moments
+from overnight.store.pruning import JobsFile, OldJobs
 from overnight.store.queue import Queue, QueueFile
 
 if TYPE_CHECKING:
     from overnight.store.address import Address
+    from overnight.store.notices import Notices
     from overnight.store.postgres import Postgres
 
 STORE = "OVERNIGHT_HUB_STORE"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 SERVING = "serving"  # held by the one process that may serve a file
-_FILE, _NOTE = "hub.db", "store.json"
+FILE, _NOTE = "hub.db", "store.json"
 _EXTRA = "pip install 'overnight[postgres]'"
 
 
@@ -62,14 +65,30 @@ def kept(folder: Path, environ: Mapping[str, str], named: str = "") -> Iterator[
         with _served(folder, text, note, lease_of(environ)) as found:
             yield found
         return
-    with contextlib.closing(Queue(QueueFile(folder / _FILE))) as queue:
+    with contextlib.closing(Queue(QueueFile(folder / FILE))) as queue:
         wake = folder / "wake"
         yield Kept(queue, lambda: Now(clock(), time.time()), boot(), partial(ring, wake), partial(Doorbell, wake))
 
 
-def file_of(folder: Path, environ: Mapping[str, str]) -> Path | None:
-    """Where the queue of the hub in ``folder`` lies, be it there or not; ``None`` if it is in a Postgres. Raises ``UsageError``."""
-    return None if environ.get(STORE) or _noted(folder) else folder / _FILE
+@contextlib.contextmanager
+def opened(folder: Path, environ: Mapping[str, str]) -> Iterator[list[Database]]:
+    """All that holds jobs of the hub in ``folder``, for who tidies up: its file, if there is one, and the Postgres that took its place.
+
+    Raises what ``kept`` raises.
+    """
+    note, file = _noted(folder), folder / FILE
+    text = environ.get(STORE) or note.get("address", "")
+    with contextlib.ExitStack() as stack:
+        held: list[Database] = [stack.enter_context(_connected(folder, text, note))] if text else []
+        yield [*held, stack.enter_context(contextlib.closing(JobsFile(file)))] if file.exists() else held
+
+
+def left_behind(folder: Path) -> int:
+    """How many jobs the hub's own file holds that its Postgres knows nothing of."""
+    if not (folder / FILE).exists():
+        return 0
+    with contextlib.closing(JobsFile(folder / FILE)) as file:
+        return len(OldJobs(file).known())
 
 
 def check_named(text: str) -> None:
@@ -124,13 +143,8 @@ def _address(text: str) -> Address:
 
 @contextlib.contextmanager
 def _served(folder: Path, text: str, note: Mapping[str, str], lease: float) -> Iterator[Kept]:
-    address = _address(text)
-    from overnight.store.notices import Notices
-    from overnight.store.postgres import Postgres
-
-    with contextlib.closing(Postgres(address)) as store, contextlib.closing(Notices(store)) as notices:
+    with _connected(folder, text, note) as store, _noticed(store) as notices:
         queue = Queue(store)
-        _own(folder, queue, store, note)
         moments = Moments(store.time, clock)
         begun = moments()[1]
 
@@ -142,7 +156,26 @@ def _served(folder: Path, text: str, note: Mapping[str, str], lease: float) -> I
                 begun = era
             return Now(at, at)
 
-        yield Kept(queue, now, begun, notices.ring, notices.bell, str(address))
+        yield Kept(queue, now, begun, notices.ring, notices.bell, str(store.address))
+
+
+@contextlib.contextmanager
+def _connected(folder: Path, text: str, note: Mapping[str, str]) -> Iterator[Postgres]:
+    """The Postgres of this folder."""
+    address = _address(text)
+    from overnight.store.postgres import Postgres
+
+    with contextlib.closing(Postgres(address)) as store:
+        _own(folder, Queue(store), store, note)
+        yield store
+
+
+@contextlib.contextmanager
+def _noticed(store: Postgres) -> Iterator[Notices]:
+    from overnight.store.notices import Notices
+
+    with contextlib.closing(Notices(store)) as notices:
+        yield notices
 
 
 def _own(folder: Path, queue: Queue, store: Postgres, note: Mapping[str, str]) -> None:
@@ -170,19 +203,19 @@ def _own(folder: Path, queue: Queue, store: Postgres, note: Mapping[str, str]) -
 
 def _check_file(folder: Path) -> None:
     """Raise ``UsageError`` if the hub's own file holds jobs that would be forgotten."""
-    if not (folder / _FILE).exists():
+    if not (folder / FILE).exists():
         return
     with contextlib.suppress(FileNotFoundError), (folder / SERVING).open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise BusyError(
-                "E-RUNNING", f"a hub serves {folder / _FILE} now", fix="end it, then: overnight hub start --store ADDRESS"
+                "E-RUNNING", f"a hub serves {folder / FILE} now", fix="end it, then: overnight hub start --store ADDRESS"
             ) from exc
-    with contextlib.closing(Queue(QueueFile(folder / _FILE))) as queue:
+    with contextlib.closing(Queue(QueueFile(folder / FILE))) as queue:
         if found := sum(queue.counts().values()):
             raise UsageError(
-                "E-HUB-STORE", f"{found} jobs still wait or run in {folder / _FILE}, and would be forgotten",
+                "E-HUB-STORE", f"{found} jobs still wait or run in {folder / FILE}, and would be forgotten",
                 fix="overnight hub list   # let them end, or cancel them; or take another folder with --hub",
             )  # fmt: skip
 

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from overnight.folders import remove
 from overnight.queue import coding
 from overnight.queue.inputs import address_of, input_of
 from overnight.queue.words import HubJob
-from overnight.store.pruning import OldJobs, OldPipelines
+from overnight.store.database import Database
+from overnight.store.pruning import JobsFile, OldJob, OldJobs, OldPipelines
 from overnight.workspace.parcels import Parcels
 
 LEAST = 3600.0  # seconds; what is younger may be on its way
@@ -55,19 +56,19 @@ class Pruned:
 
 
 def prune(environ: Mapping[str, str], hub: Path | None, older: float, *, dry_run: bool) -> Pruned:
-    """Tidy up the hub of this machine, and what this machine keeps of hubs behind relays. Raises ``UsageError``, ``StorageError``.
+    """Tidy up the hub of this machine, and what this machine keeps of hubs behind relays.
 
     ``older`` are seconds since something was over or used. Where the hub itself is elsewhere, its owner tidies it up there.
+    Raises ``UsageError``, ``StorageError``; where a Postgres keeps the queue also ``UnreachableError``, ``NotAllowedError``.
     """
     if older < LEAST:
         raise UsageError("E-PRUNE", "what is younger than an hour may still be on its way", fix="overnight hub prune --older 1h")
     before, done = time.time() - older, Pruned()
     place = hubs.locate(hub, environ)
-    file = keeping.file_of(place.folder, environ)
-    if file is None:
-        done.passed_over.append("jobs, since their queue is in a Postgres")
-    elif file.exists():
-        _hub(place, file, before, done, dry_run=dry_run)
+    if place.folder.is_dir():
+        with keeping.opened(place.folder, environ) as held:
+            if held:
+                _hub(place, held, before, done, dry_run=dry_run)
     _fetched(place, before, done, dry_run=dry_run)
     home = dag_place.Home(place.folder)
     if home.database.exists():
@@ -105,23 +106,29 @@ def daily(environ: Mapping[str, str], hub: Path, wait: Callable[[float], object]
 # --- the hub of this machine -------------------------------------------------------------------------------------------
 
 
-def _hub(place: hubs.HubPlace, file: Path, before: float, done: Pruned, *, dry_run: bool) -> None:
-    with contextlib.closing(OldJobs(file)) as record:
-        old, known, running = record.found(before), record.known(), record.running()
-        ids = {job.id for job in old}
-        for folder in _entries(place.folder / "out"):
-            if folder.name in ids or (folder.name not in known and _is_older(folder, before)):
-                _drop(folder, "files", done, dry_run=dry_run)
-        _workers(place, before, done, running, dry_run=dry_run)
-        _code(place.code, before, record.codes(old), done, dry_run=dry_run)
-        done.jobs += sum(not job.stays for job in old)
-        done.trimmed += sum(job.stays and job.size > 0 for job in old)
-        if dry_run:
-            done.add("record", sum(job.size for job in old))
-        elif any(job.size for job in old):
-            size = record.size()
-            record.forget(old)
-            done.add("record", max(0, size - record.shrink()))
+def _hub(place: hubs.HubPlace, held: Sequence[Database], before: float, done: Pruned, *, dry_run: bool) -> None:
+    records = [OldJobs(database) for database in held]
+    finds = [record.found(before) for record in records]
+    ids, known = {job.id for old in finds for job in old}, {job for record in records for job in record.known()}
+    for folder in _entries(place.folder / "out"):
+        if folder.name in ids or (folder.name not in known and _is_older(folder, before)):
+            _drop(folder, "files", done, dry_run=dry_run)
+    _workers(place, before, done, {attempt for record in records for attempt in record.running()}, dry_run=dry_run)
+    _code(
+        place.code, before, {code for record, old in zip(records, finds, strict=True) for code in record.codes(old)}, done, dry_run=dry_run
+    )
+    for database, old in zip(held, finds, strict=True):
+        _rows(database, [job for job in old if job.size], done, dry_run=dry_run)
+
+
+def _rows(database: Database, old: Sequence[OldJob], done: Pruned, *, dry_run: bool) -> None:
+    """Forget what the queue says of them. A Postgres gives the room to what comes next by itself."""
+    file = database if isinstance(database, JobsFile) and old and not dry_run else None
+    size = file.size() if file else 0
+    gone = old if dry_run else OldJobs(database).forget(old)
+    done.jobs += sum(not job.stays for job in gone)
+    done.trimmed += sum(job.stays for job in gone)
+    done.add("record", max(0, size - file.shrink()) if file else sum(job.size for job in gone))
 
 
 def _workers(place: hubs.HubPlace, before: float, done: Pruned, running: set[str], *, dry_run: bool) -> None:

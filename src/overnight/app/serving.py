@@ -68,11 +68,19 @@ def start(environ: Mapping[str, str], hub: Path | None, relay: Path | None, stor
     try:
         with open_hub(environ, hub, relay, store) as (link, place):
             say(f"the hub {place} answers" if link.is_up else "the hub waits for the relay: overnight relay start")
+            _say_left(hubs.locate(hub, environ).folder, place, say)
             asked.wait()
         say("the hub has ended; workers go on with what they run")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say_left(folder: Path, place: str, say: Callable[[str], None]) -> None:
+    """Say which jobs the hub had in its own file before its queue was elsewhere."""
+    if place != str(folder) and (count := keeping.left_behind(folder)):
+        whose = f"{count} job{'s' * (count != 1)} of before, now over, stay{'s' * (count == 1)} in {folder / keeping.FILE}"
+        say(f"{whose}: not listed any more, and removed when old by  overnight hub prune")
 
 
 @contextlib.contextmanager

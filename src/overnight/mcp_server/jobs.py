@@ -29,10 +29,16 @@ def hub_submit(
     name: Annotated[str, Field(description="What it is called in lists.")] = "",
     workdir: Workdir = ".",
     gpu_count: Annotated[int, Field(ge=0, description="GPUs that it needs.")] = 0,
+    gpu_type: Annotated[str, Field(description="Part of their name, such as H100.")] = "",
+    vram_gb: Annotated[float, Field(ge=0, description="Memory that each of them has at least.")] = 0.0,
+    cpus: Annotated[int, Field(ge=0, description="Processors that must be free.")] = 0,
+    memory_gb: Annotated[float, Field(ge=0, description="Memory that must be free; it is held to that.")] = 0.0,
     exp_id: Annotated[str, Field(description="The experiment that it belongs to, such as exp-043.")] = "",
     time_limit: Annotated[float, Field(ge=0, description="Seconds after which it is ended; 0 = never.")] = 0.0,
     env: Annotated[dict[str, str] | None, Field(description="Variables for it.")] = None,
     tags: Annotated[list[str] | None, Field(description="Tags that its worker must have.")] = None,
+    workers: Annotated[list[str] | None, Field(description="Only these workers.")] = None,
+    not_workers: Annotated[list[str] | None, Field(description="Any worker but these.")] = None,
     needs: Annotated[list[str] | None, Field(description="Jobs that must have succeeded before.")] = None,
     inputs: Annotated[
         list[str] | None,
@@ -47,7 +53,8 @@ def hub_submit(
     """Queue a command for the user's workers and return at once. SPENDS compute: it runs as soon as a worker is free."""
     job = api.hub_submit(
         command, name=name, workdir=call.folder(workdir) if workdir is not None else None, env=env or {}, time_limit=time_limit,
-        gpu_count=gpu_count, exp_id=exp_id, tags=tags or [], needs=needs or [], inputs=inputs or [], outputs=outputs or [], retries=retries, priority=priority,
+        gpu_count=gpu_count, gpu_type=gpu_type, vram_gb=vram_gb, cpus=cpus, memory_gb=memory_gb, exp_id=exp_id,
+        tags=tags or [], workers=workers or [], not_workers=not_workers or [], needs=needs or [], inputs=inputs or [], outputs=outputs or [], retries=retries, priority=priority,
         submission_key=submission_key, wait=wait,
     )  # fmt: skip
     with hubs.reached(None, call.environ) as found:

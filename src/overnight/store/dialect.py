@@ -21,12 +21,14 @@ _BESIDES = {1: "ALTER TABLE chunk ALTER COLUMN data SET STORAGE EXTERNAL;"}
 _OLDER = frozenset({2})  # what rows written before there was a Postgres needed
 _INDEX = re.compile(r" INDEXED BY \w+")
 _LOCK = re.compile(r"/\*\+ (.*?) \*/")
+_FIELD = re.compile(r"json_extract\((\w+), '\$\.(\w+)'\)")
 
 
 @functools.lru_cache(maxsize=256)
 def statement(sql: str) -> bytes:
-    """A statement: its places for values, the locks in its comments; without the index that a file is told to use."""
-    return _LOCK.sub(r"\1", _INDEX.sub("", sql)).replace("%", "%%").replace("?", "%s").encode()
+    """A statement: its places for values, the locks in its comments, a field of JSON; without the index that a file is told to use."""
+    sql = _FIELD.sub(r"\1::json->>'\2'", _INDEX.sub("", sql))
+    return _LOCK.sub(r"\1", sql).replace("%", "%%").replace("?", "%s").encode()
 
 
 def migration(number: int, script: str) -> str:

@@ -1,4 +1,4 @@
-"""What is old in the files of the hub and of pipelines: found, and forgotten. Never what is unfinished, nor what that needs.
+"""What is old in the records of the hub and of pipelines: found, and forgotten. Never what is unfinished, nor what that needs.
 
 Must not know why something counts as old, nor of files beside the record.
 """
@@ -10,13 +10,17 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from overnight.models import JobState
 from overnight.store.connection import Connection
+from overnight.store.database import Database, File, Session, again
 from overnight.store.pipelines import Pipelines
 from overnight.store.queue_rows import QUEUE_MIGRATIONS
 
 _AT_ONCE = 200  # jobs in one transaction: others write in between
 _OPEN = "('QUEUED', 'RUNNING')"
+_NEEDED = f"SELECT 1 FROM need JOIN job AS other ON other.id=need.job WHERE need.needed={{}} AND other.state IN {_OPEN}"  # noqa: S608 - of our own words
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +45,40 @@ class _Shrinking(Connection):
         return sum(place.stat().st_size for place in (self._path, self._path.with_name(f"{self._path.name}-wal")) if place.exists())
 
 
-class OldJobs(_Shrinking):
-    """The hub's queue at ``path``, for who tidies it up. Raises what ``Connection`` raises."""
+class JobsFile(_Shrinking, File):
+    """A queue's file at ``path``, for who tidies it up. Raises what ``Connection`` raises."""
 
     migrations = QUEUE_MIGRATIONS
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._db.execute("PRAGMA secure_delete=OFF")  # to write zeros over logs would need the room that is to be won
+
+
+class OldJobs:
+    """The hub's queue in ``database``, for who tidies it up. Raises what that raises."""
+
+    def __init__(self, database: Database) -> None:
+        self._rows, self._write = database.rows, database.write
 
     def found(self, before: float) -> list[OldJob]:
         """Jobs that were over before this time, are needed by none that is not, and have something that can go."""
         rows = self._rows(
             "SELECT job.id, job.exp_id != '' AS stays, length(job.submission) AS own,"  # noqa: S608 - of our own words
             " (SELECT coalesce(sum(length(data)), 0) FROM chunk WHERE chunk.job=job.id) AS said FROM job"
-            f" WHERE job.state NOT IN {_OPEN} AND coalesce(job.finished, job.submitted) < ? AND NOT EXISTS"
-            f" (SELECT 1 FROM need JOIN job AS other ON other.id=need.job WHERE need.needed=job.id AND other.state IN {_OPEN}) ORDER BY job.seq",
+            f" WHERE job.state NOT IN {_OPEN} AND coalesce(job.finished, job.submitted) < ? AND NOT EXISTS ({_NEEDED.format('job.id')}) ORDER BY job.seq",
             before,
         )
-        return [OldJob(row["id"], bool(row["stays"]), row["said"] + (0 if row["stays"] else row["own"])) for row in rows]
+        return [OldJob(row["id"], bool(row["stays"]), int(row["said"]) + (0 if row["stays"] else row["own"])) for row in rows]
 
-    def forget(self, jobs: Sequence[OldJob]) -> None:
-        """Forget them, unless they are queued again meanwhile."""
-        with self._lock:
-            self._db.execute("PRAGMA secure_delete=OFF")  # to write zeros over logs would need the room that is to be won
-        for begin in range(0, len(jobs), _AT_ONCE):
-            with self._write(synced=False) as db:
-                for job in jobs[begin : begin + _AT_ONCE]:
-                    if db.execute(f"SELECT 1 FROM job WHERE id=? AND state IN {_OPEN}", (job.id,)).fetchone():  # noqa: S608 - of our own words
-                        continue
-                    _forget(db, job)
+    def forget(self, jobs: Sequence[OldJob]) -> list[OldJob]:
+        """Forget them; those that are gone, without what was queued again, or is needed, since they were found."""
+        return [job for begin in range(0, len(jobs), _AT_ONCE) for job in self._forgotten(jobs[begin : begin + _AT_ONCE])]
+
+    @again
+    def _forgotten(self, jobs: Sequence[OldJob]) -> list[OldJob]:
+        with self._write(synced=False) as db:
+            return [job for job in jobs if _forget(db, job)]
 
     def codes(self, forgotten: Iterable[OldJob] = ()) -> set[str]:
         """The code of every job that is here and not among those forgotten."""
@@ -83,12 +95,18 @@ class OldJobs(_Shrinking):
         return {row["id"] for row in self._rows("SELECT id FROM job")}
 
 
-def _forget(db: sqlite3.Connection, job: OldJob) -> None:
+def _forget(db: Session, job: OldJob) -> bool:
+    """Whether it is gone. What is locked is locked in the order of the queue."""
+    db.execute("SELECT 1 FROM attempt WHERE job=? /*+ FOR UPDATE */", (job.id,)).fetchall()
+    row = db.execute("SELECT state FROM job WHERE id=? /*+ FOR UPDATE */", (job.id,)).fetchone()
+    if row is None or not JobState(row["state"]).over or db.execute(_NEEDED.format("?"), (job.id,)).fetchone():
+        return False
     db.execute("DELETE FROM chunk WHERE job=?", (job.id,))
     db.execute("UPDATE attempt SET log_size=0, metrics_size=0 WHERE job=?", (job.id,))
     if not job.stays:
         for table, column in (("event", "job"), ("need", "job"), ("need", "needed"), ("attempt", "job"), ("job", "id")):
             db.execute(f"DELETE FROM {table} WHERE {column}=?", (job.id,))  # noqa: S608 - of our own words
+    return True
 
 
 class OldPipelines(_Shrinking):
