@@ -114,8 +114,9 @@ CASES = {
         _nothing, _with("train.py", TRAIN + "print('@accuracy=0.5')\n"), "E-METRIC-MISSING", exit=1, words=("--metric", "accuracy"),
         says="metrics found: loss",
     ),
-    "a run that prints nothing": Case(
-        _with("train.py", "lr = 1\n"), _with("train.py", TRAIN), "E-METRIC-MISSING", exit=1, words=("--metric", "loss"), says="metrics found: none"
+    "a run that prints its metric in another form": Case(
+        _with("train.py", "lr = 1\nprint('Loss = 31%')\n"), _with("train.py", TRAIN), "E-METRIC-MISSING", exit=1, words=("--metric", "loss"),
+        says='metrics found: none; not in a form that is read: "Loss = 31%"',
     ),
     "a baseline that crashes": Case(
         _with("train.py", "lr = 0.1\nraise ValueError('too\\x1b[31m red')\n"), _with("train.py", TRAIN), "E-BASELINE", exit=1,

@@ -149,6 +149,15 @@ def test_a_value_ends_at_a_blank_a_comma_a_semicolon_or_the_end_of_the_line(end:
     assert values(f"@loss=-1.5e-3{end}") == [("loss", -0.0015)]
 
 
+@pytest.mark.parametrize("line", ["@loss=0,31", "@loss=1,234.5 more", "METRIC loss=0,31", "@box=1,2,3"])
+def test_a_decimal_comma_and_thousands_set_apart_are_no_shorter_number(line: str) -> None:
+    assert values(line) == []
+
+
+def test_pairs_may_be_divided_by_commas_alone() -> None:
+    assert values("@loss=1,@acc=2,x\nMETRIC f1=3,rec=4") == [("loss", 1.0), ("acc", 2.0), ("f1", 3.0), ("rec", 4.0)]
+
+
 @pytest.mark.parametrize("before", ["", " ", "\t", "(", "|", "=", "│", "→", "\u00a0", "\ufffd", ": "])
 def test_a_mark_may_follow_anything_but_a_word(before: str) -> None:
     assert values(f"{before}@loss=1") == [("loss", 1.0)]

@@ -21,6 +21,8 @@ Range = tuple[float, float, float, int]  # last, lowest and highest finite value
 _KEY = r"[A-Za-z_][A-Za-z0-9_./-]{0,255}"
 _NUMBER = r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[nN][aA][nN]|[iI][nN][fF])"
 _NAME = re.compile(_KEY)
+# A comma before a digit belongs to the number: 0,31 is no 0 and 1,234 no 1.
+_END = r"(?![^ \t,;]|,[0-9])"
 # Colours and cursor moves, and the choice of a character set that `tput sgr0` adds to them.
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0AB])")
 # Preferred first. A whole number: "0.3 s per step 0.4" and "step 3ms" name no step.
@@ -60,7 +62,7 @@ class Scanner:
         self._compile(goal.encode("utf-8", "surrogateescape"))
 
     def _compile(self, goal: bytes) -> None:
-        number = _NUMBER.encode()
+        number, end = _NUMBER.encode(), _END.encode()
         literal = re.escape(goal)
         key = _KEY.encode() if is_name(self.goal) or not goal else b"(?:%b|%b)" % (literal, _KEY.encode())
         self._lone = goal + b":" if goal else b"\n"  # which no line holds
@@ -74,10 +76,10 @@ class Scanner:
         ]
         if goal:
             self._marks.append((self._lone, re.compile(rb"\n[ \t]*%b:[^\n]*" % literal)))
-        self._at = re.compile(rb"@(?<![A-Za-z0-9_]@)(%b)=(%b)(?![^ \t,;])" % (key, number))
+        self._at = re.compile(rb"@(?<![A-Za-z0-9_]@)(%b)=(%b)%b" % (key, number, end))
         self._colon = re.compile(rb"[ \t]*(%b):[ \t]*(?:(%b)[ \t]*\Z|[^ \t])" % (key, number))
-        self._pairs = re.compile(rb"METRIC(?<![^ \t]METRIC)(?=[ \t])(?:[ \t,;]+@?%b=[^ \t,;]*)+" % key)
-        self._pair = re.compile(rb"[ \t,;](%b)=(%b)(?![^ \t,;])" % (key, number))
+        self._pairs = re.compile(rb"METRIC(?<![^ \t]METRIC)(?=[ \t])(?:[ \t,;]+@?%b=[^ \t,;]*(?:,[0-9][^ \t,;]*)*)+" % key)
+        self._pair = re.compile(rb"[ \t,;](%b)=(%b)%b" % (key, number, end))
 
     def feed(self, chunk: bytes) -> list[Point]:
         """Return every metric that this chunk completes, in the order printed."""

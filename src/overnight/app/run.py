@@ -125,7 +125,7 @@ def baseline_error(study: Study, store: Store, place: places.Place) -> Overnight
         )
         return OvernightError(
             "E-METRIC-MISSING", f"the baseline ended (exit 0, {item.seconds:.1f} s) but printed no {study.metric or 'metric'}",
-            where=str(log), why=f"metrics found: {names}", fix=fix,
+            where=str(log), why=f"metrics found: {names}{_unread(log, study.metric)}", fix=fix,
         )  # fmt: skip
     last = _last_line(log)
     fixes = {
@@ -151,6 +151,15 @@ def _unseen(log: Path) -> str:
         text = log.read_bytes()[-4096:].decode("utf-8", "replace")
         named = [match[1] or match[2] for match in _MISSED.finditer(text)]
         return next((path for path in reversed(named) if os.path.exists(path)), "")
+    return ""
+
+
+def _unread(log: Path, metric: str) -> str:
+    """The last line that tells the metric in a form that is not read, as the end of a sentence; empty if there is none."""
+    told = re.compile(rf"(?<!\w){re.escape(metric)}(?!\w).*\d", re.IGNORECASE)
+    with contextlib.suppress(OSError):
+        lines = re.split("[\r\n]", log.read_bytes()[-65536:].decode("utf-8", "replace")) if metric else []
+        return next((f'; not in a form that is read: "{shown}"' for line in reversed(lines) if told.search(shown := one_line(line))), "")
     return ""
 
 
