@@ -16,6 +16,9 @@ import pytest
 from attacks import ATTACKS, PATIENCE, Field, processes, until
 from attacks import field as battlefield
 from overnight import sandbox
+from overnight.app import hub as hubs
+from overnight.app import worker as workers
+from overnight.app.api import hub_submit
 from overnight.app.parking import Parking
 from overnight.models import JobSpec, JobState, JobStatus
 from overnight.queue.words import HubJob, Submission
@@ -216,6 +219,26 @@ def test_a_supervisor_that_is_killed_takes_a_job_in_such_walls_along(lot: Lot) -
     assert until(lambda: bool(processes(mark)))
     os.kill(lot.ground.executor.poll(spec.id).pid, signal.SIGKILL)
     assert (lot.ground.executor.poll(spec.id, PATIENCE).state, until(lambda: not processes(mark))) == (JobState.LOST, True)
+
+
+def test_a_job_for_whose_walls_the_folder_is_gone_gets_others(lot: Lot) -> None:
+    assert until(lambda: len(lot.parking._parked) == 2)
+    for parked in lot.parking._parked:
+        Path(parked.spec.cwd).rmdir()
+    assert lot.run(lot.spec("echo on")).end == "on\n"
+
+
+def test_walls_that_stand_before_a_worker_has_tidied_up_are_not_tidied_away(tmp_path: Path) -> None:
+    left = tmp_path / "hub" / "workers" / "w" / "runs" / "parked.old"
+    left.mkdir(parents=True)  # by a worker that was killed
+    with (
+        hubs.reached(tmp_path / "hub", os.environ, "claim") as found,
+        workers.ready(found, workers.Wanted(name="w"), lambda _: None) as made,
+    ):
+        assert until(lambda: bool(waiting(tmp_path)))
+        job = hub_submit("echo on", hub=tmp_path / "hub", workdir=None)
+        made.run(once=True)
+    assert (job.state, job.told().attempt, job.logs(), left.exists()) == (JobState.SUCCEEDED, 1, "on\n", False)
 
 
 def test_a_worker_with_nothing_to_do_has_walls_for_the_next_job(yard: Yard) -> None:

@@ -31,6 +31,7 @@ _TRIES = 10  # a second apart, before a worker gives up at its start because the
 _GLANCE = 0.25  # seconds after which the thread that renews looks whether it is still wanted
 _AGAIN = 5.0  # seconds after which a machine with a trouble is looked at again
 ROOM = 2**30  # bytes that must be free where jobs run, before one is claimed
+PARKED = "parked."  # how the folders of walls begin that stand ready for a job: whoever puts them up tidies them up
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +297,7 @@ class Worker:
         """Remove what an earlier worker of this name was about to remove."""
         for folder in (self._place.jobs, self._place.runs):
             for path in folder.iterdir():
-                if path.name.lstrip(".").rpartition(".")[0] and path.name not in kept:
+                if path.name.lstrip(".").rpartition(".")[0] and path.name not in kept and not path.name.startswith(PARKED):
                     remove(path)
         for file in self._place.spool.glob("*.json"):
             if file.stem not in kept:

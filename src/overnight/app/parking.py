@@ -23,6 +23,7 @@ from overnight.folders import remove
 from overnight.models import JobSpec
 from overnight.queue.words import HubJob
 from overnight.sandbox import GATE, sources
+from overnight.worker import PARKED
 
 _KEPT = 2  # sets that wait
 _QUIET = 0.005  # seconds after a job has begun before the next set is parked: what has just begun has the machine first
@@ -55,7 +56,10 @@ class Parking:
         self._thread = threading.Thread(target=self._keep, name="parking", daemon=True)
 
     def begin(self) -> None:
-        """Park, and go on parking until ``close``."""
+        """Park, and go on parking until ``close``; what a worker that was killed had parked goes first."""
+        with contextlib.suppress(OSError):
+            for left in self._runs.glob(f"{PARKED}*"):
+                remove(left)
         self._later(_QUIET)
         self._thread.start()
 
@@ -119,7 +123,7 @@ class Parking:
                     self._later(0.0)
 
     def _park(self) -> None:
-        name = f"parked.{secrets.token_hex(4)}"
+        name = f"{PARKED}{secrets.token_hex(4)}"
         folder = self._runs / name
         folder.mkdir(mode=0o755, parents=True)
         job, spec = self._like
@@ -152,7 +156,7 @@ def _fits(parked: _Parked, built: JobSpec) -> bool:
     if (wrap, parked.spec.files, parked.spec.keepers) != (built.wrap, built.files, built.keepers):
         return False
     try:
-        return parked.seen == _seen(built)
+        return parked.seen == _seen(built) and not os.listdir(own)  # where it was removed, nobody could move in
     except OSError:
         return False
 
