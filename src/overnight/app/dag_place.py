@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -111,10 +110,8 @@ def conducted(found: Home, dag: Dag) -> Iterator[None]:
     """Be the one who conducts the pipeline; it ends with the process. Raises ``BusyError``."""
     handle = os.open(found.lock(dag.number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise BusyError("E-BUSY", f"{dag.id} is conducted by another process", fix=f"overnight dag watch {dag.id}") from exc
+        if not places.try_lock(handle):
+            raise BusyError("E-BUSY", f"{dag.id} is conducted by another process", fix=f"overnight dag watch {dag.id}")
         yield
     finally:
         os.close(handle)
