@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hubs import asked
-from overnight.app import courier, dag_place, handed, relay
+from overnight.app import courier, dag, dag_place, handed, relay
 from overnight.app import place as places
 from overnight.dag.words import Dag
 from overnight.executors.hub import HubExecutor, Wishes
@@ -115,6 +115,15 @@ def test_two_threads_that_ask_for_a_job_first_at_once_get_one_lock(tmp_path: Pat
     monkeypatch.setattr(threading, "RLock", slow)
     locks.append(executor._turn("job"))
     assert locks[0] is locks[1]
+
+
+def test_a_pipeline_that_was_just_begun_is_not_taken_for_an_interrupted_one_by_the_next_of_the_same_text(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    environ = {"HOME": str(tmp_path), "OVERNIGHT_HUB": str(tmp_path / "hub"), "PATH": os.environ["PATH"]}
+    wanted = dag.Wanted("nodes: [{name: a, command: 'true'}]", "p.yaml", tmp_path / "code", {"unsafe_no_sandbox": True})
+    with dag_place.opened(environ) as doors:
+        begun = [dag.begin(doors, wanted, environ, now).dag.number for now in (1000.0, 1000.1, 2000.0)]
+    assert begun == [1, 2, 2]
 
 
 @pytest.mark.parametrize("held", [relay.held, lambda lock: dag_place.conducted(dag_place.Home(lock.parents[2]), DAG)])

@@ -27,6 +27,7 @@ from overnight.store.pipelines import Pipelines
 from overnight.workspace import Parcels
 
 _CODE = (".py", ".sh", ".toml", ".yaml", ".yml", ".json", ".cfg", ".ini", "Makefile", "justfile")
+_BEGINNING = 30.0  # seconds from the writing down of a pipeline to its first conductor, at most
 _FILES, _LONGEST = 400, 2**18  # files that are looked at for paths they name, bytes of each
 _RUN = ("OVERNIGHT_SEED", "OVERNIGHT_EXPERIMENT_ID", "OVERNIGHT_TAG", "OVERNIGHT_TIME_BUDGET")
 Wrap = Callable[[JobSpec], JobSpec]
@@ -103,6 +104,11 @@ def recorded(environ: Mapping[str, str]) -> Iterator[tuple[Home, Pipelines]]:
 def is_conducted(found: Home, number: int) -> bool:
     """Whether somebody conducts the pipeline now."""
     return places.is_held(found.lock(number))
+
+
+def is_left(found: Home, dag: Dag, now: float) -> bool:
+    """Whether nobody conducts a pipeline that is not over, nor is about to: one that has just been begun was not locked by anybody yet."""
+    return not is_conducted(found, dag.number) and (found.lock(dag.number).exists() or now - dag.created > _BEGINNING)
 
 
 @contextlib.contextmanager
