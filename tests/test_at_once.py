@@ -10,13 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hubs import asked
-from overnight.app import courier, handed
+from overnight.app import courier, dag, dag_place, handed, relay
+from overnight.app import place as places
+from overnight.dag.words import Dag
 from overnight.executors.hub import HubExecutor, Wishes
 from overnight.hub import folder
 from overnight.models import JobState
@@ -24,6 +27,7 @@ from overnight.queue.words import HubJob, Output
 from overnight.sandbox import walls
 
 DATA = b"weights" * 1000
+DAG = Dag(1, "p", "", "p.yaml", "/", "", "", 0.0)
 FILE = Output("weights.bin", len(DATA), hashlib.sha256(DATA).hexdigest())
 
 
@@ -111,6 +115,28 @@ def test_two_threads_that_ask_for_a_job_first_at_once_get_one_lock(tmp_path: Pat
     monkeypatch.setattr(threading, "RLock", slow)
     locks.append(executor._turn("job"))
     assert locks[0] is locks[1]
+
+
+def test_a_pipeline_that_was_just_begun_is_not_taken_for_an_interrupted_one_by_the_next_of_the_same_text(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    environ = {"HOME": str(tmp_path), "OVERNIGHT_HUB": str(tmp_path / "hub"), "PATH": os.environ["PATH"]}
+    wanted = dag.Wanted("nodes: [{name: a, command: 'true'}]", "p.yaml", tmp_path / "code", {"unsafe_no_sandbox": True})
+    with dag_place.opened(environ) as doors:
+        begun = [dag.begin(doors, wanted, environ, now).dag.number for now in (1000.0, 1000.1, 2000.0)]
+    assert begun == [1, 2, 2]
+
+
+@pytest.mark.parametrize("held", [relay.held, lambda lock: dag_place.conducted(dag_place.Home(lock.parents[2]), DAG)])
+def test_a_lock_is_not_refused_because_somebody_asks_just_then_whether_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: Callable[[Path], AbstractContextManager[object]]
+) -> None:
+    lock = dag_place.Home(tmp_path).lock(DAG.number)
+    lock.parent.mkdir(parents=True)
+    with lock.open("wb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda _seconds: fcntl.flock(asking, fcntl.LOCK_UN))
+        with held(lock):
+            assert places.is_held(lock)
 
 
 def test_nobody_is_cut_off_between_the_making_of_claims_and_their_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

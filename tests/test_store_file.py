@@ -19,6 +19,9 @@ from overnight.errors import OvernightError, StorageError
 from overnight.models import Direction, Idea, Operator, Proposal, Study
 from overnight.settings import Settings
 from overnight.store import Store
+from overnight.store.connection import Connection
+from overnight.store.pipelines import Pipelines
+from overnight.store.queue import QueueFile
 from overnight.store.schema import MIGRATIONS
 
 _TRAIN = b"lr = 0.1\n" * 50
@@ -103,6 +106,23 @@ def test_processes_that_open_a_fresh_record_at_once_all_succeed(path: Path) -> N
         opener.stdin.close()
         opener.stdin = None
     assert [opener.communicate()[1] for opener in openers] == [b""] * 4
+
+
+@pytest.mark.parametrize("kind", [Store, QueueFile, Pipelines])
+def test_a_record_that_another_has_made_while_we_were_about_to_is_taken_as_it_is(path: Path, kind: type[Connection]) -> None:
+    class Late(kind):  # type: ignore[misc,valid-type] # a class of the parameter
+        def _version(self) -> int:
+            found: int = super()._version()
+            if not made:
+                made.append(found)
+                kind(path).close()
+            return found
+
+    made: list[int] = []
+    Late(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert (made, db.execute("PRAGMA user_version").fetchone()) == ([0], (len(kind.migrations),))
+    kind(path).close()
 
 
 def test_threads_share_one_store(store: Store, study: Study) -> None:

@@ -62,7 +62,7 @@ class Land:
 
     def is_up(self, pid: int) -> bool:
         """Whether the relay of this process takes connections."""
-        said = relays._lock_says(relays.folder(self.server.env, None))
+        said = relays._says(relays.folder(self.server.env, None).path / "lock")
         return bool(said.get("pid") == pid and said.get("ready"))
 
     def nats(self) -> int:

@@ -87,7 +87,7 @@ def begin(doors: Doors, wanted: Wanted, environ: Mapping[str, str], now: float) 
         0, found.pipeline.name, wanted.text, wanted.file, str(wanted.workdir.resolve()), code.commit, code.folder, now, options, {**code.links},
     )  # fmt: skip
     wrap = dag_place.walls(doors.home, dag, found, settings, environ)
-    left = [each for each in doors.record.unfinished(dag.workdir, dag.text) if not dag_place.is_conducted(doors.home, each.number)]
+    left = [each for each in doors.record.unfinished(dag.workdir, dag.text) if dag_place.is_left(doors.home, each, now)]
     for each in left:
         if (each.commit, dict(each.options)) == (dag.commit, dict(dag.options)) and not doors.record.wanted(each.number):
             return Begun(each, found, wrap, (f"{each.id} of this pipeline was interrupted: going on with it",))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from overnight.store.pipelines import Pipelines
 from overnight.workspace import Parcels
 
 _CODE = (".py", ".sh", ".toml", ".yaml", ".yml", ".json", ".cfg", ".ini", "Makefile", "justfile")
+_BEGINNING = 30.0  # seconds from the writing down of a pipeline to its first conductor, at most
 _FILES, _LONGEST = 400, 2**18  # files that are looked at for paths they name, bytes of each
 _RUN = ("OVERNIGHT_SEED", "OVERNIGHT_EXPERIMENT_ID", "OVERNIGHT_TAG", "OVERNIGHT_TIME_BUDGET")
 Wrap = Callable[[JobSpec], JobSpec]
@@ -106,15 +106,18 @@ def is_conducted(found: Home, number: int) -> bool:
     return places.is_held(found.lock(number))
 
 
+def is_left(found: Home, dag: Dag, now: float) -> bool:
+    """Whether nobody conducts a pipeline that is not over, nor is about to: one that has just been begun was not locked by anybody yet."""
+    return not is_conducted(found, dag.number) and (found.lock(dag.number).exists() or now - dag.created > _BEGINNING)
+
+
 @contextlib.contextmanager
 def conducted(found: Home, dag: Dag) -> Iterator[None]:
     """Be the one who conducts the pipeline; it ends with the process. Raises ``BusyError``."""
     handle = os.open(found.lock(dag.number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise BusyError("E-BUSY", f"{dag.id} is conducted by another process", fix=f"overnight dag watch {dag.id}") from exc
+        if not places.try_lock(handle):
+            raise BusyError("E-BUSY", f"{dag.id} is conducted by another process", fix=f"overnight dag watch {dag.id}")
         yield
     finally:
         os.close(handle)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # looking at the record needs no git
 STATE = ".overnight"
 TRIAL = "a trial"  # what holds the lock when no loop does
 _SILENT = "a process that does not say who it is"
+_TRIES, _INSTANT = 50, 0.002  # times that a lock is tried, and seconds between them
 _OWN = {".gitignore", "copies", "git", "jobs", "lock", "loop.log", "lost+found", "runs"}  # what a state folder can hold without a record
 
 
@@ -75,6 +76,18 @@ def is_held(lock: Path) -> bool:
         return True
     finally:
         os.close(handle)
+    return False
+
+
+def try_lock(handle: int) -> bool:
+    """Take the lock of an open file, unless another process has it for good: whoever asks if it is held has it shared for an instant."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_INSTANT)
+        else:
+            return True
     return False
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from overnight.app import place as places
 from overnight.errors import BusyError, NotFoundError, OvernightError, StorageError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def start_behind(environ: Mapping[str, str], found: Folder, *, with_hub: bool = 
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=dict(environ),
         )  # fmt: skip
     while process.poll() is None:
-        if _lock_says(found).get("ready") and holder(found) == process.pid:
+        if _says(found.path / "lock").get("ready") and holder(found) == process.pid:
             return process.pid, log
         time.sleep(0.02)
     text = log.read_text("utf-8", "replace").strip()
@@ -193,7 +194,7 @@ def holder(found: Folder) -> int:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(_lock_says(found).get("pid", 0))
+                return int(_says(found.path / "lock").get("pid", 0))
     except OSError:
         return 0
     return 0
@@ -259,10 +260,8 @@ def held(lock: Path) -> Iterator[Callable[[Mapping[str, object]], None]]:
     """Hold a lock that dies with the process; what is handed back writes into it who holds it. Raises ``BusyError``."""
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise _busy(lock.parent, int(json.loads(lock.read_bytes() or b"{}").get("pid", 0))) from exc
+        if not places.try_lock(handle):
+            raise _busy(lock.parent, int(_says(lock).get("pid", 0)))
 
         def tell(row: Mapping[str, object]) -> None:
             data = json.dumps(row).encode()
@@ -282,9 +281,10 @@ def _busy(path: Path, pid: int) -> BusyError:
     )
 
 
-def _lock_says(found: Folder) -> dict[str, int]:
+def _says(lock: Path) -> dict[str, int]:
+    """What its holder has written into a lock; nothing while it is just being written."""
     try:
-        row: dict[str, int] = json.loads((found.path / "lock").read_bytes())
+        row: dict[str, int] = json.loads(lock.read_bytes())
     except (OSError, ValueError):
         return {}
     return row

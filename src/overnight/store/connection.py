@@ -77,15 +77,20 @@ class Connection:
             )
         if readonly and version == 0:
             raise NotFoundError("E-NO-STUDY", "there is no study here yet", fix="overnight run -- python train.py")
-        for number, script in enumerate(self.migrations[version:], version + 1):
-            if readonly:
-                continue
-            try:
-                self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
-            except sqlite3.OperationalError:
-                self._db.rollback()
-                if self._version() < number:  # else another process that opened it at the same time was quicker
-                    raise
+        if readonly or version == len(self.migrations):
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            lacking = self.migrations[self._version() :]  # another one who opened it at the same time may have been quicker
+            for statement in (each for script in lacking for each in _statements(script)):
+                self._db.execute(statement)
+            if lacking:
+                self._db.execute(f"PRAGMA user_version={len(self.migrations)}")
+            self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
 
     def close(self) -> None:
         """Close the connection; further calls fail."""
@@ -153,3 +158,13 @@ class Connection:
         self._db.execute(
             "INSERT INTO event (time, study, number, type, data) VALUES (?,?,?,?,?)", (now, study, number, kind, json.dumps(data))
         )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one: SQLite runs no script within a transaction that was begun before."""
+    text = ""
+    for part in script.split(";")[:-1]:
+        text += f"{part};"
+        if sqlite3.complete_statement(text):
+            yield text
+            text = ""
