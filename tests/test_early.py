@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import warm
 from overnight.judge.stopping import spared
 from overnight.testing import repository
 
@@ -27,24 +27,11 @@ def _rows(folder: Path, edit: str, *words: str) -> list[dict[str, Any]]:
     """The rows of a study with one proposal, which ``edit`` makes."""
     repository(folder, {"train.py": _TRAIN})
     python = f"{sys.executable} -I -S train.py"
-    command = [
-        sys.executable,
-        "-m",
-        "overnight",
-        "run",
-        "--budget",
-        "1",
-        "--proposer-command",
-        edit,
-        "--metric",
-        "loss",
-        *words,
-        "--",
-        *python.split(),
-    ]
     env = {"PATH": os.environ["PATH"], "HOME": str(folder.parent)}
-    subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True, timeout=120)
-    done = subprocess.run([sys.executable, "-m", "overnight", "ls", "--json"], cwd=folder, env=env, check=True, capture_output=True)
+    given = ("--budget", "1", "--proposer-command", edit, "--metric", "loss", *words)
+    done = warm.run(("run", *given, "--", *python.split()), folder, env, 120)
+    assert done.returncode == 0, done
+    done = warm.run(("ls", "--json"), folder, env)
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
 
@@ -87,7 +74,5 @@ def test_a_run_that_is_spared_goes_on_and_status_counts_it(tmp_path: Path) -> No
     _, loser = _rows(tmp_path / "r", "sed -i 's/^OFFSET = .*/OFFSET = 4.0/' train.py; echo worse", "--seed", str(seed))
     assert (loser["decision"], loser["value"] is not None, "behind the best run's curve" in loser["spared"]) == ("discard", True, True)
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "overnight", "status"], cwd=tmp_path / "r", env=env, check=True, capture_output=True, text=True
-    )
+    done = warm.run(("status",), tmp_path / "r", env)
     assert "EARLY     0 runs ended before the time; of 1 that were let go on, 0 would have been ended wrongly" in done.stdout
