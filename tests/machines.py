@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import warm
 from commands import SOURCE
 
 
@@ -25,15 +26,7 @@ class Machine:
 
     def run(self, *words: str, code: int = 0, cwd: Path | None = None) -> str:
         """What a command prints, or what it complains about when it is to end with another code than 0."""
-        done = subprocess.run(
-            [sys.executable, "-m", "overnight", *words],
-            env=self.env,
-            cwd=cwd or self.home,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = warm.run(words, cwd or self.home, self.env, 120)
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), f"{words}\n{done.stdout}\n{done.stderr}"
         return done.stdout if code == 0 else done.stderr
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import warm
 from overnight.testing import git, repository
 
 PATIENCE = 60.0  # seconds after which a test gives up
@@ -79,9 +80,7 @@ class Study:
 
     def call(self, verb: str, *words: str, seconds: float = PATIENCE) -> Done:
         """The command, to its end."""
-        done = subprocess.run(
-            self.command(verb, *words), cwd=self.root, env=self.env, capture_output=True, text=True, timeout=seconds, check=False
-        )
+        done = warm.run(self.command(verb, *words)[3:], self.root, self.env, seconds)
         return Done(done.returncode, done.stdout, done.stderr)
 
     def spawn(self, argv: Sequence[str]) -> subprocess.Popen[str]:

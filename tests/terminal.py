@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import warm
 from overnight.testing import repository
 
 PYTHON = [sys.executable, "-I", "-S"]
@@ -59,10 +60,12 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 def typed(folder: Path, *words: str, env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()) -> Said:
     """``overnight WORDS`` in a folder; ``before`` is put in front of the command."""
-    done = subprocess.run(
-        [*before, sys.executable, "-m", "overnight", *words], cwd=folder, env=env or environment(folder.parent), stdin=subprocess.DEVNULL,
-        capture_output=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
+    env = env or environment(folder.parent)
+    if not before:
+        done = warm.ran(words, folder, env)
+    else:
+        argv = [*before, sys.executable, "-m", "overnight", *words]
+        done = subprocess.run(argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
     return Said(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
 
 

@@ -159,7 +159,7 @@ def test_some_lines_that_are_no_messages_do_no_harm(bench: Bench) -> None:
 
 
 def test_at_the_time_limit_the_turn_is_called_off_first_and_what_it_has_cost_is_known(bench: Bench) -> None:
-    failed = bench.fails(("hang", "said"), time_limit=9.0)
+    failed = bench.fails(("hang", "said"), time_limit=6.0)
     assert (failed.code, failed.tokens, bench.text("said")) == ("E-PROPOSER-SLOW", 30, "cancelled in time")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -61,10 +62,12 @@ def test_an_agent_that_edits_a_protected_file_gets_a_row_that_says_so(tmp_path: 
 
 
 def test_a_trouble_is_on_the_status_line_with_its_code_and_what_mends_it(tmp_path: Path) -> None:
-    study = night(tmp_path, result("Credit balance is too low", is_error=True, api_error_status=402), "--budget", "6s")
-    done = study.call("run")
+    study = night(tmp_path, result("Credit balance is too low", is_error=True, api_error_status=402))
+    loop = study.spawn(study.command("run"))
     wanted = "E-AGENT-CREDIT claude is out of credit (402): 402 Credit balance is too low; asked again in 300 s; fix: add credit"
-    assert wanted in done.out + done.err
+    studies.until(lambda: wanted in study.said() or loop.poll() is not None)
+    loop.send_signal(signal.SIGINT)
+    assert (loop.wait(studies.PATIENCE), wanted in study.said()) == (130, True)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import warm
 from overnight import exam
 from overnight.evaluation import take
 from overnight.sandbox import find
@@ -55,8 +56,7 @@ _BLIND = (
 
 def _overnight(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = {"PATH": os.environ["PATH"], "HOME": str(folder.parent)}
-    command = [sys.executable, "-m", "overnight", *words]
-    return subprocess.run(command, cwd=folder, env=env, check=False, capture_output=True, text=True, timeout=120)
+    return warm.run(words, folder, env, 120)
 
 
 def _rows(folder: Path, edit: str, *words: str, train: str = _TRAIN) -> list[dict[str, Any]]:

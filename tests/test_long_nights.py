@@ -100,8 +100,8 @@ def night(folder: Path, experiments: int, every: int, seconds: float) -> list[st
 
 
 @pytest.mark.timeout(600)
-def test_sixty_experiments_with_an_agent_that_fails_in_every_way_leave_nothing_that_grows(tmp_path: Path) -> None:
-    assert night(tmp_path, 60, 50, 500) == []
+def test_forty_five_experiments_with_an_agent_that_fails_in_every_way_leave_nothing_that_grows(tmp_path: Path) -> None:
+    assert night(tmp_path, 45, 50, 500) == []
 
 
 @pytest.mark.slow

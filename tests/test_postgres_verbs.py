@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import warm
 from commands import SOURCE
 from overnight.app import keeping
 from overnight.errors import UsageError
@@ -23,7 +24,7 @@ from postgreses import Server
 
 def _told(home: Path, *words: str, code: int, **env: str) -> str:
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": SOURCE, **env}
-    done = subprocess.run([sys.executable, "-m", "overnight", *words], env=environ, cwd=home, capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    done = warm.run(words, home, environ, 120)
     assert (done.returncode, "Traceback" in done.stderr, "hush" in done.stdout + done.stderr) == (code, False, False), done
     return done.stdout if code == 0 else done.stderr
 

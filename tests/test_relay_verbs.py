@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import warm
 from commands import SOURCE
 from ports import free_port
 from relays import until
@@ -27,7 +28,7 @@ class Shell:
         self.folder = home / ".local" / "state" / "overnight" / "relay"
 
     def __call__(self, *words: str, code: int = 0, **env: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "overnight", *words], env={**self.env, **env}, capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+        done = warm.run(words, self.home, {**self.env, **env}, 120)
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), f"{words}\n{done.stdout}\n{done.stderr}"
         return done.stdout if code == 0 else done.stderr or done.stdout
 
@@ -36,7 +37,7 @@ class Shell:
 def overnight(tmp_path: Path) -> Iterator[Shell]:
     found = Shell(tmp_path)
     yield found
-    subprocess.run([sys.executable, "-m", "overnight", "relay", "stop"], env=found.env, capture_output=True, timeout=120, check=False)
+    warm.run(("relay", "stop"), tmp_path, found.env, 120)
 
 
 def _made(overnight: Shell) -> Shell:

@@ -135,13 +135,24 @@ def _told(text: str) -> str:
     return "p.yaml:1: it can be run"
 
 
-@settings(max_examples=7_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(SCRAPS, max_size=40).map("".join))
-def test_scraps_of_pipelines_are_read_or_refused_with_a_line(text: str) -> None:
-    assert re.match(r"p\.yaml:[1-9][0-9]*: .", _told(text))
+def _any(examples: int, texts: st.SearchStrategy[str]) -> None:
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(texts)
+    def each(text: str) -> None:
+        assert re.match(r"p\.yaml:[1-9][0-9]*: .", _told(text))
+
+    each()
 
 
-@settings(max_examples=3_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.text(max_size=200))
-def test_any_text_is_read_or_refused_with_a_line(text: str) -> None:
-    assert re.match(r"p\.yaml:[1-9][0-9]*: .", _told(text))
+_ODD = {"scraps": st.lists(SCRAPS, max_size=40).map("".join), "letters": st.text(max_size=200)}
+
+
+@pytest.mark.parametrize("kind", _ODD)
+def test_scraps_of_pipelines_and_any_text_are_read_or_refused_with_a_line(kind: str) -> None:
+    _any(1_000, _ODD[kind])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", _ODD)
+def test_ten_thousand_of_them_are_read_or_refused_with_a_line(kind: str) -> None:
+    _any(10_000, _ODD[kind])

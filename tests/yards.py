@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import warm
 from overnight.app import hub as hubs
 from overnight.app.api import Job, hub_submit
 from overnight.queue.words import HubJob, Query
@@ -70,16 +71,7 @@ class Yard:
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         """An ``overnight`` command, to its end."""
-        env = os.environ | {"OVERNIGHT_HUB": str(self.hub)}
-        return subprocess.run(
-            [sys.executable, "-m", "overnight", *words],
-            env=env,
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return warm.run(words, self.root, os.environ | {"OVERNIGHT_HUB": str(self.hub)})
 
     def json(self, *words: str) -> Any:
         done = self.call(*words, "--json")
