@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from overnight.app import before, prepare, read, wiring
 from overnight.app import place as places
-from overnight.app import prepare, read, wiring
 from overnight.app.options import Options
 from overnight.app.wiring import Listen
 from overnight.errors import OvernightError
@@ -52,8 +52,9 @@ def run(options: Options, listen: Listen, begin: Callable[[Study, float | None, 
         stack.enter_context(places.held(place))
         store = stack.enter_context(contextlib.closing(Store(place.database)))
         store.check()
+        options, remembered = before.remembered(options, store)
         ready = prepare.open_study(options, workspace, store, time.time())
-        for note in ready.notes:
+        for note in (*((remembered,) if remembered else ()), *ready.notes):
             listen("note", None, note)
         best = store.bar(ready.study.id)
         begin(ready.study, best[1] if best else None, place.state)
