@@ -29,6 +29,7 @@ from overnight.store import Store
 _MISSED = re.compile(
     r"""(?:No such file or directory|not found|does not exist)[^\n]*?['"](/[^'"\n]+)['"]|(/[^\s:'"]+)['"]?: No such file or directory"""
 )
+_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,12 @@ def baseline_error(study: Study, store: Store, place: places.Place) -> Overnight
         "oom": "make the baseline fit, then: overnight run",
         "network": "overnight run --sandbox-network   # or bring the data here first and name it: --data PATH",
     }
+    if (module := _MODULE.search(last)) and (place.state.parent / "src" / module[1]).exists():
+        return OvernightError(
+            "E-BASELINE", f"the baseline did not work: {item.cause}", where=str(log),
+            why="a run imports from a fresh export of the commit, not what is installed from this checkout (pip install -e)",
+            fix=f"overnight run -- env PYTHONPATH=src {shlex.join(study.settings.command)}",
+        )  # fmt: skip
     if not study.settings.unsafe_no_sandbox and (unseen := _unseen(log)):
         return OvernightError(
             "E-BASELINE", f"the baseline did not work: {item.cause}", where=str(log), why=f"{unseen} is there, but runs are kept from seeing it",
