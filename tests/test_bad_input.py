@@ -122,6 +122,10 @@ CASES = {
         _with("train.py", "lr = 0.1\nraise ValueError('too\\x1b[31m red')\n"), _with("train.py", TRAIN), "E-BASELINE", exit=1,
         words=("--metric", "loss"), says='output.log, last line: "ValueError: too red"',
     ),
+    "a package of the checkout that a run does not see": Case(
+        _then(lambda root: (root / "src" / "own").mkdir(parents=True), _with("train.py", "lr = 0.1\nimport own\n")), _with("train.py", TRAIN),
+        "E-BASELINE", exit=1, words=("--metric", "loss"), says="fix:   overnight run -- env PYTHONPATH=src",
+    ),
     "a command that fails": Case(
         _nothing, lambda root: _commit(root, {"start.py": TRAIN}), "E-BASELINE", exit=1, words=("--metric", "loss"), command=(*PYTHON, "start.py"),
         says="start.py': [Errno 2]",

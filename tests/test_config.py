@@ -202,6 +202,12 @@ def test_a_folder_in_place_of_the_file_is_said(tmp_path: Path) -> None:
         load(tmp_path, {}, {})
 
 
+def test_a_folder_that_is_named_in_place_of_the_file_is_left_where_it_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, {}, {}, tmp_path)
+    assert caught.value.fix == "overnight run --config overnight.toml"
+
+
 def test_a_dangling_link_in_place_of_the_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "overnight.toml").symlink_to("gone.toml")
     with pytest.raises(UsageError, match=r"overnight\.toml cannot be read: No such file or directory"):

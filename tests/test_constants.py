@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overnight import constants
-from overnight.constants import Constant, edit, find, readable, spoken, values
+from overnight.constants import Constant, edit, find, find_in, readable, spoken, values
 
 
 def one(source: str) -> Constant:
@@ -188,6 +188,10 @@ def test_a_value_is_written_in_the_manner_of_the_old_one(line: str, value: const
 def test_an_edit_of_an_unknown_name_says_which() -> None:
     with pytest.raises(KeyError, match="WIDTH"):
         edit(b"LR = 0.1", {"WIDTH": 3})
+
+
+def test_a_file_that_is_not_utf8_has_no_constants() -> None:
+    assert find_in("# caf\xe9\nLR = 0.1\n".encode("latin-1"), "train.py") == []
 
 
 def test_a_file_that_is_not_utf8_is_not_edited() -> None:

@@ -35,6 +35,14 @@ def test_it_goes_on_from_there_without_being_told_again(tmp_path: Path) -> None:
     assert (done.code, len(made.rows()), base) == (0, 2, git(made.root, "rev-parse", "work/other").strip())
 
 
+def test_a_checkout_with_other_ends_of_lines_is_not_called_changed(tmp_path: Path) -> None:
+    made = studies.study(tmp_path)
+    git(made.root, "config", "core.autocrlf", "true")
+    (made.root / "train.py").write_bytes((made.root / "train.py").read_bytes().replace(b"\n", b"\r\n"))
+    done = made.call("run", "--budget", "0")
+    assert (done.code, "uncommitted" in done.out + done.err) == (0, False)
+
+
 def test_a_study_that_has_begun_elsewhere_is_another_one(tmp_path: Path) -> None:
     made = branched(tmp_path)
     made.call("run", "--budget", "0")

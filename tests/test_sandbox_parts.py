@@ -156,6 +156,24 @@ def test_the_interpreter_behind_an_environment_is_found(tmp_path: Path) -> None:
     assert {tmp_path / "repo" / ".venv", tmp_path / "uv" / "cpython-3.12", base} <= set(found)
 
 
+def test_what_is_installed_into_an_environment_from_elsewhere_is_found_but_not_the_repository_itself(tmp_path: Path) -> None:
+    site = tmp_path / "venv" / "lib" / "python3.12" / "site-packages"
+    for name in ("venv/bin", "lib/src", "other/flat", "repo/src", "repo/lib", "user"):
+        (tmp_path / name).mkdir(parents=True)
+    site.mkdir(parents=True)
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    (site / "_lib.pth").write_text(f"{tmp_path}/lib/src\nimport os; os.getcwd()\n# {tmp_path}/lib\n\n{tmp_path}/gone\n../../..\n")
+    (site / "own.pth").write_text(f"{tmp_path}/repo/src\n{tmp_path}\n{tmp_path}/user\n/usr/lib\n")
+    (site / "__editable___other_1_0_finder.py").write_text(
+        f"MAPPING: dict[str, str] = {{'flat': '{tmp_path}/other/flat', 'r': '{tmp_path}/repo/lib'}}\nX = 1\n"
+    )
+    (site / "__editable___broken_finder.py").write_text("MAPPING = {'a': open('/etc/passwd')}\n")
+    environ = {"HOME": str(tmp_path / "user"), "PATH": str(tmp_path / "venv" / "bin")}
+    found = sandbox.interpreters(environ, ("python",), tmp_path / "repo")
+    told = {str(item.relative_to(tmp_path)) for item in found if item.is_relative_to(tmp_path)}
+    assert told == {"venv", "lib/src", "other/flat"}
+
+
 def test_tokens_histories_and_profiles_are_secrets(tmp_path: Path) -> None:
     names = [".ssh", ".netrc", ".python_history", ".config/gh", ".mozilla", ".cache/huggingface/token", "models/token"]
     for name in (*names, "notes.txt", ".cache/huggingface/hub"):

@@ -62,6 +62,11 @@ def test_a_bare_repository_is_refused(root: Path, tmp_path: Path) -> None:
     assert code(lambda: Workspace.open(tmp_path / "bare", tmp_path / "state")) == "E-BARE-REPOSITORY"
 
 
+def test_a_line_break_in_the_path_of_the_repository_is_said(root: Path, tmp_path: Path) -> None:
+    moved = root.rename(tmp_path / "two\nlines")
+    assert code(lambda: Workspace.open(moved, tmp_path / "state")) == "E-PATH"
+
+
 def test_no_git_on_path_is_said(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert code(lambda: Workspace.open(root, tmp_path / "state")) == "E-NO-GIT"

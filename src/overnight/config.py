@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from overnight.errors import NotFoundError, UsageError, nearest
+from overnight.kinds import LISTS
 from overnight.settings import Settings, convert, table
 
 FILE_NAME = "overnight.toml"
@@ -156,9 +157,13 @@ def _source(path: Path, root: Path, environ: Mapping[str, str], *, section: bool
 
 def _read(path: Path, label: str) -> str:
     if path.is_dir():
-        raise UsageError(
-            "E-UNREADABLE", f"{label} is a folder, not a file", where=label, fix=f"mv {label} {label}.folder && overnight init"
+        ours = path.name == FILE_NAME
+        fix = (
+            f"mv {label} {label}.folder && overnight init"
+            if ours
+            else f"overnight run --config {shlex.quote(str(Path(label) / FILE_NAME))}"
         )
+        raise UsageError("E-UNREADABLE", f"{label} is a folder, not a file", where=label, fix=fix)
     try:
         with path.open("rb") as stream:
             data = stream.read(_LARGEST + 1)
@@ -240,7 +245,7 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
         text = environ.get(variable, "").strip()
         if text:
             parts = tuple(part.strip() for part in text.split(",") if part.strip())
-            value = parts if row["kind"] in ("texts", "budget") else text
+            value = parts if row["kind"] in LISTS else text
             found.append((name, _converted(name, value, variable, f"unset {variable}"), variable))
     return found
 

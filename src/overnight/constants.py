@@ -113,6 +113,14 @@ def find(source: str, path: str) -> list[Constant]:
     return sorted(found.values(), key=lambda constant: constant.span)
 
 
+def find_in(source: bytes, path: str) -> list[Constant]:
+    """List the tunable constants of a file; empty for what is no UTF-8, which is not edited."""
+    try:
+        return find(source.decode(), path)
+    except UnicodeDecodeError:
+        return []
+
+
 def same_but_for_literals(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> bool:
     """Whether two versions of the files differ in the values of literals alone; files that cannot be read as Python must be equal."""
     return set(one) == set(other) and all(_shape(one[path]) == _shape(other[path]) for path in one)
@@ -133,10 +141,7 @@ def edit(source: bytes, values: Mapping[str, Value]) -> bytes:
 
     Raises ``KeyError`` with the first name that is no tunable constant of the source.
     """
-    try:
-        found = {constant.name: constant for constant in find(source.decode(), "")}
-    except UnicodeDecodeError:
-        found = {}
+    found = {constant.name: constant for constant in find_in(source, "")}
     for constant in sorted((found[name] for name in values), key=lambda constant: constant.span, reverse=True):
         start, end = constant.span
         value = values[constant.name]

@@ -16,6 +16,7 @@ _DURATION = re.compile(
 )
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LARGEST = 2.0**1023  # a larger whole number may be none as a float
 
 
@@ -60,7 +61,7 @@ def parse_budget(parts: tuple[str, ...]) -> Budget:
     """The bounds of ``("50", "8h", "4gpu-h", "$20")``; a later one of the same kind wins. Raises ``ValueError``."""
     found: dict[str, float] = {}
     for part in parts:
-        text = part.strip().lower().replace(" ", "")
+        text = part.strip().lower().replace(" ", "") if not re.search(r"\d\s+\d", part) else ""
         if re.fullmatch(r"\d{1,15}", text, re.ASCII):
             found["experiments"] = int(text)
         elif match := re.fullmatch(r"\$(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)(?:\$|usd)", text, re.ASCII):
@@ -94,6 +95,30 @@ def _texts(value: object) -> tuple[str, ...]:
     raise ValueError("a list of texts is wanted")
 
 
+def _name(value: object) -> str:
+    """The name of a metric, as it stands between the mark and the value."""
+    text = _text(value)
+    if text.startswith("@") and len(text) > 1:
+        raise ValueError(f"the name stands without the @: {text.lstrip('@')}")
+    if not text.isprintable():
+        raise ValueError("a name on one line is wanted")
+    return text
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    found = _texts(value)
+    if not any(found):
+        raise ValueError("at least one file or pattern is wanted")
+    return found
+
+
+def _variables(value: object) -> tuple[str, ...]:
+    found = _texts(value)
+    if odd := next((name for name in found if name and not _VARIABLE.fullmatch(name)), ""):
+        raise ValueError(f"'{odd}' is no name of a variable; its value is taken from your environment")
+    return found
+
+
 def _budget(value: object) -> tuple[str, ...]:
     parse_budget(_texts(value))
     return _texts(value)
@@ -123,17 +148,20 @@ def _amount(value: object) -> float:
 
 
 def _count(value: object) -> int:
-    number = _number(value)
-    if number != int(number) or not 0 <= number < 2**53:  # beyond it a float is not exact
-        raise ValueError("a whole number, zero or more, is wanted")
-    return int(number)
+    return _whole(value, 0, "zero")
 
 
 def _positive(value: object) -> int:
-    number = _count(value)
-    if number < 1:
-        raise ValueError("a whole number, one or more, is wanted")
-    return number
+    return _whole(value, 1, "one")
+
+
+def _whole(value: object, least: int, word: str) -> int:
+    number = _number(value)
+    if number != int(number) or number < least:
+        raise ValueError(f"a whole number, {word} or more, is wanted")
+    if number >= 2**53:  # beyond it a float is not exact
+        raise ValueError("a whole number of at most fifteen digits is wanted")
+    return int(number)
 
 
 def _duration(value: object) -> float:
@@ -156,6 +184,14 @@ def _memory(value: object) -> int:
     size = _size(value)
     if 0 < size < 2**20:
         raise ValueError(f"{size} bytes hold no program; write the unit, for example 500MB or 16GB")
+    return size
+
+
+def _disk(value: object) -> int:
+    """Bytes that a run may write; walls cannot be built around less than a few pages, and such a number has lost its unit."""
+    size = _size(value)
+    if 0 < size < 2**20:
+        raise ValueError(f"{size} bytes hold no run; write the unit, for example 500MB or 50GB")
     return size
 
 
@@ -224,8 +260,10 @@ def _mix(value: object) -> str:
     raise ValueError("'order', 'shares' or 'bandit' is wanted")
 
 
+LISTS = ("texts", "patterns", "variables", "budget")  # the kinds that a flag may be repeated for, and a variable divides by commas
+SIZES = ("size", "memory", "disk")
 KINDS: dict[str, Callable[[object], Any]] = {
     "text": _text, "texts": _texts, "budget": _budget, "command": _command, "number": _number, "amount": _amount, "count": _count, "positive": _positive,
     "duration": _duration, "limit": _limit, "size": _size, "memory": _memory, "flag": _flag, "direction": _direction, "profile": _profile, "stopper": _stopper, "verifying": _verifying, "policy": _policy, "pick": _pick,
-    "keeping": _keeping, "mix": _mix,
+    "keeping": _keeping, "mix": _mix, "name": _name, "patterns": _patterns, "variables": _variables, "disk": _disk,
 }  # fmt: skip

@@ -25,7 +25,7 @@ class Settings:
     """All settings of a study. Durations are seconds, sizes bytes; empty, zero or None = not set."""
 
     goal: str = _setting("text", "", "What the study is after, in words; the proposer reads it.", '"lowest val_bpb in five minutes"')
-    metric: str = _setting("text", "", "The goal metric, as the run prints it (@name=…, name: …).", '"val_bpb"')
+    metric: str = _setting("name", "", "The goal metric, as the run prints it (@name=…, name: …).", '"val_bpb"')
     direction: str = _setting("direction", "", "Which way the metric improves: minimize or maximize.", '"minimize"')
     target: float | None = _setting("number", None, "Stop when the best value is at least this good.", "0.95")
     budget: tuple[str, ...] = _setting(
@@ -44,7 +44,7 @@ class Settings:
         "text", "", "The node of the pipeline whose numbers count; not set = the last one in the file.", '"evaluate"'
     )
     editable: tuple[str, ...] = _setting(
-        "texts", ("train.py",), "Files (or patterns) that a proposal may change; everything else is protected.", '["train.py"]'
+        "patterns", ("train.py",), "Files (or patterns) that a proposal may change; everything else is protected.", '["train.py"]'
     )
     protect: tuple[str, ...] = _setting(
         "texts", (), "Files (or patterns) that stay protected although a pattern of editable matches them.", '["prepare.py"]'
@@ -56,7 +56,7 @@ class Settings:
         '["data/train.bin"]',
     )
     pass_env: tuple[str, ...] = _setting(
-        "texts", (), "Environment variables that runs get, beyond the usual ones (PATH, CUDA_*, HF_HOME, …).", '["WANDB_MODE"]'
+        "variables", (), "Environment variables that runs get, beyond the usual ones (PATH, CUDA_*, HF_HOME, …).", '["WANDB_MODE"]'
     )
     time_budget: float = _setting(
         "duration", 0.0, "How long one training is meant to take; told to the proposer and to the run (OVERNIGHT_TIME_BUDGET).", '"5m"'
@@ -165,7 +165,7 @@ class Settings:
     )
     evaluate_time_limit: float = _setting("limit", 600.0, "When an evaluator that does not end is killed.", '"10m"')
     process_limit: int = _setting("count", 0, "How many processes a run may have at once; 0 = as many as the machine allows.", "512")
-    disk_limit: int = _setting("size", 0, "How much a run may write into its folder.", '"50GB"')
+    disk_limit: int = _setting("disk", 0, "How much a run may write into its folder.", '"50GB"')
     sandbox_network: bool = _setting("flag", False, "Let runs reach the network; without it they see no host but themselves.", "true")
     caches: tuple[str, ...] = _setting(
         "texts", (), "Folders outside its own that a run may write and later runs find again.", '["~/.cache/torch_extensions"]'

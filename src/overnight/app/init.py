@@ -17,6 +17,7 @@ from typing import Any
 from overnight import config
 from overnight.app.detect import Findings
 from overnight.errors import OvernightError, StorageError, UsageError
+from overnight.kinds import SIZES
 from overnight.printable import clean, one_line
 from overnight.settings import Settings, convert, table
 
@@ -158,9 +159,9 @@ def groups() -> list[tuple[str, tuple[str, ...]]]:
 
 def shown(name: str, value: Any) -> str:
     """A value as it stands in a file; empty if it says nothing."""
-    if value in ("", (), None) or (value == 0 and table()[name]["kind"] in ("duration", "limit", "size", "memory")):
+    if value in ("", (), None) or (value == 0 and table()[name]["kind"] in ("duration", "limit", *SIZES)):
         return ""
-    if table()[name]["kind"] in ("size", "memory"):
+    if table()[name]["kind"] in SIZES:
         return _quoted(next(f"{value // unit}{letter}" for unit, letter in ((2**30, "GB"), (2**20, "MB"), (1, "")) if value % unit == 0))
     return _toml(name, value)
 

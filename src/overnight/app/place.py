@@ -162,7 +162,11 @@ def make(place: Place) -> None:
             raise UsageError(
                 "E-READ-ONLY", f"{place.state} is on a read-only file system", fix="overnight run --state ~/overnight-state"
             ) from exc
-        raise StorageError("E-STORE", f"{place.state} cannot be written: {exc.strerror}", fix="df -h .") from exc
+        raise StorageError(
+            "E-STORE",
+            f"{place.state} cannot be written: {exc.strerror}",
+            fix="df -h .   # or elsewhere: overnight run --state ~/overnight-state",
+        ) from exc
 
 
 @contextlib.contextmanager

@@ -314,12 +314,12 @@ def _check_constants(settings: Settings, workspace: Workspace, base: str) -> Non
     if chosen != ["optuna"] or settings.bounds.experiments == 0:
         return
     files = workspace.editable(base, Scope(settings.editable, settings.protect))
-    if any(constants.find(code.decode("utf-8", "ignore"), path) for path, code in files.items() if path.endswith(".py")):
+    if any(constants.find_in(code, path) for path, code in files.items() if path.endswith(".py")):
         return
     raise UsageError(
         "E-NO-CONSTANTS",
         f"no tunable constants in {', '.join(files)}",
-        why="the embedded search changes literals at module level (LR = 0.1) and defaults of options (add_argument)",
+        why="the embedded search changes literals at module level (LR = 0.1) and defaults of options (add_argument), in files of UTF-8",
         fix="give names to the constants and commit, or let an agent propose: overnight run --proposer claude",
     )
 
@@ -329,7 +329,7 @@ def _uncommitted(workspace: Workspace, base: str, scope: Scope) -> list[str]:
     changed = []
     for path, committed in workspace.editable(base, scope).items():
         with contextlib.suppress(OSError):
-            if (workspace.root / path).read_bytes() != committed:
+            if (workspace.root / path).read_bytes().replace(b"\r\n", b"\n") != committed.replace(b"\r\n", b"\n"):  # core.autocrlf
                 changed.append(path)
     return [f"{', '.join(changed)}: uncommitted changes are not part of the study, which starts from commit {base[:7]}"] if changed else []
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from overnight.app import before, prepare, read, wiring
 from overnight.app import place as places
-from overnight.app import prepare, read, wiring
 from overnight.app.options import Options
 from overnight.app.wiring import Listen
 from overnight.errors import OvernightError
@@ -29,6 +29,7 @@ from overnight.store import Store
 _MISSED = re.compile(
     r"""(?:No such file or directory|not found|does not exist)[^\n]*?['"](/[^'"\n]+)['"]|(/[^\s:'"]+)['"]?: No such file or directory"""
 )
+_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,9 @@ def run(options: Options, listen: Listen, begin: Callable[[Study, float | None, 
         stack.enter_context(places.held(place))
         store = stack.enter_context(contextlib.closing(Store(place.database)))
         store.check()
+        options, remembered = before.remembered(options, store)
         ready = prepare.open_study(options, workspace, store, time.time())
-        for note in ready.notes:
+        for note in (*((remembered,) if remembered else ()), *ready.notes):
             listen("note", None, note)
         best = store.bar(ready.study.id)
         begin(ready.study, best[1] if best else None, place.state)
@@ -134,6 +136,12 @@ def baseline_error(study: Study, store: Store, place: places.Place) -> Overnight
         "oom": "make the baseline fit, then: overnight run",
         "network": "overnight run --sandbox-network   # or bring the data here first and name it: --data PATH",
     }
+    if (module := _MODULE.search(last)) and (place.state.parent / "src" / module[1]).exists():
+        return OvernightError(
+            "E-BASELINE", f"the baseline did not work: {item.cause}", where=str(log),
+            why="a run imports from a fresh export of the commit, not what is installed from this checkout (pip install -e)",
+            fix=f"overnight run -- env PYTHONPATH=src {shlex.join(study.settings.command)}",
+        )  # fmt: skip
     if not study.settings.unsafe_no_sandbox and (unseen := _unseen(log)):
         return OvernightError(
             "E-BASELINE", f"the baseline did not work: {item.cause}", where=str(log), why=f"{unseen} is there, but runs are kept from seeing it",

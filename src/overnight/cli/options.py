@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from overnight.app.options import Options
+from overnight.kinds import LISTS
 from overnight.settings import table
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -26,6 +27,7 @@ _METAVAR = {
     "limit": "TIME",
     "size": "SIZE",
     "memory": "SIZE",
+    "disk": "SIZE",
     "direction": "minimize|maximize",
     "pick": "last|best",
     "keeping": "project|user",
@@ -68,7 +70,7 @@ def _option(name: str) -> Callable[[_F], _F]:
     row, flag = table()[name], "--" + name.replace("_", "-")
     if row["kind"] == "flag":
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=row["help"])
-    if row["kind"] in ("texts", "budget"):
+    if row["kind"] in LISTS:
         return click.option(flag, name, multiple=True, metavar=_METAVAR.get(row["kind"], "TEXT"), help=row["help"] + " Repeatable.")
     return click.option(flag, name, default=None, metavar=_METAVAR.get(row["kind"], "TEXT"), help=row["help"])
 

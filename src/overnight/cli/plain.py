@@ -31,7 +31,7 @@ class Lines:
         self._say = say
         self._command = ""
         self._slots = 1
-        self._held: dict[int, list[str]] = {}
+        self._begun: set[int] = set()  # experiments whose lines wait for their result
         self._told = 0  # the experiment that the last printed line is about
         self._lock = threading.Lock()
 
@@ -50,9 +50,10 @@ class Lines:
             elif event in ("begin", "resume"):
                 self._say(f"[loop] study {text}: " + ("the baseline comes first" if event == "begin" else "going on"))
             elif event == "started" and item is not None:
-                self._held[item.number] = self._head(item)
                 if self._slots == 1:
-                    self._flush(item.number)
+                    self._tell(item, self._head(item))
+                else:
+                    self._begun.add(item.number)
             elif event == "settled" and item is not None:
                 self._settled(item)
             elif event == "end":
@@ -69,17 +70,17 @@ class Lines:
         ]
 
     def _settled(self, item: Experiment) -> None:
-        lines = self._held.setdefault(item.number, [])
-        if not lines and self._told != item.number:  # it began in an earlier loop, or others have begun since
-            lines += self._head(item)[: 1 if item.operator is Operator.BASELINE else 2]
+        lines: list[str] = []
+        if item.number in self._begun:  # told now, so that the best is the one that was printed above
+            lines = self._head(item)
+        elif self._told != item.number:  # it began in an earlier loop, or others have begun since
+            lines = self._head(item)[: 1 if item.operator is Operator.BASELINE else 2]
+        self._begun.discard(item.number)
         if item.decision is Decision.KEEP:
             self.best = item.value
-        lines.append(f"  Result: {result(item, self.metric)}")
-        self._flush(item.number)
-        if len(self._held) > 64:
-            self._held.clear()
+        self._tell(item, [*lines, f"  Result: {result(item, self.metric)}"])
 
-    def _flush(self, key: int) -> None:
-        self._told = key
-        for line in self._held.pop(key, []):
+    def _tell(self, item: Experiment, lines: list[str]) -> None:
+        self._told = item.number
+        for line in lines:
             self._say(line)

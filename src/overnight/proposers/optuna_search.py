@@ -265,10 +265,7 @@ def _python(request: Request) -> list[str]:
 
 
 def _found(source: bytes, path: str) -> list[Constant]:
-    try:
-        return constants.find(source.decode(), path) if path.endswith(".py") and len(source) <= LARGEST_FILE else []
-    except UnicodeDecodeError:
-        return []
+    return constants.find_in(source, path) if path.endswith(".py") and len(source) <= LARGEST_FILE else []
 
 
 def _space(sources: Mapping[str, bytes]) -> _Space:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import overnight
+from overnight.sandbox.editable import elsewhere
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix")  # visible anyway
 _FOLDERS = (
@@ -34,7 +35,8 @@ def interpreters(environ: Mapping[str, str], program: Sequence[str], folder: Pat
     """Absolute paths, of files and folders, that ``program`` (a command line) needs when it is run in ``folder`` with ``environ``.
 
     Looked at: our own interpreter and package, PATH, PYTHONPATH, LD_LIBRARY_PATH, virtual environments (also ``.venv`` in the folder
-    and what its ``pyvenv.cfg`` names), conda, pyenv, uv, and the caches of Hugging Face and torch.
+    and what its ``pyvenv.cfg`` names) with what is installed into them from elsewhere (``pip install -e``), conda, pyenv, uv, and the
+    caches of Hugging Face and torch.
     """
     # Texts rather than paths from here on: this stands between the claim of a job and its start.
     home = os.path.normpath(environ.get("HOME") or "/")
@@ -44,6 +46,13 @@ def interpreters(environ: Mapping[str, str], program: Sequence[str], folder: Pat
         found = _whole(os.path.normpath(path), shared)
         if found.startswith("/") and not f"{found}/".startswith(_INSIDE_SYSTEM) and os.path.lexists(found):
             wanted[found] = None
+    own = os.path.realpath(folder)
+    for path in [named for found in wanted for named in elsewhere(found)]:
+        real = os.path.realpath(path)
+        # What the study's repository has installed of itself stays unseen: runs are to import the commit, not the checkout.
+        apart = not f"{own}/".startswith(f"{real}/") and not f"{real}/".startswith(f"{own}/")
+        if apart and path not in shared and not f"{path}/".startswith(_INSIDE_SYSTEM):
+            wanted[path] = None
     return [Path(path) for path in wanted]
 
 

@@ -129,6 +129,11 @@ def find(start: Path, state: Path) -> Repository:
         )
     if done.returncode != 0:
         raise _not_found(start, said(done))
+    if len(lines) > 5:
+        raise UsageError(
+            "E-PATH", "the path of the repository holds a line break", where=str(start), why="git lists paths one a line",
+            fix="rename the folder, then run the same command again",
+        )  # fmt: skip
     if len(lines) != 5:
         raise GitError("E-GIT", "git does not say where the repository lies", where=str(start), why=" ".join(lines), fix="git --version")
     _, algorithm, own, common, root = lines
