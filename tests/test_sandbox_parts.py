@@ -169,9 +169,12 @@ def test_what_is_installed_into_an_environment_from_elsewhere_is_found_but_not_t
     )
     (site / "__editable___broken_finder.py").write_text("MAPPING = {'a': open('/etc/passwd')}\n")
     environ = {"HOME": str(tmp_path / "user"), "PATH": str(tmp_path / "venv" / "bin")}
-    found = sandbox.interpreters(environ, ("python",), tmp_path / "repo")
-    told = {str(item.relative_to(tmp_path)) for item in found if item.is_relative_to(tmp_path)}
-    assert told == {"venv", "lib/src", "other/flat"}
+
+    def told(*, checkouts: bool) -> set[str]:
+        found = sandbox.interpreters(environ, ("python",), tmp_path / "repo", checkouts=checkouts)
+        return {str(item.relative_to(tmp_path)) for item in found if item.is_relative_to(tmp_path)}
+
+    assert (told(checkouts=True), told(checkouts=False)) == ({"venv", "lib/src", "other/flat"}, {"venv"})
 
 
 def test_tokens_histories_and_profiles_are_secrets(tmp_path: Path) -> None:

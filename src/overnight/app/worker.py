@@ -218,7 +218,7 @@ def _walls(
     env = for_run(reached.environ)
     home = Path(reached.environ.get("HOME") or "/nonexistent")
     walls = Walls(
-        keep=keep, readable=tuple(interpreters(env, ("/bin/sh",), place.folder)), hidden=(place.folder,),
+        keep=keep, readable=tuple(interpreters(env, ("/bin/sh",), place.folder, checkouts=False)), hidden=(place.folder,),
         devices=devices_elsewhere() if machine.cards and wanted.executor != "local" else (), network=wanted.network, home=home, writable=_caches(wanted),
     )  # fmt: skip
     walls = stand(walls)
@@ -226,7 +226,7 @@ def _walls(
     def wrap(job: HubJob, spec: JobSpec) -> JobSpec:
         if job.owner:  # what a client's job names, in its variables or by links of its code, opens nothing
             return confined(walls, spec)
-        return confined(replace(walls, readable=tuple(interpreters(spec.env, spec.argv, Path(spec.cwd)))), spec)
+        return confined(replace(walls, readable=tuple(interpreters(spec.env, spec.argv, Path(spec.cwd), checkouts=False))), spec)
 
     return wrap, Confined.LANDLOCK if walls.by is By.LANDLOCK else Confined.BUBBLEWRAP
 

@@ -31,12 +31,13 @@ _INSIDE_SYSTEM = tuple(f"{top}/" for top in _SYSTEM)
 _HOPS = 16  # links between a program's name and the program
 
 
-def interpreters(environ: Mapping[str, str], program: Sequence[str], folder: Path) -> list[Path]:
+def interpreters(environ: Mapping[str, str], program: Sequence[str], folder: Path, *, checkouts: bool = True) -> list[Path]:
     """Absolute paths, of files and folders, that ``program`` (a command line) needs when it is run in ``folder`` with ``environ``.
 
     Looked at: our own interpreter and package, PATH, PYTHONPATH, LD_LIBRARY_PATH, virtual environments (also ``.venv`` in the folder
     and what its ``pyvenv.cfg`` names) with what is installed into them from elsewhere (``pip install -e``), conda, pyenv, uv, and the
-    caches of Hugging Face and torch.
+    caches of Hugging Face and torch. Without ``checkouts`` nothing is shown that is installed from elsewhere: where the command's own
+    code has travelled, nobody knows which of them is the checkout that it was made from.
     """
     # Texts rather than paths from here on: this stands between the claim of a job and its start.
     home = os.path.normpath(environ.get("HOME") or "/")
@@ -47,7 +48,7 @@ def interpreters(environ: Mapping[str, str], program: Sequence[str], folder: Pat
         if found.startswith("/") and not f"{found}/".startswith(_INSIDE_SYSTEM) and os.path.lexists(found):
             wanted[found] = None
     own = os.path.realpath(folder)
-    for path in [named for found in wanted for named in elsewhere(found)]:
+    for path in [named for found in wanted for named in (elsewhere(found) if checkouts else ())]:
         real = os.path.realpath(path)
         # What the study's repository has installed of itself stays unseen: runs are to import the commit, not the checkout.
         apart = not f"{own}/".startswith(f"{real}/") and not f"{real}/".startswith(f"{own}/")
