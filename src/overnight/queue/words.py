@@ -113,8 +113,19 @@ def _text_trouble(asked: Submission) -> str:
 def _placing_trouble(asked: Submission) -> str:
     if odd := next((name for name in (*asked.workers, *asked.not_workers) if not is_worker_name(name)), ""):
         return f"no worker can be called {odd[:80]!r}"
+    if out := next((each for each in asked.inputs if _leads_out(input_of(each)[0])), ""):
+        return f"input {out!r} leads out of the folder of the job"
     paths = (*(each for each in asked.inputs if address_of(input_of(each)[1]) is None), *asked.extras)
     return next((f"input {entry!r} must lead to an absolute path" for entry in paths if not input_of(entry)[1].startswith("/")), "")
+
+
+def _leads_out(name: str) -> bool:
+    depth = 0
+    for part in name.split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            return True
+    return False
 
 
 def _handed_trouble(handed: tuple[Output, ...]) -> str:
