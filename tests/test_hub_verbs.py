@@ -209,3 +209,41 @@ def test_a_damaged_hub_is_said_to_be_damaged(yard: Yard) -> None:
     (yard.hub / "hub.db").write_bytes(b"no database at all" * 100)
     done = yard.call("hub", "list")
     assert (done.returncode, "error[E-STORE]" in done.stderr) == (1, True)
+
+
+def test_a_submission_key_that_was_used_before_is_not_said_to_queue_anything(yard: Yard) -> None:
+    job = yard.submit("true", submission_key="once")
+    job.cancel()
+    done = yard.call("hub", "submit", "--submission-key", "once", "--no-code", "--", "true")
+    assert done.stdout.splitlines()[0] == f"{job.id} is CANCELLED: it was queued before, with this submission key"
+
+
+def test_a_list_that_is_cut_says_so(yard: Yard) -> None:
+    for _ in range(3):
+        yard.submit("true")
+    cut, whole = (yard.call("hub", "list", "--last", str(number)) for number in (2, 4))
+    assert (cut.stderr, whole.stderr) == ("these are the newest 2; more:  overnight hub list --last 10\n", "")
+
+
+def test_the_time_of_a_job_that_never_ran_does_not_grow_when_it_is_over(yard: Yard) -> None:
+    job = yard.submit("true", name="x")
+    job.cancel()
+    shown = yard.call("hub", "list", "--all").stdout.splitlines()[1]
+    assert shown.split() == [job.id, "CANCELLED", "x", "cancelled:", "on", "request"]
+
+
+@pytest.mark.parametrize("words", [("worker", "start", ""), ("hub", "submit", "--join", "", "--", "true")])
+def test_an_empty_join_line_is_a_mistake(yard: Yard, words: tuple[str, ...]) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "OVERNIGHT_HUB"} | {"HOME": str(yard.root)}
+    done = subprocess.run(
+        [sys.executable, "-m", "overnight", *words], env=env, cwd=yard.root, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "error[E-JOIN-LINE]")
+
+
+def test_an_input_that_would_be_linked_outside_of_the_folder_is_refused(yard: Yard) -> None:
+    done = yard.call("hub", "submit", "--no-code", "--input", "a/../../x=/tmp", "--", "true")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        "error[E-SUBMIT]: input 'a/../../x=/tmp' leads out of the folder of the job",
+    )

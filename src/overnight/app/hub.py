@@ -19,7 +19,7 @@ from overnight.config import user_file
 from overnight.desk import Bell, Desk
 from overnight.errors import NotFoundError, OvernightError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
-from overnight.printable import moment
+from overnight.printable import moment, one_line
 from overnight.queue import coding
 from overnight.queue.fit import described
 from overnight.queue.inputs import check, input_of, is_url
@@ -219,7 +219,8 @@ def which(found: Reached, text: str) -> HubJob:
         jobs_ = found.desk.jobs(Query(text if text.startswith("job-") else f"job-{text}", last=2)) if text else []
     exact = [job for job in jobs_ if job.id in (text, f"job-{text}")]
     if len(exact or jobs_) != 1:
-        what = f"several jobs begin with {text[:80]}" if jobs_ else f"there is no job {text[:80]}"
+        shown = one_line(text, 80) or "without a name"
+        what = f"several jobs begin with {shown}" if jobs_ else f"there is no job {shown}"
         raise NotFoundError("E-NO-JOB", what, where=str(found.place.folder), fix="overnight hub list")
     return (exact or jobs_)[0]
 

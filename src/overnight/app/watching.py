@@ -182,8 +182,8 @@ def row(job: HubJob, wait: float | None = None, now: float | None = None) -> tup
     import time
 
     now = time.time() if now is None else now
-    since = {JobState.QUEUED: job.submitted, JobState.RUNNING: job.started or job.submitted}.get(job.state, job.finished or job.submitted)
-    age = duration(job.seconds) if job.state.over and job.seconds else duration(max(0.0, now - since))
+    since = job.started or job.submitted if job.state is JobState.RUNNING else job.submitted
+    age = (duration(job.seconds) if job.attempt else "") if job.state.over else duration(max(0.0, now - since))
     name = job.submission.name or os.path.basename(job.submission.command[0])
     asks = ",".join(job.gpus) if job.gpus else f"({job.submission.gpu_count})" if job.submission.gpu_count else ""
     cause = job.cause or (f"expected in {duration(wait)}" if wait is not None and job.state is JobState.QUEUED else "")

@@ -88,7 +88,7 @@ def hub() -> None:
     help="When its worker loses the hub: end it and run it elsewhere, or wait.",
 )
 @click.option(
-    "--join", "line", default="", metavar="LINE", help="Join the relay that has printed this line first, unless that was done before."
+    "--join", "line", default=None, metavar="LINE", help="Join the relay that has printed this line first, unless that was done before."
 )
 @click.option("--wait", is_flag=True, help="Stay queued although no worker could run it now.")
 @hub_option
@@ -96,7 +96,7 @@ def hub() -> None:
 def submit(command: tuple[str, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
     """Queue a COMMAND, which follows --; prints the job's id and how to watch it."""
     asked = _asked(command, given)
-    if given["line"]:
+    if given["line"] is not None:
         joining.come(os.environ, "client", given["line"], folder, lambda text: click.echo(text, err=True))
     with _reached(folder) as found:
         job = hubs.submit(found, asked, None if given["no_code"] else Path.cwd() / given["workdir"])
@@ -104,7 +104,8 @@ def submit(command: tuple[str, ...], folder: Path | None, as_json: bool, **given
     if as_json:
         click.echo(_json("job", {**hubs.job_json(job), "workers": workers}))
         return
-    click.echo(f"{job.id} is queued\nwatch it:  overnight hub watch {job.id}")
+    known = f"{job.state}: it was queued before, with this submission key"
+    click.echo(f"{job.id} is {'queued' if job.state is JobState.QUEUED else known}\nwatch it:  overnight hub watch {job.id}")
     if job.cause and job.state is JobState.QUEUED:
         click.echo(f"it waits: {one_line(job.cause, 200)}", err=True)
     if not workers:
@@ -167,6 +168,8 @@ def list_(folder: Path | None, as_json: bool, everything: bool, last: int, state
             "\n".join(watching.table(head, [watching.row(job, waits.get(job.id)) for job in jobs]))
             or "no job waits or runs; all:  overnight hub list --all"
         )
+    if len(jobs) == last:
+        click.echo(f"these are the newest {last}; more:  overnight hub list --last {5 * last}{' --all' if everything else ''}", err=True)
 
 
 @hub.command()

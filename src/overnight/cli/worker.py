@@ -26,7 +26,7 @@ def worker() -> None:
 
 
 @worker.command()
-@click.argument("line", required=False, default="")
+@click.argument("line", required=False)
 @click.option("--name", default="", help="What it is called; the host's name if not given.")
 @click.option(
     "--gpus", default=None, type=click.IntRange(min=0), metavar="N", help="Offer N GPUs, 0 to N-1; those that are found if not given."
@@ -64,7 +64,7 @@ def worker() -> None:
 @click.option("--unsafe-no-sandbox", "unsafe", is_flag=True, help="Run jobs without walls: they can read and change all that you can.")
 @hub_option
 @json_option
-def start(line: str, folder: Path | None, as_json: bool, once: bool, **given: Any) -> None:
+def start(line: str | None, folder: Path | None, as_json: bool, once: bool, **given: Any) -> None:
     """Claim jobs and run them. ^C: finish them and end; ^C ^C: give them back and end now.
 
     LINE is what the relay has printed for a worker: it is joined first, unless that was done before.
@@ -74,7 +74,7 @@ def start(line: str, folder: Path | None, as_json: bool, once: bool, **given: An
         text = clean(text, lines=True)
         click.echo(json.dumps({"schema": "overnight/worker/1", "said": text}) if as_json else text, err=not as_json)
 
-    if line:
+    if line is not None:  # an empty one is a mistake, and no worker for this machine's own hub
         joining.come(os.environ, "worker", line, folder, say)
     with hubs.reached(folder, os.environ, "claim") as found, workers.ready(found, workers.Wanted(**given), say) as made:
         _listen(made, say)

@@ -46,6 +46,16 @@ def input_of(entry: str) -> tuple[str, str]:
     return (name, path) if sign and not entry.startswith("/") else ("", entry)
 
 
+def leads_out(entry: str) -> bool:
+    """Whether an input would be linked outside of the job's folder."""
+    depth = 0
+    for part in input_of(entry)[0].split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            return True
+    return False
+
+
 def is_url(path: str) -> bool:
     """Whether the second word of ``input_of`` is meant as a URL, well formed or not."""
     return _SCHEME.match(path) is not None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from overnight.models import JobState, JobStatus
-from overnight.queue.inputs import address_of, input_of
+from overnight.queue.inputs import address_of, input_of, leads_out
 
 OURS = "overnight"  # the first word of a command that means this program, wherever it lies on the worker
 MOST_HANDED = 512  # files that travel apart from the code
@@ -113,6 +113,8 @@ def _text_trouble(asked: Submission) -> str:
 def _placing_trouble(asked: Submission) -> str:
     if odd := next((name for name in (*asked.workers, *asked.not_workers) if not is_worker_name(name)), ""):
         return f"no worker can be called {odd[:80]!r}"
+    if out := next((each for each in asked.inputs if leads_out(each)), ""):
+        return f"input {out!r} leads out of the folder of the job"
     paths = (*(each for each in asked.inputs if address_of(input_of(each)[1]) is None), *asked.extras)
     return next((f"input {entry!r} must lead to an absolute path" for entry in paths if not input_of(entry)[1].startswith("/")), "")
 
