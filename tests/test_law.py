@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -117,6 +117,11 @@ def _name(path: Path) -> str:
 
 
 @functools.cache
+def _nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree))
+
+
+@functools.cache
 def _modules() -> dict[str, ast.Module]:
     """Every module of the package by its name below ``overnight``; templates are the user's programs."""
     paths = [path for path in sorted(_ROOT.rglob("*.py")) if "templates" not in path.parts]
@@ -139,7 +144,7 @@ def _at_import(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _at_import(node)
 
 
-def _imported(nodes: Iterator[ast.AST], package: str) -> set[str]:
+def _imported(nodes: Iterable[ast.AST], package: str) -> set[str]:
     """Dotted names that the nodes import: modules, or names in modules."""
     found: set[str] = set()
     for node in nodes:
@@ -163,8 +168,9 @@ def _ours(names: set[str]) -> set[str]:
     return found
 
 
+@functools.cache
 def _foreign(module: str) -> set[str]:
-    return {name.split(".")[0] for name in _imported(ast.walk(_modules()[module]), module)} - {"overnight"}
+    return {name.split(".")[0] for name in _imported(_nodes(_modules()[module]), module)} - {"overnight"}
 
 
 def test_every_room_has_its_layer() -> None:
@@ -175,7 +181,7 @@ def _crossings() -> set[tuple[str, str]]:
     found = set()
     for module, tree in _modules().items():
         allowed = _MAY_IMPORT.get(_room(module), set()) | {_room(module)}
-        found |= {(module, other) for other in _ours(_imported(ast.walk(tree), module)) if _room(other) not in allowed}
+        found |= {(module, other) for other in _ours(_imported(_nodes(tree), module)) if _room(other) not in allowed}
     return found
 
 
@@ -209,7 +215,7 @@ def test_processes_are_started_where_they_are_said_to_be() -> None:
     for module, tree in _modules().items():
         calls = {
             node.attr
-            for node in ast.walk(tree)
+            for node in _nodes(tree)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
         }
         if calls & _STARTERS or any(call.startswith(("exec", "spawn")) for call in calls):
@@ -219,8 +225,8 @@ def test_processes_are_started_where_they_are_said_to_be() -> None:
 
 def _commands(tree: ast.Module) -> set[object]:
     """What could be the name of a command: the first word of a sequence or of a call."""
-    firsts = [node.elts for node in ast.walk(tree) if isinstance(node, ast.List | ast.Tuple)]
-    firsts += [node.args for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    firsts = [node.elts for node in _nodes(tree) if isinstance(node, ast.List | ast.Tuple)]
+    firsts += [node.args for node in _nodes(tree) if isinstance(node, ast.Call)]
     return {words[0].value for words in firsts if words and isinstance(words[0], ast.Constant)}
 
 
@@ -230,7 +236,7 @@ def test_git_is_named_as_a_command_in_the_workspace_alone() -> None:
 
 
 def test_no_shell_is_started_by_subprocess() -> None:
-    words = {keyword.arg for tree in _modules().values() for keyword in ast.walk(tree) if isinstance(keyword, ast.keyword)}
+    words = {keyword.arg for tree in _modules().values() for keyword in _nodes(tree) if isinstance(keyword, ast.keyword)}
     assert "shell" not in words
 
 
@@ -252,7 +258,7 @@ def test_a_file_is_at_most_400_lines_long(path: Path) -> None:
 
 
 def test_a_function_is_at_most_60_lines_long() -> None:
-    functions = [(module, node) for module, tree in _modules().items() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    functions = [(module, node) for module, tree in _modules().items() for node in _nodes(tree) if isinstance(node, ast.FunctionDef)]
     assert [f"{module}.{node.name}" for module, node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
 
 
