@@ -98,10 +98,10 @@ LOOKS = {
         "BEST      1 → 0.5",
         {"schema", "tag", "state", "best", "metric", "direction", "experiments", "kept", "crashed", "reason"},
     ),
-    ("best",): ("#2  loss 0.5", {"number", "value", "jobs"}),
-    ("show", "3"): ("ValueError: 42", {"number", "cause", "jobs", "metrics"}),
-    ("diff", "2"): ("-print('@loss=1.0')\n+print('@loss=0.5')", {"number", "against", "diff"}),
-    ("log", "3"): ("ValueError: 42", {"number", "path", "log"}),
+    ("best",): ("#2  loss 0.5", {"schema", "number", "value", "jobs"}),
+    ("show", "3"): ("ValueError: 42", {"schema", "number", "cause", "jobs", "metrics"}),
+    ("diff", "2"): ("-print('@loss=1.0')\n+print('@loss=0.5')", {"schema", "number", "against", "diff"}),
+    ("log", "3"): ("ValueError: 42", {"schema", "number", "path", "log"}),
     ("config",): ("baseline_runs", set(table())),
     ("exit-codes",): ("124  time limit", {str(code) for code in EXIT_CODES}),
 }
@@ -112,6 +112,11 @@ def test_a_verb_that_looks_speaks_to_people_and_to_programs(night: Study, words:
     text, names = LOOKS[words]
     said, told = night.call(*words), night.call(*words, "--json")
     assert (said.code, said.err, text in said.out, told.code, names - json.loads(told.out).keys()) == (0, "", True, 0, set()), said
+
+
+def test_where_nothing_differs_that_is_said_beside_an_empty_patch(night: Study) -> None:
+    done = night.call("diff", "2", "--against", "best")
+    assert (done.code, done.out, done.err) == (0, "", "nothing differs between #2 and best\n")
 
 
 def test_the_list_has_a_line_for_each_experiment(night: Study) -> None:
