@@ -18,7 +18,7 @@ from overnight.app.place import Place, held
 from overnight.cli import VERBS, group
 from overnight.cli.look import EXIT_CODES
 from overnight.settings import table
-from overnight.testing import git
+from overnight.testing import git, repository
 from studies import Study, study, until
 from terminal import COMMAND, SHELL, environment, less_noise, plain, project, typed
 
@@ -323,6 +323,14 @@ def test_every_setting_is_an_option_of_run() -> None:
     assert command is not None
     flags = {word for option in command.params for word in option.opts}
     assert [name for name in table() if name != "command" and f"--{name.replace('_', '-')}" not in flags] == []
+
+
+def test_init_asks_for_the_command_that_it_has_not_found(tmp_path: Path) -> None:
+    found = [typed(repository(tmp_path / name[:1], {name: "print(1)\n"}), "init").out.splitlines()[-1] for name in ("main.txt", "train.py")]
+    assert [line.partition("     ")[0] for line in found] == [
+        "next: overnight run --budget 20 -- COMMAND",
+        "next: overnight run --budget 20",
+    ]
 
 
 # --- the demo ---------------------------------------------------------------------------------------------------------
