@@ -232,7 +232,7 @@ USAGE = {
     ("run", "--protect", "train.py"): "editable and protected",
     ("run", "--state", "."): "holds other files",
     ("init", "--farce"): "--force",
-    ("demo", "--budget", "many"): "'many' is not a valid integer",
+    ("demo", "--budget", "many"): "'many' is not a whole number",
     ("ls", "--last", "-1"): "--last",
     ("show",): "EXPERIMENT",
     ("shw", "3"): "did you mean 'show'?",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from overnight.app.place import Place, held
 from overnight.cli import VERBS, group
 from overnight.cli.look import EXIT_CODES
 from overnight.settings import table
-from overnight.testing import git
+from overnight.testing import git, repository
 from studies import Study, study, until
 from terminal import COMMAND, SHELL, environment, less_noise, plain, project, typed
 
@@ -98,10 +99,10 @@ LOOKS = {
         "BEST      1 → 0.5",
         {"schema", "tag", "state", "best", "metric", "direction", "experiments", "kept", "crashed", "reason"},
     ),
-    ("best",): ("#2  loss 0.5", {"number", "value", "jobs"}),
-    ("show", "3"): ("ValueError: 42", {"number", "cause", "jobs", "metrics"}),
-    ("diff", "2"): ("-print('@loss=1.0')\n+print('@loss=0.5')", {"number", "against", "diff"}),
-    ("log", "3"): ("ValueError: 42", {"number", "path", "log"}),
+    ("best",): ("#2  loss 0.5", {"schema", "number", "value", "jobs"}),
+    ("show", "3"): ("ValueError: 42", {"schema", "number", "cause", "jobs", "metrics"}),
+    ("diff", "2"): ("-print('@loss=1.0')\n+print('@loss=0.5')", {"schema", "number", "against", "diff"}),
+    ("log", "3"): ("ValueError: 42", {"schema", "number", "path", "log"}),
     ("config",): ("baseline_runs", set(table())),
     ("exit-codes",): ("124  time limit", {str(code) for code in EXIT_CODES}),
 }
@@ -112,6 +113,11 @@ def test_a_verb_that_looks_speaks_to_people_and_to_programs(night: Study, words:
     text, names = LOOKS[words]
     said, told = night.call(*words), night.call(*words, "--json")
     assert (said.code, said.err, text in said.out, told.code, names - json.loads(told.out).keys()) == (0, "", True, 0, set()), said
+
+
+def test_where_nothing_differs_that_is_said_beside_an_empty_patch(night: Study) -> None:
+    done = night.call("diff", "2", "--against", "best")
+    assert (done.code, done.out, done.err) == (0, "", "nothing differs between #2 and best\n")
 
 
 def test_the_list_has_a_line_for_each_experiment(night: Study) -> None:
@@ -319,6 +325,14 @@ def test_every_setting_is_an_option_of_run() -> None:
     assert [name for name in table() if name != "command" and f"--{name.replace('_', '-')}" not in flags] == []
 
 
+def test_init_asks_for_the_command_that_it_has_not_found(tmp_path: Path) -> None:
+    found = [typed(repository(tmp_path / name[:1], {name: "print(1)\n"}), "init").out.splitlines()[-1] for name in ("main.txt", "train.py")]
+    assert [line.partition("     ")[0] for line in found] == [
+        "next: overnight run --budget 20 -- COMMAND",
+        "next: overnight run --budget 20",
+    ]
+
+
 # --- the demo ---------------------------------------------------------------------------------------------------------
 
 
@@ -327,7 +341,8 @@ def test_the_demo_tries_real_things_and_says_what_to_type_next(tmp_path: Path) -
     done = typed(tmp_path / "here", "demo", "--budget", "2", "--folder", "../demo")
     rows = typed(tmp_path / "demo", "ls", "--json").json
     assert (done.code, done.err, [row["number"] for row in rows], rows[0]["decision"]) == (0, "", [1, 2, 3], "keep"), done
-    assert done.out.splitlines()[-1] == "NEXT      cd your-repository && overnight init"
+    program = "overnight" if shutil.which("overnight") else f"{sys.executable} -m overnight"
+    assert done.out.splitlines()[-1] == f"NEXT      cd your-repository && {program} init"
 
 
 def test_the_demo_for_programs_gives_its_rows(tmp_path: Path) -> None:

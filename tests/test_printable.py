@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.printable import clean, duration, number, one_line
+from overnight.printable import clean, duration, number, one_line, sensible
 
 _ANY = st.text(st.characters(codec=None), max_size=60) | st.text("\x1b\x9b[]()P0;m\x07\\\r\n\tab", max_size=60)
 
@@ -119,3 +119,12 @@ def test_a_number_is_read_back_within_its_figures(value: float) -> None:
 )
 def test_a_duration_is_written_for_people(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "noise", "shown"),
+    [(0.9177666, 0.0094, 0.9178), (0.00735667, 0.0022, 0.0074), (123456.7, 250.0, 123457.0), (0.5, None, 0.5), (0.123456789, 0.0, 0.123456789),
+     (1e308, 1e-300, 1e308), (math.inf, 0.1, math.inf)],
+)  # fmt: skip
+def test_a_value_has_no_figures_that_the_noise_drowns(value: float, noise: float | None, shown: float) -> None:
+    assert sensible(value, noise) == shown

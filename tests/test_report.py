@@ -91,6 +91,10 @@ def test_a_time_of_the_day_is_the_latest_one(text: str, clock: str, hours: float
     assert (now - moment_of(text, now)) / 3600 == hours
 
 
+def test_a_time_before_all_clocks_is_their_beginning() -> None:
+    assert moment_of("99999999h", 1e9) == 0.0
+
+
 @pytest.mark.parametrize("text", ["25:00", "", "-1h", "noon"])
 def test_what_is_no_time_is_no_time(text: str) -> None:
     with pytest.raises(UsageError) as error:

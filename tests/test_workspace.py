@@ -62,6 +62,15 @@ def test_a_bare_repository_is_refused(root: Path, tmp_path: Path) -> None:
     assert code(lambda: Workspace.open(tmp_path / "bare", tmp_path / "state")) == "E-BARE-REPOSITORY"
 
 
+@pytest.mark.parametrize(("name", "fix"), [("home", "cd your-repository"), ("home/study", "git init && git add -A && git commit -m start")])
+def test_a_whole_home_is_not_advised_to_become_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fix: str) -> None:
+    (tmp_path / "home" / "study").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(UsageError) as caught:
+        Workspace.open(tmp_path / name, tmp_path / "state")
+    assert caught.value.fix == fix
+
+
 def test_a_line_break_in_the_path_of_the_repository_is_said(root: Path, tmp_path: Path) -> None:
     moved = root.rename(tmp_path / "two\nlines")
     assert code(lambda: Workspace.open(moved, tmp_path / "state")) == "E-PATH"

@@ -54,6 +54,13 @@ def moment(when: float | None) -> str | None:
     return None if when is None else datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def sensible(value: float, noise: float | None) -> float:
+    """``value`` without the figures that a noise of this standard deviation drowns: to a tenth of its first figure at most."""
+    if not noise or not math.isfinite(noise) or not math.isfinite(value):
+        return value
+    return round(value, max(0, 1 - math.floor(math.log10(noise))))
+
+
 def duration(seconds: float) -> str:
     """``8h34m``, ``3m02s``, ``41 s`` or ``0.4 s``; ``—`` for what is no duration."""
     if not 0 <= seconds < math.inf:

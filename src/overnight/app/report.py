@@ -91,7 +91,7 @@ def moment_of(text: str, now: float) -> float:
         today = datetime.fromtimestamp(now).astimezone().replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
         return today.timestamp() - (86400 if today.timestamp() > now else 0)
     try:
-        return now - parse_duration(text)
+        return max(now - parse_duration(text), 0.0)
     except (ValueError, UsageError) as exc:
         raise UsageError(
             "E-BAD-SINCE", f"'{text}' is no time", why="a time of the day or a duration is wanted", fix="overnight report --since 23:00"

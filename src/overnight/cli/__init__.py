@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import re
 import sys
 from typing import Any, TextIO
 
@@ -168,7 +169,8 @@ def _usage(exc: click.ClickException) -> OvernightError:
     called = context.command_path if isinstance(context, click.Context) else "overnight"
     own = isinstance(exc, click.NoSuchOption) and called.endswith((" run", " start"))
     why = f"options of the experiment's own command follow --, as in: {called} -- python train.py --lr 3" if own else ""
-    return OvernightError("E-USAGE", exc.format_message(), why=why, fix=f"{called} --help")
+    said = re.sub("is not a valid integer(?: range)?", "is not a whole number", exc.format_message())
+    return OvernightError("E-USAGE", said, why=why, fix=f"{called} --help")
 
 
 def _complain(error: OvernightError, words: list[str]) -> None:

@@ -24,4 +24,5 @@ def init(force: bool, as_json: bool) -> None:
         return
     click.echo("\n".join(describe(findings)))
     click.echo(f"{written}; .overnight/ and results.tsv are excluded from git. Nothing was run yet.")
-    click.echo("next: overnight run --budget 20     (the first run is the baseline)")
+    command = "" if findings.command else " -- COMMAND"
+    click.echo(f"next: overnight run --budget 20{command}     (the first run is the baseline)")

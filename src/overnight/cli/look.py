@@ -85,7 +85,7 @@ def _print(item: Experiment, found: read.Open, *, as_json: bool, hidden: read.Hi
             for job in found.store.jobs(found.study.id, item.number)
         ]
         told = {"hidden": asdict(hidden)} if hidden is not None else {}
-        click.echo(json.dumps({**read.experiment_json(item), "jobs": jobs, **told}))
+        click.echo(json.dumps({"schema": "overnight/experiment/1", **read.experiment_json(item), "jobs": jobs, **told}))
         return
     metrics = "  ".join(f"{name} {number(value)}" for name, value in list(item.metrics.items())[:12])
     measured = item.trust is not Trust.SELF_REPORTED
@@ -104,7 +104,9 @@ def _believed(item: Experiment) -> str:
     """What its true level is believed to be, where there is noise."""
     if item.believed is None or not item.believed_sd:
         return ""
-    return f"{number(item.believed)} ± {item.believed_sd:.2g}" + (f"   {item.retests} re-tests" if item.retests else "")
+    return f"{number(item.believed)} ± {item.believed_sd:.2g}" + (
+        f"   after {item.retests} re-test{'s' * (item.retests > 1)}" if item.retests else ""
+    )
 
 
 def _hidden(found: read.Hidden | None) -> str:
@@ -132,10 +134,12 @@ def diff(experiment: str, against: str, state: Path | None, tag: str, as_json: b
     with _opened(state, tag) as found:
         item = read.which(found, experiment)
         text = read.diff(found, item, against)
-    click.echo(
-        json.dumps({"number": item.number, "against": against, "diff": text}) if as_json else clean(text, lines=True),
-        nl=as_json or not text.endswith("\n"),
-    )
+    if as_json:
+        click.echo(json.dumps({"schema": "overnight/diff/1", "number": item.number, "against": against, "diff": text}))
+    elif text:
+        click.echo(clean(text, lines=True), nl=not text.endswith("\n"))
+    else:
+        click.echo(f"nothing differs between #{item.number} and {one_line(against, 40)}", err=True)
 
 
 @click.command()
@@ -155,7 +159,9 @@ def log(experiment: str, follow: bool, state: Path | None, tag: str, as_json: bo
         path = read.log_file(found, item)
         text = path.read_bytes().decode("utf-8", "replace")
     click.echo(
-        json.dumps({"number": item.number, "path": str(path), "log": text}) if as_json else clean(text.replace("\r", "\n"), lines=True),
+        json.dumps({"schema": "overnight/log/1", "number": item.number, "path": str(path), "log": text})
+        if as_json
+        else clean(text.replace("\r", "\n"), lines=True),
         nl=as_json,
     )
 

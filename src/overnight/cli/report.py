@@ -16,7 +16,7 @@ from overnight.app.report import Report
 from overnight.cli import table
 from overnight.cli.options import json_option, state_option
 from overnight.models import Decision, Experiment, Summary
-from overnight.printable import duration, number, one_line
+from overnight.printable import duration, number, one_line, sensible
 
 _LATELY = 60
 
@@ -104,10 +104,11 @@ def _best(found: Report) -> str:
     sure = f" ± {best.believed_sd:.2g}" if best.believed_sd else ""
     here = f"#{best.number} {best.commit[:7]}, {best.trust}, {'confirmed' if best.confirmed else 'not confirmed'}"
     if before is None or before.value is None or before.number == best.number:
-        return f"{number(best.value)}{sure}   {here}; nothing better in this time"
+        return f"{number(sensible(best.value, told.sigma))}{sure}   {here}; nothing better in this time"
     gain = told.study.direction.gain(best.value, before.value)
     share = f", {gain / abs(before.value):.1%}" if before.value else ""
-    return f"{number(before.value)} → {number(best.value)}{sure}   (better by {gain:.4g}{share})   {here}"
+    first, last = (number(sensible(value, told.sigma)) for value in (before.value, best.value))
+    return f"{first} → {last}{sure}   (better by {sensible(gain, told.sigma):.4g}{share})   {here}"
 
 
 def _gain(told: Summary) -> str:

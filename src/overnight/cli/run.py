@@ -122,7 +122,14 @@ def demo(folder: Path | None, budget: int, seed: int, as_json: bool) -> int:
         return ended.exit_code
     shown = ["", *table.experiments(rows, told.study.direction), "", *plot.draw(rows, told.study.direction), "", *table.summary(told)]
     click.echo("\n".join(shown))
-    program = "overnight" if shutil.which("overnight") else shlex.quote(os.path.abspath(sys.argv[0]))
+    called = shlex.quote(os.path.abspath(sys.argv[0]))
+    program = (
+        "overnight"
+        if shutil.which("overnight")
+        else f"{shlex.quote(sys.executable)} -m overnight"
+        if sys.argv[0].endswith(".py")
+        else called
+    )
     click.echo(f"LOOK      cd {shlex.quote(str(target))} && {program} diff best --against baseline")
     click.echo(f"NEXT      cd your-repository && {program} init")
     return ended.exit_code

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from overnight.models import Confined, Decision, Direction, Experiment, Stage, Summary, Trust
-from overnight.printable import duration, number, one_line
+from overnight.printable import duration, number, one_line, sensible
 
 _SHAPES = {Decision.KEEP: "✔ keep", Decision.DISCARD: "· discard", Decision.CRASH: "✖ crash"}
 _TRUST = {Trust.SELF_REPORTED: "self", Trust.EVALUATED: "eval", Trust.BLIND: "blind"}
@@ -69,10 +69,10 @@ def summary(told: Summary) -> list[str]:
     if best and best.value is not None and base and base.value is not None:
         gain = study.direction.gain(best.value, base.value)
         share = f", {gain / abs(base.value):.1%}" if base.value else ""
-        better = f"better by {gain:.6g}{share}" if gain > 0 else "no improvement yet"
+        first, last, more = (sensible(value, told.sigma) for value in (base.value, best.value, gain))
+        better = f"better by {more:.6g}{share}" if gain > 0 else "no improvement yet"
         lines.append(
-            f"BEST      {number(base.value)} → {number(best.value)}  ({better})   #{best.number} {best.commit[:7]}  {best.trust}"
-            + walls(best, "  {}")
+            f"BEST      {number(first)} → {number(last)}  ({better})   #{best.number} {best.commit[:7]}  {best.trust}" + walls(best, "  {}")
         )
     if told.told_gain is not None:
         gain, low, high = told.told_gain

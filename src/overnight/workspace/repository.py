@@ -188,11 +188,12 @@ def _not_found(start: Path, message: str) -> OvernightError:
             "E-NO-REPOSITORY", "this folder lies inside .git", where=str(start), why=message, fix="cd to the top of the checkout"
         )
     if "not a git repository" in message:
+        much = start.resolve() in (Path("/"), Path(os.environ.get("HOME") or "/").resolve())  # nobody wants all of it in a commit
         return UsageError(
             "E-NO-REPOSITORY",
             "this folder is in no git repository",
             where=str(start),
             why=message,
-            fix="git init && git add -A && git commit -m start",
+            fix="cd your-repository" if much else "git init && git add -A && git commit -m start",
         )
     return GitError("E-GIT", "git cannot open the repository", where=str(start), why=message, fix="git status")
