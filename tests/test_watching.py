@@ -14,7 +14,7 @@ from hubs import House, asked, ended, held, log, offer
 from overnight.app import watching
 from overnight.app.hub import HubPlace, Reached
 from overnight.models import JobState
-from overnight.queue.words import Grant
+from overnight.queue.words import Grant, Query
 
 
 @pytest.fixture
@@ -50,6 +50,26 @@ def seen(house: House, job: str, *deeds: Callable[[], object]) -> list[str]:
         {},
     )
     return "".join(watching.streamed(found, job)).replace(f"[{job}] ", "").splitlines()
+
+
+class EnoughError(Exception):
+    """Nothing more happens."""
+
+
+def seen_of_all(house: House, *deeds: Callable[[], object], seen: set[str] | None = None) -> str:
+    """What is shown to somebody who follows all jobs, until nothing happens any more; each time when there was nothing new, the next of the deeds is done."""
+    todo = list(deeds)
+
+    def wait(_seconds: float, _query: object = None) -> None:
+        if not todo:
+            raise EnoughError
+        todo.pop(0)()
+
+    found, shown = Reached(house.desk, HubPlace(house.path.parent), wait, lambda _what: contextlib.nullcontext(), {}), ""
+    with contextlib.suppress(EnoughError):
+        for text in watching.streamed_all(found, seen):
+            shown += text
+    return shown
 
 
 def printed(house: House, grant: Grant | None, start: int, data: bytes) -> None:
@@ -101,3 +121,29 @@ def test_where_an_attempt_runs_is_said_before_the_first_that_it_prints(house: Ho
 def test_a_job_that_is_cancelled_before_it_was_ever_begun_ends_the_looking(house: House) -> None:
     job = house.desk.submit(asked()).id
     assert seen(house, job, lambda: house.desk.cancel(job)) == ["Status: CANCELLED (cancelled: on request)"]
+
+
+def test_who_follows_all_sees_also_a_job_that_comes_and_goes_between_two_looks(house: House) -> None:
+    first, names = house.desk.submit(asked()), set[str]()
+    grant = house.desk.claim(offer("w", 4))
+
+    def come_and_go() -> None:
+        house.desk.submit(asked("short"))
+        short = house.desk.claim(offer("w", 4))
+        printed(house, short, 0, b"brief\n")
+        over(house, short, JobState.FAILED)
+        over(house, grant)
+
+    shown = seen_of_all(house, come_and_go, seen=names)
+    short = house.desk.jobs(Query(last=1))[0].id
+    lines = [f"[{short}] brief", f"[{short}] Status: FAILED"]
+    assert (names, [line for line in shown.splitlines() if short in line]) == ({first.id, short}, lines)
+
+
+def test_who_follows_all_sees_what_runs_however_much_waits_behind_it(house: House) -> None:
+    house.desk.submit(asked(priority=1))
+    grant = house.desk.claim(offer("w"))
+    printed(house, grant, 0, b"here\n")
+    for _ in range(Query().last):
+        house.desk.submit(asked())
+    assert f"[{held(grant).job}] here\n" in seen_of_all(house)

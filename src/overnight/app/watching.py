@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ _LOOK = 1.0  # seconds
 _UNFIT = re.compile(r"[^\x20-\x7e\n]")
 _BEFORE = 2000  # bytes of what a job has printed before one looked
 _LONGEST = 2000  # letters of a line
+_LATEST = (20, 200)  # jobs that are looked at for such as have come: as a rule, and at most
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -122,26 +124,41 @@ def streamed_all(found: Reached, seen: set[str] | None = None) -> Iterator[str]:
     Without end, unless ``seen`` is given, to which every job is added: then until nothing waits or runs any more.
     """
     followers: dict[str, Follower] = {}
-    first = True
+    newest, first = found.desk.jobs(Query(last=1)), True
     while True:
-        open_ = found.desk.jobs(Query(states=_OPEN))
-        for job in open_:
+        waiting, running = (
+            found.desk.jobs(Query(states=(state,))) for state in _OPEN
+        )  # apart: what runs is the oldest of what may be much
+        came = _newer(found, newest)  # also what has come and gone since the last look
+        newest = came[:1] or newest
+        for job in reversed([*came, *waiting, *running]):
             if seen is not None:
                 seen.add(job.id)
             if job.id not in followers:
                 at = max(0, found.desk.part(job.id, Stream.LOG, 0, 10**15).next - _BEFORE) if first else 0
                 followers[job.id] = Follower(job.id, job.attempt if first else 0, at, midway=at > 0)
+        idle = {job.id for job in waiting if not job.attempt}
         first, quiet = False, True
-        for follower in list(followers.values()):
+        for follower in [each for each in followers.values() if not (each.said and each.id in idle)]:
             if text := follower.next(found):
                 quiet = False
                 yield text
             elif follower.over:
                 del followers[follower.id]
-        if quiet and seen is not None and not open_ and not followers:
+        if quiet and seen is not None and not followers and not found.desk.jobs(Query(states=_OPEN, last=1)):
             return
         if quiet:
             found.wait(_LOOK, Query(states=_OPEN))
+
+
+def _newer(found: Reached, newest: Sequence[HubJob]) -> list[HubJob]:
+    """Jobs that were submitted after the ``newest`` (one or none) that was known, latest first."""
+    for many in _LATEST:
+        jobs = found.desk.jobs(Query(last=many))
+        came = list(itertools.takewhile(lambda job: not newest or (job.id != newest[0].id and job.submitted >= newest[0].submitted), jobs))
+        if len(came) < many:
+            break
+    return came
 
 
 def raw(found: Reached, job: HubJob, since: int, attempt: int) -> Iterator[bytes]:
