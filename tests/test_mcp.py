@@ -88,6 +88,14 @@ def test_the_prompts_are_the_commands_of_the_plugin() -> None:
     assert in_process(work) == (["pi", "plan", "run", "loop", "report"], 'What is wanted: start --goal "less loss" --budget "5"')
 
 
+def test_an_argument_that_a_tool_does_not_have_is_not_passed_over() -> None:
+    async def work(client: Client) -> Any:
+        return await client.call_tool("experiment", {"nam": "2"})
+
+    error = answer(in_process(work))["error"]
+    assert (error["code"], error["message"].partition(";")[0]) == ("E-USAGE", "experiment takes no 'nam'")
+
+
 def test_a_missing_argument_is_an_error_as_data() -> None:
     async def work(client: Client) -> Any:
         return await client.call_tool("hub_submit", {})

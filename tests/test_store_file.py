@@ -197,6 +197,13 @@ def test_a_file_that_is_no_record_is_said(path: Path, readonly: bool) -> None:
     assert _code(path, readonly=readonly) == "StorageError E-STORE"
 
 
+def test_a_file_that_is_no_record_is_to_be_put_aside(path: Path) -> None:
+    path.write_bytes(b"this is no database at all\n" * 200)
+    with pytest.raises(StorageError) as caught:
+        Store(path)
+    assert caught.value.fix == f"mv {path} {path}.put-aside   # the next run begins a new one"
+
+
 def test_a_folder_in_its_place_is_said(path: Path) -> None:
     path.mkdir()
     assert _code(path) == "StorageError E-STORE"

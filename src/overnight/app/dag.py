@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,6 +100,17 @@ def begin(doors: Doors, wanted: Wanted, environ: Mapping[str, str], now: float) 
     return Begun(made, found, wrap, tuple(notes))
 
 
+def _other_nodes(dag: Dag) -> list[str]:
+    """Say so when the pipeline's file is another one by now: the nodes that were begun go on."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if (
+            dag.file
+            and Path(dag.workdir, dag.file).read_text(encoding="utf-8-sig").splitlines() != dag.text.removeprefix("\ufeff").splitlines()
+        ):
+            return [f"the nodes are those that {dag.id} began with; for those of {dag.file} now: overnight dag run {shlex.quote(dag.file)}"]
+    return []
+
+
 def again(doors: Doors, number: int, environ: Mapping[str, str], code: str = "") -> Begun:
     """A pipeline that ended or was interrupted, ready to go on: what succeeded stays, what runs is adopted, all else is tried again.
 
@@ -122,6 +134,7 @@ def again(doors: Doors, number: int, environ: Mapping[str, str], code: str = "")
                 shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
                 notes.append(f"{shown} changed since {dag.id} began: what is left runs with the code as it is now")
             commit, folder, links = packed.commit, packed.folder, packed.links
+        notes += _other_nodes(dag)
         if dag.state.over or failed:
             doors.record.resume(dag.number, commit=commit, folder=folder, links=links)
     return Begun(doors.record.dag(dag.number), found, wrap, tuple(notes))

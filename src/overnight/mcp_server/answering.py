@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, ValidationError
 
 from overnight.cli import refused
-from overnight.errors import NotFoundError, OvernightError, UsageError
+from overnight.errors import NotFoundError, OvernightError, UsageError, nearest
 from overnight.printable import clean
 
 _MOST = 64  # long calls at once; short ones have threads of their own
@@ -113,8 +113,20 @@ class Server(MCPServer):
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
         """Call a tool by its name; never raises for what went wrong in it."""
         try:
+            known = {tool.name: tool.input_schema.get("properties", {}) for tool in await self.list_tools()}.get(name)
+            if known is not None and (odd := sorted(arguments.keys() - known.keys())):
+                return _refused(_unknown(name, odd[0], sorted(known)))
             return await super().call_tool(name, arguments, context)
         except ToolError as exc:
-            # As text: some clients hold whatever is structured to the schema of a success.
-            told = {"ok": False, "error": _why(exc).as_dict()}
-            return CallToolResult(content=[TextContent(type="text", text=json.dumps(told))], is_error=True)
+            return _refused(_why(exc))
+
+
+def _refused(error: OvernightError) -> CallToolResult:
+    # As text: some clients hold whatever is structured to the schema of a success.
+    return CallToolResult(content=[TextContent(type="text", text=json.dumps({"ok": False, "error": error.as_dict()}))], is_error=True)
+
+
+def _unknown(tool: str, odd: str, known: Sequence[str]) -> OvernightError:
+    """The SDK passes over what it does not know: the tool would then speak of something else than what was asked for."""
+    why = f"its arguments are {', '.join(known)}" if known else "it has no arguments"
+    return UsageError("E-USAGE", f"{tool} takes no '{odd}'{nearest(odd, known)}", why=why, fix="overnight --help")

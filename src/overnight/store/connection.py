@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sqlite3
 import threading
 import zlib
@@ -115,7 +116,14 @@ class Connection:
                 raise self._unusable(exc) from exc
 
     def _unusable(self, exc: Exception) -> StorageError:
-        return StorageError("E-STORE", f"the record {self._path} cannot be used: {exc}", fix=f"df -h . ; ls -l {self._path.parent}")
+        path = shlex.quote(str(self._path))
+        foreign = "not a database" in str(exc)
+        fix = (
+            f"mv {path} {path}.put-aside   # the next run begins a new one"
+            if foreign
+            else f"df -h . ; ls -l {shlex.quote(str(self._path.parent))}"
+        )
+        return StorageError("E-STORE", f"the record {self._path} cannot be used: {exc}", fix=fix)
 
     @contextlib.contextmanager
     def _write(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
