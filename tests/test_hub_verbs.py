@@ -263,3 +263,15 @@ def test_a_command_of_bytes_that_are_no_text_is_refused_and_stands_in_nobodys_wa
     )  # fmt: skip
     told = (done.returncode, done.stderr.splitlines()[0], yard.jobs())
     assert told == (2, "error[E-SUBMIT]: command: a text with half a letter", [])
+
+
+@pytest.mark.parametrize("words", [("logs",), ("drain",), ("list", "--worker")])
+def test_a_name_of_bytes_that_are_no_text_is_wrong_use(yard: Yard, words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "overnight", "hub", *words, b"\xff"],
+        env=os.environ | {"OVERNIGHT_HUB": str(yard.hub)}, cwd=yard.root, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        "error[E-USAGE]: a word of the command, or a name, is no text: its bytes are not UTF-8",
+    )
