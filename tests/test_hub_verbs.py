@@ -247,3 +247,31 @@ def test_an_input_that_would_be_linked_outside_of_the_folder_is_refused(yard: Ya
         2,
         "error[E-SUBMIT]: input 'a/../../x=/tmp' leads out of the folder of the job",
     )
+
+
+def test_one_word_where_several_could_be_is_one_entry(yard: Yard) -> None:
+    first = yard.submit("true")
+    job = yard.submit("true", needs=first, outputs="best.pt", tags="big")
+    asked = job.told().submission
+    assert (asked.needs, asked.outputs, asked.tags) == ((first.id,), ("best.pt",), ("big",))
+
+
+def test_a_command_of_bytes_that_are_no_text_is_refused_and_stands_in_nobodys_way(yard: Yard) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "overnight", "hub", "submit", "--no-code", "--", b"echo", b"\xff"],
+        env=os.environ | {"OVERNIGHT_HUB": str(yard.hub)}, cwd=yard.root, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    told = (done.returncode, done.stderr.splitlines()[0], yard.jobs())
+    assert told == (2, "error[E-SUBMIT]: command: a text with half a letter", [])
+
+
+@pytest.mark.parametrize("words", [("logs",), ("drain",), ("list", "--worker")])
+def test_a_name_of_bytes_that_are_no_text_is_wrong_use(yard: Yard, words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "overnight", "hub", *words, b"\xff"],
+        env=os.environ | {"OVERNIGHT_HUB": str(yard.hub)}, cwd=yard.root, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        "error[E-USAGE]: a word of the command, or a name, is no text: its bytes are not UTF-8",
+    )

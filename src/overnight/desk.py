@@ -18,7 +18,7 @@ from typing import Any
 
 from overnight.errors import NotAllowedError, NotFoundError, OvernightError, UsageError
 from overnight.models import JobState
-from overnight.queue import fit
+from overnight.queue import coding, fit
 from overnight.queue.inputs import check, granting, plainly
 from overnight.queue.words import (
     LEASE,
@@ -138,6 +138,7 @@ class Desk:
 
     def submit(self, submission: Submission, owner: str = "") -> HubJob:
         """See ``protocols.Orders``; also raises ``UsageError`` (E-NO-FIT) if no worker that lives could ever run the job."""
+        submission = sound(submission)
         check(submission.inputs)
         if trouble := submission.trouble():
             raise UsageError("E-SUBMIT", trouble, fix="overnight hub submit --help")
@@ -186,7 +187,7 @@ class Desk:
         """See ``protocols.Orders``; raises ``UsageError`` (E-ENV) unless the value of every variable is told again."""
         before, given = self._queue.job(job), dict(env or {})
         if before.state.over:
-            if trouble := replace(before.submission, env={**before.submission.env, **given}, inputs=()).trouble():
+            if trouble := sound(replace(before.submission, env={**before.submission.env, **given}, inputs=())).trouble():
                 raise UsageError("E-SUBMIT", trouble, fix="overnight hub retry --help")
             if lacking := [name for name in before.submission.env if name not in given]:
                 raise UsageError(
@@ -291,6 +292,14 @@ class _Ear:
                 self._users -= 1
                 if self._users == 0:
                     self._stack.close()
+
+
+def sound(submission: Submission) -> Submission:
+    """A job that can be read again once it is written down, lest one that cannot be stands in everybody's way. Raises ``UsageError`` (E-SUBMIT)."""
+    try:
+        return coding.sound(submission)
+    except ValueError as exc:
+        raise UsageError("E-SUBMIT", str(exc).removeprefix("Submission").lstrip(".: ")[:300], fix="overnight hub submit --help") from exc
 
 
 def _name(tries: int) -> str:

@@ -287,6 +287,30 @@ def test_more_jobs_are_listed_than_one_message_holds(hub: Any) -> None:
     assert [job.id for job in hub.jobs(Query(last=19))] == ids[:0:-1]
 
 
+@pytest.mark.parametrize(
+    ("more", "trouble"),
+    [
+        ({"priority": 1.5}, "priority: int was expected, not 1.5"),
+        ({"gpu_count": True}, "gpu_count: int was expected, not True"),
+        ({"name": "half \udcff"}, "name: a text with half a letter"),
+        ({"env": {"A": 1}}, "env: str was expected, not 1"),
+        ({"tags": ({1},)}, "Object of type set is not JSON serializable"),
+    ],
+)
+def test_a_job_that_could_not_be_read_again_is_never_written_down(house: House, more: dict[str, Any], trouble: str) -> None:
+    with pytest.raises(UsageError) as told:
+        house.desk.submit(asked(**more))
+    assert (told.value.code, told.value.message, house.desk.jobs(Query()), house.desk.claim(offer())) == ("E-SUBMIT", trouble, [], None)
+
+
+def test_a_job_is_not_queued_again_with_what_could_not_be_read(house: House) -> None:
+    job = house.desk.submit(asked(env={"A": "a"})).id
+    house.desk.cancel(job)
+    with pytest.raises(UsageError):
+        house.desk.retry(job, {"A": "half \udcff"})
+    assert one(house.desk, job).state == JobState.CANCELLED
+
+
 # --- news -----------------------------------------------------------------------------------------------------------
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from overnight.app import hub as hubs
 from overnight.app import watching
-from overnight.errors import JobError
+from overnight.errors import JobError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.queue.words import HubJob, OnLost, Query, Submission
 
 _LOOK = 1.0  # seconds
+_LISTS = ("tags", "needs", "inputs", "outputs", "workers", "not_workers")  # one word is one entry
 
 
 class Job:
@@ -99,9 +100,12 @@ def hub_submit(
     submission_key, metric, wait, workers, not_workers. Raises ``UsageError``, ``NotFoundError``, ``StorageError``.
     """
     lists: dict[str, Any] = {
-        key: tuple(_id(each) for each in value) if isinstance(value, list | tuple) else value for key, value in asked.items()
+        key: tuple(_id(each) for each in value) if isinstance(value, list | tuple) else (_id(value),) if key in _LISTS else value
+        for key, value in asked.items()
     }
-    words = (command,) if isinstance(command, str) else tuple(map(str, command))
+    words = (os.fsdecode(command),) if isinstance(command, str | bytes) else tuple(map(str, command))
+    if on_lost not in list(OnLost):
+        raise UsageError("E-SUBMIT", f"on_lost is {on_lost!r}, and must be {' or '.join(OnLost)}", fix="overnight hub submit --help")
     submission = Submission(words, name=name, env=dict(env or {}), time_limit=time_limit, on_lost=OnLost(on_lost), **lists)
     place = Path(hub) if hub is not None else None
     with hubs.reached(place, os.environ) as found:

@@ -16,7 +16,7 @@ from overnight import jobs
 from overnight.app.courier import NEAR, Courier
 from overnight.app.keeping import SERVING, STORE, kept, lease_of
 from overnight.config import user_file
-from overnight.desk import Bell, Desk
+from overnight.desk import Bell, Desk, sound
 from overnight.errors import NotFoundError, OvernightError, StorageError, UsageError
 from overnight.models import JobState, MetricPoint
 from overnight.printable import moment, one_line
@@ -159,6 +159,7 @@ def joined(environ: Mapping[str, str], kind: str) -> bool:
 
 def submit(found: Reached, asked: Submission, workdir: Path | None) -> HubJob:
     """Take the code as it is now and queue the job. Raises ``UsageError``, ``NotFoundError``, ``StorageError``."""
+    asked = sound(asked)
     check(asked.inputs)
     if trouble := replace(asked, inputs=()).trouble():
         raise UsageError("E-SUBMIT", trouble, fix="overnight hub submit --help")

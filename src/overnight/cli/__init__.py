@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import click
 
 from overnight import __version__
-from overnight.errors import OvernightError
+from overnight.errors import OvernightError, UsageError
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("overnight.cli.run:demo", "Real experiments on this CPU: no key, no network."),
@@ -114,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
             raise
         if (told := refused(exc)) is not None:
             _complain(told, words)
-            _leave(1)
+            _leave(told.exit_code)
         _complain(
             OvernightError(
                 "E-UNEXPECTED",
@@ -130,7 +130,9 @@ def main(args: list[str] | None = None) -> None:
 
 
 def refused(exc: BaseException) -> OvernightError | None:
-    """The error for what the system has refused; None if it was not the system."""
+    """The error for what the system has refused, or could not have meant; None if it was neither."""
+    if isinstance(exc, UnicodeEncodeError) and "surrogates" in exc.reason:
+        return UsageError("E-USAGE", "a word of the command, or a name, is no text: its bytes are not UTF-8", fix="overnight --help")
     if isinstance(exc, OSError) and exc.strerror:
         what = f"{exc.filename or 'the output'}: {exc.strerror}"
         return OvernightError("E-SYSTEM", what, why="the system refused it", fix="df -h .   # is there room, and may you write?")

@@ -47,6 +47,14 @@ def read(kind: type[_R], text: str | bytes, *, lenient: bool = False) -> _R:
     return found
 
 
+def sound(value: _R) -> _R:
+    """The record as it will be read again. Raises ``ValueError`` for what could not be: another type, half a letter, too much of it."""
+    try:
+        return read(type(value), written(value))
+    except (TypeError, AttributeError, RecursionError) as exc:
+        raise ValueError(f"{type(value).__name__}: {exc}") from exc
+
+
 def parsed(text: str | bytes) -> Any:
     """JSON within bounds. Raises ``ValueError``."""
     if len(text) > LONGEST:
@@ -109,10 +117,14 @@ def _made(kind: Any, found: Any, *, lenient: bool) -> Any:
         raise ValueError(f"{kind.__name__}: nobody knows {_shown(min(unknown))}")
     if missing := needed - found.keys():
         raise ValueError(f"{kind.__name__}: {min(missing)} is missing")
-    try:
-        return kind(**{name: record(hints[name], each, lenient=lenient) for name, each in found.items() if name in hints})
-    except ValueError as exc:
-        raise ValueError(f"{kind.__name__}: {exc}") from None
+    made: dict[str, Any] = {}
+    for name, each in found.items():
+        try:
+            if name in hints:
+                made[name] = record(hints[name], each, lenient=lenient)
+        except ValueError as exc:
+            raise ValueError(f"{kind.__name__}.{name}: {exc}") from None
+    return kind(**made)
 
 
 @functools.cache

@@ -329,7 +329,7 @@ class Remote:
         while True:
             page = self._said("jobs", _Jobs(query))
             found += page.jobs
-            if not page.more or not page.jobs:
+            if not page.more or not page.jobs or len(page.jobs) >= query.last:
                 return found
             query = replace(query, before=found[-1].id, last=query.last - len(page.jobs))
 
