@@ -268,9 +268,9 @@ def field(root: Path, **more: Any) -> Iterator[Field]:
 def until(found: Callable[[], bool]) -> bool:
     """Whether it comes true in time."""
     end = time.monotonic() + PATIENCE
-    while not found() and time.monotonic() < end:
+    while not (true := found()) and time.monotonic() < end:
         time.sleep(0.005)
-    return found()
+    return true
 
 
 def processes(mark: str) -> list[str]:

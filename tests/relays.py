@@ -25,9 +25,9 @@ PATIENCE = 60.0
 
 def until(found: Callable[[], bool]) -> bool:
     end = time.monotonic() + PATIENCE
-    while not found() and time.monotonic() < end:
+    while not (true := found()) and time.monotonic() < end:
         time.sleep(0.01)
-    return found()
+    return true
 
 
 class Relay:

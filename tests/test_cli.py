@@ -341,7 +341,7 @@ def test_the_demo_tries_real_things_and_says_what_to_type_next(tmp_path: Path) -
     done = typed(tmp_path / "here", "demo", "--budget", "2", "--folder", "../demo")
     rows = typed(tmp_path / "demo", "ls", "--json").json
     assert (done.code, done.err, [row["number"] for row in rows], rows[0]["decision"]) == (0, "", [1, 2, 3], "keep"), done
-    program = "overnight" if shutil.which("overnight") else f"{sys.executable} -m overnight"
+    program = "overnight" if shutil.which("overnight", path=environment(tmp_path)["PATH"]) else f"{sys.executable} -m overnight"
     assert done.out.splitlines()[-1] == f"NEXT      cd your-repository && {program} init"
 
 
