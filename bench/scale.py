@@ -68,13 +68,13 @@ def filled(path: Path, count: int) -> tuple[float, float]:
     queue, first = desk(path)
     with contextlib.closing(queue):
         job = first.submit(Submission(("python", "train.py", "--lr", "0.001"), name="a run", exp_id="exp-1", wait=True)).id
-        copied(queue, "job", {"seq": "NULL", "id": "'job-q'||i", "exp_id": "'exp-'||i"}, count)
+        copied(queue, "job", {"seq": "NULL", "id": "printf('job-q%07d', i)", "exp_id": "'exp-'||i"}, count)
         waiting = _size(queue, path)
         assert first.claim(offer(0)) is not None
         first.report("w0", Held(job, 1), Ended(JobStatus(JobState.SUCCEEDED, seconds=60.0, end="done")))
-        copied(queue, "job", {"seq": "NULL", "id": "'job-h'||i", "exp_id": "'exp-'||i"}, count)
-        copied(queue, "attempt", {"job": "'job-h'||i"}, count)
-        copied(queue, "event", {"seq": "NULL", "job": "'job-h'||(i/3)"}, 3 * count)
+        copied(queue, "job", {"seq": "NULL", "id": "printf('job-h%07d', i)", "exp_id": "'exp-'||i"}, count)
+        copied(queue, "attempt", {"job": "printf('job-h%07d', i)"}, count)
+        copied(queue, "event", {"seq": "NULL", "job": "printf('job-h%07d', i/3)"}, 3 * count)
         return waiting / count, (_size(queue, path) - waiting) / count
 
 

@@ -16,13 +16,15 @@ from pathlib import Path
 import pytest
 
 from overnight.errors import OvernightError, StorageError
-from overnight.models import Direction, Idea, Operator, Proposal, Study
+from overnight.models import Direction, Idea, JobState, Operator, Proposal, Study
+from overnight.queue.words import Query
 from overnight.settings import Settings
 from overnight.store import Store
 from overnight.store.connection import Connection
 from overnight.store.pipelines import Pipelines
 from overnight.store.queue import QueueFile
 from overnight.store.schema import MIGRATIONS
+from overnight.store.streams import _terms
 
 _TRAIN = b"lr = 0.1\n" * 50
 
@@ -286,3 +288,17 @@ def test_events_and_settings_are_plain_json(store: Store, study: Study, path: Pa
     with contextlib.closing(sqlite3.connect(path)) as db:
         found = [json.loads(row[0]) for row in db.execute("SELECT data FROM event UNION ALL SELECT settings FROM study")]
     assert (found[0], found[1]["metric"]) == ({"text": "x"}, "loss")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query("job-1", owner="ann"), Query(owner="ann"), Query(owner="ann", states=(JobState.QUEUED, JobState.RUNNING)), Query(after="job-1"),
+        Query(states=(JobState.QUEUED, JobState.RUNNING)), Query(states=(JobState.RUNNING,)), Query(exp_id="exp-1"), Query(pipeline="dag-1"),
+    ],
+)  # fmt: skip
+def test_no_question_that_is_asked_again_and_again_reads_all_jobs_or_sorts_them(tmp_path: Path, query: Query) -> None:
+    where, values = _terms(query)
+    with contextlib.closing(QueueFile(tmp_path / "hub.db")) as file:
+        plan = [row[3] for row in file.rows(f"EXPLAIN QUERY PLAN SELECT * FROM job{where} ORDER BY seq DESC LIMIT 9", *values)]  # noqa: S608 - of our own words
+    assert [step for step in plan if step == "SCAN job" or ("TEMP B-TREE" in step and not (query.exp_id or query.pipeline))] == []

@@ -156,6 +156,8 @@ class Desk:
         if not asked.wait:
             for name in (*asked.workers, *asked.not_workers):
                 self._queue.known(name)
+        if self._has_one_for(asked, owner):
+            return None
         here = [each for each in self.workers() if each.alive and not each.draining]
         doubted = [each.machine.name for each in here if each.doubted_by(owner)]
         wish, machines = wish_of(asked, owner, doubted=doubted), [each.machine for each in here]
@@ -175,6 +177,13 @@ class Desk:
                 fix="ask for less, or let it wait for another worker:  overnight hub submit --wait …",
             )  # fmt: skip
         return None
+
+    def _has_one_for(self, asked: Submission, owner: str) -> bool:
+        """Whether a worker that lives could run it, which is so as a rule and then soon found."""
+        doubted, every = self._queue.doubted()
+        wish, cut = wish_of(asked, owner, doubted=doubted.get(owner, every)), self._revoked()
+        here = self._queue.live(self._clock().clock)
+        return any(fit.could_run(wish, machine) for machine, seen in here if not _is_cut(cut, machine.name, seen))
 
     def cancel(self, job: str, reason: str = "") -> HubJob:
         """See ``protocols.Orders``."""
@@ -255,7 +264,7 @@ class Desk:
         """See ``protocols.Views``."""
         cut = self._revoked()
         return [
-            replace(each, alive=False, revoked=True) if each.machine.name in cut and each.seen <= cut[each.machine.name] + _CUT else each
+            replace(each, alive=False, revoked=True) if _is_cut(cut, each.machine.name, each.seen) else each
             for each in self._queue.workers(self._clock().clock)
         ]
 
@@ -300,6 +309,11 @@ def sound(submission: Submission) -> Submission:
         return coding.sound(submission)
     except ValueError as exc:
         raise UsageError("E-SUBMIT", str(exc).removeprefix("Submission").lstrip(".: ")[:300], fix="overnight hub submit --help") from exc
+
+
+def _is_cut(cut: Mapping[str, float], worker: str, seen: float) -> bool:
+    """Whether the worker was revoked after it was seen last, or as good as then."""
+    return worker in cut and seen <= cut[worker] + _CUT
 
 
 def _name(tries: int) -> str:

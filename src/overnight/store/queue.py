@@ -7,7 +7,6 @@ one order: attempts, then their jobs, then what needs these. Must not know the r
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from overnight.queue import coding
 from overnight.queue.fate import fate
 from overnight.queue.words import Busy, Ended, Grant, Held, HubJob, Machine, Now, Offer, OnLost, Renewal, Standing, Submission, Wish
 from overnight.store.database import Database, File, Session, again
-from overnight.store.queue_rows import JOB_COLUMNS, QUEUE_MIGRATIONS, WISH_COLUMNS, job_from, likeness, placing, wish_from
+from overnight.store.queue_rows import JOB_COLUMNS, QUEUE_MIGRATIONS, WISH_COLUMNS, job_from, likeness, machine_from, placing, wish_from
 from overnight.store.streams import Streams
 
 _NEVER = 9e15  # a lease without an end
@@ -364,7 +363,7 @@ class Queue(Streams):
             until = row["ends"] if row["ends"] is not None else float("inf")
             busy.setdefault(row["worker"], []).append(Busy(tuple(json.loads(row["gpus"])), row["cpus"], row["memory_gb"], until))
         rows = self._rows("SELECT machine FROM worker WHERE until>=? AND draining=0 ORDER BY name", now.clock)
-        machines = [_machine(row[0]) for row in rows]
+        machines = [machine_from(row[0]) for row in rows]
         return [Standing(machine, tuple(busy.get(machine.name, ()))) for machine in machines]
 
     def queued(self, limit: int) -> list[Wish]:
@@ -385,9 +384,3 @@ class Queue(Streams):
             if row[0] is not None:
                 found[job] = float(row[0])
         return found
-
-
-@functools.lru_cache(16_384)
-def _machine(text: str) -> Machine:
-    """What a worker has told of itself, which hardly ever changes, and is looked at with every submit."""
-    return coding.read(Machine, text, lenient=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import replace
 
 from overnight.models import JobState
 from overnight.queue import coding
-from overnight.queue.words import HubJob, Output, Submission, Wish, wish_of
+from overnight.queue.words import HubJob, Machine, Output, Submission, Wish, wish_of
 from overnight.store.database import Row
 
 QUEUE_MIGRATIONS: tuple[str, ...] = (
@@ -117,6 +118,11 @@ QUEUE_MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (worker, owner)
     ) WITHOUT ROWID;
     """,
+    # A client's own jobs, latest first, among those of many.
+    """
+    CREATE INDEX job_owned ON job (owner, seq) WHERE owner != '';
+    CREATE INDEX job_owned_open ON job (owner, state, seq) WHERE owner != '' AND state IN ('QUEUED', 'RUNNING');
+    """,
 )
 
 JOB_COLUMNS = "id, submission, state, attempt, worker, gpus, cause, cancelled, submitted, started, finished, seconds, exit_code, failures, losses, owner, outputs, metrics"
@@ -156,3 +162,9 @@ def wish_from(row: Row, doubted: tuple[str, ...] = ()) -> Wish:
 def likeness(asked: Submission) -> str:
     """The same for jobs whose commands are the same."""
     return hashlib.sha256("\0".join((asked.folder, *asked.command)).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+@functools.lru_cache(16_384)
+def machine_from(text: str) -> Machine:
+    """What a worker has told of itself, which hardly ever changes, and is looked at with every submit."""
+    return coding.read(Machine, text, lenient=True)
