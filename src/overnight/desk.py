@@ -249,12 +249,11 @@ class Desk:
             return found
         try:
             with self._ear.open() as hear:
+                rang = False
                 while (found := self._queue.mark(query)) == seen and (left := until - self._clock().clock) > 0:
-                    if hear(min(left, _LOOK)):
-                        found = self._queue.mark(query)
-                        if found != seen:
-                            break
+                    if rang:
                         time.sleep(_PAUSE)
+                    rang = bool(hear(min(left, _LOOK)))
                     self._expire(self._clock())
         finally:
             self._looking.release()

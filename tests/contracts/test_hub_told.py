@@ -340,6 +340,11 @@ def test_what_happens_to_other_jobs_is_no_news(hub: Any) -> None:
     assert (hub.news(Query(job.id)), one(hub, other.id).state) == (before, JobState.SUCCEEDED)
 
 
+def test_a_state_that_is_asked_for_a_thousand_times_is_one(hub: Any) -> None:
+    job = hub.submit(asked())
+    assert [each.id for each in hub.jobs(Query(states=(JobState.QUEUED, JobState.RUNNING) * 500))] == [job.id]
+
+
 def test_who_waits_for_news_that_do_not_come_is_answered_when_the_time_is_over(hub: Any, house: House) -> None:
     seen, at = hub.news(Query(states=(JobState.RUNNING,))), house.clock.at
     assert (hub.news(Query(states=(JobState.RUNNING,)), seen, 5.0), house.clock.at) == (seen, at + 5.0)

@@ -187,7 +187,7 @@ def _terms(query: Query) -> tuple[str, list[object]]:
         return _term(query)
     # Each state by its index and no further than asked for, whether a million jobs wait or a million are over.
     parts, values = [], list[object]()
-    for state in query.states:
+    for state in dict.fromkeys(query.states):
         where, more = _term(replace(query, states=(state,)))
         parts.append(f"SELECT seq FROM (SELECT seq FROM job{where} ORDER BY seq DESC LIMIT ?) AS {state.lower()}_jobs")  # noqa: S608 - of our own words
         values += [*more, max(0, query.last)]
